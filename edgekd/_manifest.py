@@ -1,0 +1,85 @@
+"""`Manifest`: what a bundle says about itself. Plain frozen dataclasses that map one to one on JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """The network's one input: letterboxed, colour-ordered, `(x - mean) / std` with mean and std in 0..255 units."""
+
+    name: str = "images"
+    height: int
+    width: int
+    color: str = "rgb"  # rgb | bgr: the order of the network's three channels, and of mean and std
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    pad: int = 114
+    layout: str = "NCHW"
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputSpec:
+    """One output. `kind`: "boxes" or "scores"; `layout` of boxes: "xyxy" or "xywhr", in network pixels."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]  # without the batch: (N, 4) or (N, C)
+    layout: str | None = None
+    activation: str | None = None  # "sigmoid": already applied, scores are in [0, 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suppression:
+    """Defaults of `predict`."""
+
+    conf: float = 0.25
+    iou: float = 0.5
+    max_det: int = 300
+    max_candidates: int = 3000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """One compiled form of the network: `files` maps the target's file name to the bundle's chunk name."""
+
+    target: str
+    precision: str
+    files: dict[str, str]
+    options: dict[str, Any] = field(default_factory=dict)
+    tools: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldenImage:
+    """One image kept in the bundle (PNG chunk) with the reference outputs of the portable graph in fp32 (`.npz`-free raw float32 chunks)."""
+
+    image: str  # chunk name of a PNG
+    outputs: tuple[str, ...]  # chunk names, one per Manifest.outputs, raw little-endian float32 in that spec's shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything that is needed to run and to trust the bundle; see docs/bundle.md and the published JSON schema."""
+
+    name: str
+    task: str  # detect
+    classes: tuple[str, ...]
+    input: InputSpec
+    outputs: tuple[OutputSpec, ...]
+    predict: Suppression = field(default_factory=Suppression)
+    angle: str | None = None  # "le90-radians-clockwise" when a layout has an angle
+    format: int = FORMAT_VERSION
+    created: str = ""  # ISO 8601, UTC
+    edgekd: str = ""  # version that wrote the file
+    graph: str = "graph.onnx"  # chunk name of the portable graph
+    artifacts: tuple[Artifact, ...] = ()
+    golden: tuple[GoldenImage, ...] = ()
+    receipts: tuple[dict[str, Any], ...] = ()  # measurements: what, value, unit, split, machine, date
+    recipe: dict[str, Any] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)  # teacher, weights' hashes, data fingerprint, tool versions

@@ -1,0 +1,237 @@
+"""`Recipe`: everything a training run depends on, read from one TOML file.
+
+There is no inheritance, no include and no dotted path. A key that does not exist is an error that names the
+keys that do. The bundle holds the recipe whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import RecipeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the images are. `train` and `val` are folders or list files that the reader of `format` understands."""
+
+    train: str
+    val: str
+    test: str | None = None
+    format: str = "auto"  # auto | coco | voc | yolo | yolo-obb | dota | hrsc | mvtec | btad | visa
+    classes: tuple[str, ...] | None = None  # None: take the reader's
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """The network's input. `mean` and `std` are in 0..255 units, in the order of `color`."""
+
+    height: int = 320
+    width: int = 320
+    color: str = "rgb"
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    pad: int = 114  # grey level of the letterbox border, 0..255
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """One detector: any backbone x neck x head x width.
+
+    `weights` is "none" (random), or a path to .safetensors, .npz or a tensors-only .pth. `stages` says which part of the
+    backbone the file holds: "all", or the deepest stage it reaches ("layer3" of a ResNet); the rest starts random.
+    """
+
+    backbone: str
+    width: float = 1.0
+    neck: str = "pafpn"  # fpn | pafpn
+    channels: int = 64  # of the neck and head
+    head: str = "dense"  # dense | retina
+    head_depth: int = 2  # stacked 3x3 convolutions per branch
+    levels: tuple[int, ...] = (3, 4, 5)  # pyramid levels, stride 2**level
+    weights: str = "none"
+    sha256: str | None = None
+    stages: str = "all"
+    input: InputConfig | None = None  # a teacher may see another normalisation or size; None: as the student
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Probabilities and ranges of the training augmentation; all zero: none."""
+
+    flip: float = 0.5
+    flip_vertical: float = 0.0
+    scale: tuple[float, float] = (0.7, 1.4)
+    translate: float = 0.1
+    hsv: tuple[float, float, float] = (0.015, 0.4, 0.3)
+    mosaic: float = 0.0
+    rotate_deg: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Budget and optimiser. `steps` are optimiser steps; `lr` is the peak rate after `warmup` steps, then cosine to `lr * final_lr`."""
+
+    steps: int = 1000
+    batch: int = 8
+    optimizer: str = "adamw"  # adamw | sgd
+    lr: float = 1e-3
+    final_lr: float = 0.01
+    weight_decay: float = 0.05
+    momentum: float = 0.9
+    warmup: int = 100
+    clip_norm: float = 10.0
+    ema: float = 0.998  # 0: off
+    amp: bool = False
+    seed: int = 0
+    threads: int = 0  # torch CPU threads; 0: torch's own choice
+    workers: int = 0
+    eval_every: int = 0  # steps; 0: only at the end
+    checkpoint_every: int = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """One distillation method: `options` are keyword arguments of the class in `edgekd/training/methods/<method>.py`."""
+
+    method: str
+    weight: float = 1.0
+    levels: tuple[int, ...] | None = None  # pyramid levels; None: all that both networks have
+    warmup: int = 0  # steps over which the weight rises linearly from 0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Defaults of `predict`, copied into the manifest."""
+
+    conf: float = 0.25
+    iou: float = 0.5
+    max_det: int = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole training run; see the fields of each section."""
+
+    name: str
+    data: DataConfig
+    student: ModelConfig
+    task: str = "detect"  # detect
+    input: InputConfig = field(default_factory=InputConfig)
+    teacher: ModelConfig | None = None
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    distill: tuple[DistillConfig, ...] = ()
+    predict: PredictConfig = field(default_factory=PredictConfig)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Recipe:
+        """Read a recipe from a TOML file.
+
+        Relative paths in it (data, weights) are resolved against the file's folder.
+
+        Raises:
+            RecipeError: the file is missing, is no TOML, or has a wrong, missing or unknown key.
+        """
+        path = Path(path)
+        try:
+            raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise RecipeError(f"no recipe at {path}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path} is not valid TOML: {error}") from error
+        return cls.from_dict(raw).resolved(path.parent.resolve())
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Recipe:
+        """Build a recipe from plain dicts and lists (TOML or JSON); unknown keys raise RecipeError."""
+        return typing.cast(Recipe, _build(cls, raw, "recipe"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts, lists and scalars; `Recipe.from_dict(r.to_dict()) == r`."""
+        return typing.cast("dict[str, Any]", _plain(dataclasses.asdict(self)))
+
+    def resolved(self, folder: Path) -> Recipe:
+        """Return a copy whose relative paths are absolute, taken from `folder`."""
+
+        def absolute(text: str | None) -> str | None:
+            return None if text is None else str((folder / text).resolve())
+
+        def model(config: ModelConfig | None) -> ModelConfig | None:
+            if config is None or config.weights == "none":
+                return config
+            return dataclasses.replace(config, weights=absolute(config.weights))
+
+        data = dataclasses.replace(
+            self.data, train=absolute(self.data.train), val=absolute(self.data.val), test=absolute(self.data.test)
+        )
+        return dataclasses.replace(self, data=data, student=model(self.student), teacher=model(self.teacher))
+
+    def replace(self, **changes: Any) -> Recipe:
+        """Return a copy with top-level fields changed, as `dataclasses.replace`."""
+        return dataclasses.replace(self, **changes)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _build(cls: type, raw: object, where: str) -> Any:
+    """Fill a dataclass from a dict, checking each key and type."""
+    if not isinstance(raw, dict):
+        raise RecipeError(f"[{where}] should be a table, got {raw!r}")
+    fields = {item.name: item for item in dataclasses.fields(cls)}
+    for key in raw:
+        if key not in fields:
+            raise RecipeError(f"[{where}] has no key {key!r}; possible: {', '.join(sorted(fields))}")
+    hints = typing.get_type_hints(cls)
+    values = {key: _convert(hints[key], item, f"{where}.{key}") for key, item in raw.items()}
+    for name, item in fields.items():
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise RecipeError(f"[{where}] lacks the key {name!r}")
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Return `value` as `hint` wants it, or raise RecipeError naming the key."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        inner = [item for item in typing.get_args(hint) if item is not type(None)]
+        return _convert(inner[0], value, where)
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, where)
+    if origin is tuple:
+        return _convert_tuple(typing.get_args(hint), value, where)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise RecipeError(f"{where} should be a table, got {value!r}")
+        return dict(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint in (int, float) and isinstance(value, bool)):
+        raise RecipeError(f"{where} should be {hint.__name__}, got {value!r}")
+    return value
+
+
+def _convert_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise RecipeError(f"{where} should be a list, got {value!r}")
+    if len(args) == 2 and args[1] is Ellipsis:
+        return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if len(value) != len(args):
+        raise RecipeError(f"{where} should have {len(args)} items, got {len(value)}")
+    return tuple(_convert(hint, item, f"{where}[{i}]") for i, (hint, item) in enumerate(zip(args, value, strict=True)))

@@ -1,0 +1,72 @@
+"""`Target`: a module that can build and run bundles on one kind of chip. Found by folder name under `edgekd.targets`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from ._bundle import Bundle
+    from ._manifest import Artifact
+    from ._session import Session
+
+Progress = Callable[[str], None]
+"""Receives one short line per build stage."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What `Target.build` returns: the artifact's files (name -> bytes), options for `load`, and the tools' versions."""
+
+    files: Mapping[str, bytes]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
+
+
+class Target(Protocol):
+    """What a folder under `targets/` has to offer; the module itself satisfies it, nothing is subclassed."""
+
+    PRECISIONS: tuple[str, ...]
+    """Precisions this target can build, for example ("fp32", "fp16")."""
+
+    DEVICES: tuple[str, ...]
+    """Spellings of `device=` that mean this target, lower case, for example ("cpu", "intel:npu"); a trailing "*" is a prefix match."""
+
+    def probe(self) -> str | None:
+        """Say why this target cannot *run* here, with the exact install command, or None when it can."""
+        ...
+
+    def probe_build(self) -> str | None:
+        """Say why this target cannot *build* here, with the exact install command, or None when it can."""
+        ...
+
+    def build(self, bundle: Bundle, precision: str, progress: Progress) -> Built:
+        """Compile the bundle's portable graph (`bundle.graph()`, ONNX bytes) for this target."""
+        ...
+
+    def load(self, bundle: Bundle, artifact: Artifact, *, device: str = "auto", threads: int = 0) -> Session:
+        """Start an engine on an artifact that `build` made (`bundle.file(artifact, name)`); `threads=0`: the runtime's choice."""
+        ...
+
+
+def target_names() -> tuple[str, ...]:
+    """Return the names of the targets in this installation, sorted: the folders of `edgekd.targets`."""
+    package = importlib.import_module("edgekd.targets")
+    return tuple(sorted(item.name for item in pkgutil.iter_modules(package.__path__) if item.ispkg))
+
+
+def load_target(name: str) -> Target:
+    """Import one target by name.
+
+    Raises:
+        UsageError: there is no such target; the message lists those that exist.
+    """
+    names = target_names()
+    if name not in names:
+        raise UsageError(f"no target {name!r}; possible: {', '.join(names)}")
+    return cast(Target, importlib.import_module(f"edgekd.targets.{name}"))

@@ -1,0 +1,64 @@
+"""`Sample` and `Dataset`: one type for every reader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One annotated image.
+
+    Attributes:
+        path: the image file.
+        size: `(width, height)` in pixels as the annotation or the file header says.
+        boxes: `(N, 4)` float32 xyxy or `(N, 5)` float32 xywhr (radians, clockwise, le90), in pixels.
+        labels: `(N,)` int64, index into `Dataset.classes`.
+        difficult: `(N,)` bool: to be ignored by the metric.
+        mask: file of a defect mask (non-zero = defect), anomaly sets only.
+        anomalous: for anomaly sets, whether the image is a defect; None elsewhere.
+        defect: folder name of the defect type ("good" for normal), anomaly sets only.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    difficult: NDArray[np.bool_]
+    mask: Path | None = None
+    anomalous: bool | None = None
+    defect: str | None = None
+
+    def load(self) -> NDArray[np.uint8]:
+        """Read the image as `(H, W, 3)` uint8 RGB.
+
+        Raises:
+            DataError: the file is missing or cannot be decoded.
+        """
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(self.path) as image:
+                return np.asarray(image.convert("RGB"))
+        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+            raise DataError(f"cannot read the image {self.path}: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A list of samples of one split with their class names. `task`: "detect", "obb" or "anomaly"."""
+
+    name: str
+    task: str
+    classes: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    problems: tuple[str, ...] = field(default=())  # what the reader dropped, one line each
+
+    def __len__(self) -> int:
+        return len(self.samples)
