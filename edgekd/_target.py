@@ -37,6 +37,12 @@ class Target(Protocol):
     DEVICES: tuple[str, ...]
     """Spellings of `device=` that mean this target, lower case, for example ("cpu", "intel:npu"); a trailing "*" is a prefix match."""
 
+    PORTABLE: bool
+    """Whether the target runs the portable graph as it is, so that no artifact has to be built for it."""
+
+    RANK: int
+    """Order in which `device="auto"` tries runnable targets, lowest first: accelerators before CPUs before the reference."""
+
     def probe(self) -> str | None:
         """Say why this target cannot *run* here, with the exact install command, or None when it can."""
         ...
