@@ -7,7 +7,7 @@ keys that do. The bundle holds the recipe whole.
 from __future__ import annotations
 
 import dataclasses
-import tomllib
+import sys
 import types
 import typing
 from dataclasses import dataclass, field
@@ -15,6 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RecipeError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # Python 3.10 on JetPack 6
+    import tomli as tomllib
 
 
 @dataclass(frozen=True, kw_only=True)

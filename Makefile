@@ -1,0 +1,36 @@
+# Each target creates and uses .venv/ in this checkout; nothing outside it is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := train,build,openvino,tflite-build,tensorrt,flash,dev
+PYTEST_ARGS ?=
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test lint wheel bench clean
+
+$(VENV)/installed: pyproject.toml setup.py constraints.txt $(wildcard kernels/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt "torch" "setuptools" "cffi"
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[$(EXTRAS)]"
+	touch $@
+
+demo: $(VENV)/installed  ## distil, bundle, build for three targets, predict, print the table; writes out/demo/
+	$(BIN)/edgekd demo --out out/demo
+
+test: $(VENV)/installed  ## the whole suite
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+wheel: $(VENV)/installed
+	rm -rf dist && $(BIN)/python -m build --wheel --no-isolation --outdir dist
+
+bench: $(VENV)/installed  ## the quick benchmarks; the training evidence takes hours, see benchmarks/README.md
+	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/predict.py
+
+clean:
+	rm -rf $(VENV) build dist out *.egg-info edgekd/_native.* kernels/_native.*

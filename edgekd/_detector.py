@@ -1,0 +1,228 @@
+"""`Detector`: letterbox -> network -> suppress, whatever the chip."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import native
+from ._bundle import Bundle
+from ._detections import Detections
+from ._manifest import Manifest
+from ._preprocess import decode
+from ._select import choose
+from ._session import Session, SessionInfo
+from .errors import ClosedError, UsageError
+
+BATCH = 8  # images letterboxed and sent to the engine at once; bounds the memory a long list takes
+
+
+@dataclass(frozen=True)
+class DetectorInfo:
+    """What `load` chose and why.
+
+    Attributes:
+        session: target, precision, arithmetic, device and runtime that run.
+        reason: one sentence saying why this artifact.
+        discarded: one line for each artifact or target that was not chosen, with its reason.
+    """
+
+    session: SessionInfo
+    reason: str
+    discarded: tuple[str, ...] = field(default=())
+
+
+def load(path: str | Path, device: str = "auto", precision: str = "auto", *, threads: int = 0) -> Detector:
+    """Open a bundle, choose the best artifact that runs here, and start its engine. Prints nothing.
+
+    Args:
+        path: `model.bin`.
+        device: "auto", a target ("openvino", "tflite", ...), or anybody's spelling of a device ("cpu", "cuda:0", "intel:npu", "GPU.0").
+        precision: "auto", "fp32" or "fp16".
+        threads: CPU threads of the engine; 0: the runtime's choice.
+
+    Returns:
+        A `Detector`; `det.info.reason` says why this artifact.
+
+    Raises:
+        BundleError: the file is not a sound bundle (checked before any vendor parser sees a byte).
+        UsageError: the device or precision is not in the bundle; the message lists what is and what to type.
+        TargetUnavailableError: nothing in the bundle can run here; the message says why, one line a candidate.
+    """
+    bundle = Bundle.read(path)
+    try:
+        choice = choose(bundle, device, precision)
+        session = choice.target.load(bundle, choice.artifact, device=device, threads=threads)
+    except BaseException:
+        bundle.close()
+        raise
+    info = DetectorInfo(session.info, choice.reason, choice.discarded)
+    return Detector(bundle.manifest, session, info, bundle)
+
+
+class Detector:
+    """A loaded model.
+
+    Thread-safety: `predict` may be called from any number of threads at once; `close` may be called once they are done.
+    """
+
+    def __init__(self, manifest: Manifest, session: Session, info: DetectorInfo, bundle: Bundle | None = None) -> None:
+        """Compose a started session with what the manifest says; users call `edgekd.load`."""
+        self.manifest = manifest
+        self.info = info
+        self._session = session
+        self._bundle = bundle
+        self._local = threading.local()
+        self._closed = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names, by label."""
+        return self.manifest.classes
+
+    @overload
+    def predict(self, images: list[Any] | tuple[Any, ...], **options: Any) -> list[Detections]: ...
+
+    @overload
+    def predict(self, images: Any, **options: Any) -> Detections: ...
+
+    def predict(
+        self,
+        images: Any,
+        *,
+        conf: float | None = None,
+        iou: float | None = None,
+        max_det: int | None = None,
+        classes: Sequence[int | str] | None = None,
+        color: str = "bgr",
+    ) -> Detections | list[Detections]:
+        """Find objects. One image in, one `Detections` out; a list or tuple in, a list out.
+
+        Args:
+            images: path, bytes of an image file, PIL image, or array `(H, W, 3)`, `(H, W)` or `(H, W, 4)` uint8; or a list of them.
+            conf: keep scores above this, in [0, 1]; None: the bundle's default.
+            iou: of two boxes of one class that overlap more than this, the better stays; None: the bundle's default.
+            max_det: most objects per image; None: the bundle's default.
+            classes: only these, by name or index; None: all.
+            color: "bgr" (as OpenCV gives) or "rgb": the channel order of arrays. Files and PIL images are RGB by themselves.
+
+        Raises:
+            ImageError: an image cannot be used (missing, broken, wrong dtype or shape); floats are refused, never guessed.
+            UsageError: an option is out of its range.
+            ClosedError: after `close`.
+        """
+        if self._closed:
+            raise ClosedError("this detector was closed; load the bundle again: edgekd.load(...)")
+        request = self._request(conf, iou, max_det, classes)
+        if not isinstance(images, (list, tuple)):
+            return self._detect([images], color, request)[0]
+        found: list[Detections] = []
+        for start in range(0, len(images), BATCH):
+            found += self._detect(images[start : start + BATCH], color, request)
+        return found
+
+    def warmup(self, runs: int = 3) -> None:
+        """Run the whole path on a grey image, so that the first real call takes as long as the next."""
+        grey = np.full((self.manifest.input.height, self.manifest.input.width, 3), 114, np.uint8)
+        for _ in range(runs):
+            self.predict(grey)
+
+    def close(self) -> None:
+        """Free the engine and the mapped file; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._session.close()
+        if self._bundle is not None:
+            self._bundle.close()
+
+    def __enter__(self) -> Detector:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        info = self.info.session
+        return f"Detector({self.manifest.name!r}, {info.target} {info.precision} on {info.device}, {len(self.names)} classes)"
+
+    def _request(
+        self, conf: float | None, iou: float | None, max_det: int | None, classes: Sequence[int | str] | None
+    ) -> dict[str, Any]:
+        defaults = self.manifest.predict
+        request = {
+            "conf": defaults.conf if conf is None else conf,
+            "iou": defaults.iou if iou is None else iou,
+            "max_det": defaults.max_det if max_det is None else max_det,
+        }
+        for name in ("conf", "iou"):
+            if not 0.0 <= request[name] <= 1.0:
+                raise UsageError(f"{name} should be between 0 and 1, got {request[name]}")
+        if request["max_det"] < 1:
+            raise UsageError(f"max_det should be at least 1, got {max_det}")
+        wanted = None if classes is None else [self._label(item) for item in classes]
+        return {**request, "max_candidates": defaults.max_candidates, "classes": wanted}
+
+    def _label(self, item: int | str) -> int:
+        if isinstance(item, str):
+            if item not in self.names:
+                raise UsageError(f"no class {item!r}; possible: {', '.join(self.names)}")
+            return self.names.index(item)
+        if not 0 <= item < len(self.names):
+            raise UsageError(f"no class index {item}; possible: 0 to {len(self.names) - 1}")
+        return int(item)
+
+    def _detect(self, images: Sequence[Any], color: str, request: dict[str, Any]) -> list[Detections]:
+        spec = self.manifest.input
+        pixels = self._pixels(len(images))
+        clocks, placements = [], []
+        for row, image in enumerate(images):
+            start = time.perf_counter()
+            array = decode(image, color)
+            decoded = time.perf_counter()
+            _, placement = native.letterbox(
+                array.pixels, spec.height, spec.width,
+                swap=array.order != spec.color, mean=spec.mean, std=spec.std, pad=spec.pad, out=pixels[row],
+            )  # fmt: skip
+            clocks.append((decoded - start, time.perf_counter() - decoded))
+            placements.append(placement)
+        start = time.perf_counter()
+        boxes, scores = self._session.infer(pixels)
+        infer = (time.perf_counter() - start) / len(images)
+        return [
+            self._finish(boxes[row], scores[row], placements[row], (*clocks[row], infer), request)
+            for row in range(len(images))
+        ]
+
+    def _finish(
+        self,
+        boxes: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        placement: native.Placement,
+        clocks: tuple[float, float, float],
+        request: dict[str, Any],
+    ) -> Detections:
+        start = time.perf_counter()
+        kept, best, labels = native.suppress(boxes, scores, **request)
+        original = placement.undo(kept)
+        seconds = (*clocks, time.perf_counter() - start)
+        stages = dict(zip(("decode", "letterbox", "infer", "suppress"), (1e3 * value for value in seconds), strict=True))
+        timings = {**stages, "total": sum(stages.values())}
+        size = (placement.image_height, placement.image_width)
+        return Detections(original, best, labels, self.names, size, timings)
+
+    def _pixels(self, batch: int) -> NDArray[np.float32]:
+        """Return this thread's network input, allocated once: fresh pages cost more than the letterbox itself."""
+        spec = self.manifest.input
+        held: NDArray[np.float32] | None = getattr(self._local, "pixels", None)
+        if held is None or len(held) < batch:
+            held = self._local.pixels = np.empty((batch, 3, spec.height, spec.width), np.float32)
+        return held[:batch]

@@ -1,0 +1,48 @@
+"""`edgekd`: one command a verb; each lives in the file of its name beside this one."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+import edgekd
+
+COMMANDS = ("demo", "train", "distill", "build", "eval", "predict", "inspect", "verify", "doctor", "data")
+
+EXIT_CODES = "exit codes: 0 ok, 2 usage, 3 a gate failed (accuracy, parity, golden), 4 environment, 5 device, 130 interrupted"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    root = argparse.ArgumentParser(prog="edgekd", description=edgekd.__doc__, epilog=EXIT_CODES)
+    root.add_argument("--version", action="version", version=f"edgekd {edgekd.__version__}")
+    root.add_argument("--traceback", action="store_true", help="show the Python traceback of an error")
+    subparsers = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        importlib.import_module(f"edgekd.cli.{name}").add(subparsers)
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    args = parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except edgekd.errors.EdgekdError as error:
+        if args.traceback:
+            traceback.print_exc()
+        print(f"edgekd {args.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"edgekd {args.command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `edgekd inspect model.bin | head`
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
