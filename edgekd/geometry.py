@@ -1,0 +1,384 @@
+"""The reference: boxes, letterbox, candidates and suppression in plain NumPy. The kernels give the same bits, faster.
+
+Conventions, said once:
+
+- Pixels: x grows to the right, y grows *down*. A box's coordinates are continuous: pixel `i` covers `[i, i + 1)`.
+- `xyxy (N, 4)`: left, top, right, bottom. `xywhr (N, 5)`: centre x, centre y, w, h, r; `r` is the angle of the w-edge in
+  radians, *clockwise on the image*, long edge w >= h, in [-pi/2, pi/2) (le90). `corners (N, 4, 2)`: clockwise on the image.
+- A box counts if its width, height and area (float32) are positive and finite; one that does not is never selected and
+  overlaps nothing. A score counts if it is finite.
+
+The letterbox is defined in integers, so that every implementation gives the same pixels: see `taps` and `letterbox`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import UsageError
+
+COEFFICIENT_BITS = 11  # bilinear weights are integers in 0..2048
+MAX_SIDE = 1 << 24  # pixels; keeps every index product far inside 64 bits
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a letterbox put an image: `network = image * scale + (left, top)`, all in pixels."""
+
+    scale_x: float
+    scale_y: float
+    left: int
+    top: int
+    image_height: int
+    image_width: int
+
+    def undo(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map boxes from network pixels to pixels of the image.
+
+        Args:
+            boxes: `(N, 4)` xyxy, clipped to the image on return; or `(N, 5)` xywhr, which may reach over its border.
+
+        Returns:
+            A new float32 array of the same shape.
+
+        Raises:
+            UsageError: another shape.
+        """
+        boxes = np.asarray(boxes, np.float32)
+        if boxes.ndim != 2 or boxes.shape[1] not in (4, 5):
+            raise UsageError(f"boxes: expected shape (N, 4) or (N, 5), got {boxes.shape}")
+        offset = np.array([self.left, self.top], np.float32)
+        scale = np.array([self.scale_x, self.scale_y], np.float32)
+        if boxes.shape[1] == 5:
+            return _undo_xywhr(boxes, offset, scale)
+        original = (boxes.reshape(-1, 2, 2) - offset) / scale
+        np.maximum(original, np.float32(0), out=original)
+        np.minimum(original, np.array([self.image_width, self.image_height], np.float32), out=original)
+        return original.reshape(-1, 4)
+
+
+def _undo_xywhr(
+    boxes: NDArray[np.float32], offset: NDArray[np.float32], scale: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Both edges are mapped as vectors: rounding the letterbox to whole pixels makes the two scales differ a little."""
+    along = np.stack([np.cos(boxes[:, 4]), np.sin(boxes[:, 4])], axis=1)
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
+    wide, high = along * boxes[:, 2:3] / scale, across * boxes[:, 3:4] / scale
+    centre = (boxes[:, :2] - offset) / scale
+    size = np.stack([np.hypot(*wide.T), np.hypot(*high.T)], axis=1)
+    long = np.where((size[:, 1] > size[:, 0])[:, None], high, wide)
+    angle = (np.arctan2(long[:, 1], long[:, 0]) + np.pi / 2) % np.pi - np.pi / 2
+    return np.concatenate([centre, -np.sort(-size, axis=1), angle[:, None]], axis=1).astype(np.float32)
+
+
+def place(image_height: int, image_width: int, height: int, width: int) -> tuple[Placement, int, int]:
+    """Return where an image goes in a `height` x `width` letterbox, and the new `(height, width)` of the image.
+
+    The scale is s = min(width / image_width, height / image_height); the new sizes are image size * s rounded half up, at
+    least 1; the image is centred, with the odd pixel of padding on the right and below. All in integers.
+
+    Raises:
+        UsageError: a side is not in 1..2**24.
+    """
+    for side in (image_height, image_width, height, width):
+        if not 1 <= side <= MAX_SIDE:
+            raise UsageError(
+                f"sides should be in 1..{MAX_SIDE} pixels, got {image_height}x{image_width} into {height}x{width}"
+            )
+    if width * image_height <= height * image_width:
+        new_height, new_width = max(1, (2 * image_height * width + image_width) // (2 * image_width)), width
+    else:
+        new_height, new_width = height, max(1, (2 * image_width * height + image_height) // (2 * image_height))
+    scale_x, scale_y = new_width / image_width, new_height / image_height
+    left, top = (width - new_width) // 2, (height - new_height) // 2
+    return Placement(scale_x, scale_y, left, top, image_height, image_width), new_height, new_width
+
+
+def taps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return `(first, second, weight)`, each `(target,)` int64, of a bilinear resize along one axis.
+
+    With half-pixel centres output `x` lies at source position `((2x + 1) source - target) / (2 target)`. In units of 1/2048,
+    rounded half up, that is `q = floor((((2x + 1) source - target) 2048 + target) / (2 target))`, clamped to
+    `0..(source - 1) 2048`; then `first = q >> 11`, `second = min(first + 1, source - 1)` and `weight = q & 2047` is what
+    `second` gets of 2048.
+    """
+    x = np.arange(target, dtype=np.int64)
+    q = ((((2 * x + 1) * source - target) << COEFFICIENT_BITS) + target) // (2 * target)
+    q = np.clip(q, 0, (source - 1) << COEFFICIENT_BITS)
+    first = q >> COEFFICIENT_BITS
+    return first, np.minimum(first + 1, source - 1), q & ((1 << COEFFICIENT_BITS) - 1)
+
+
+def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resize `(H, W, C)` uint8 bilinearly: `(sum of 4 products + 2**21) >> 22`, exact integers, rounded half up once."""
+    rows, rows_next, weight_y = taps(image.shape[0], height)
+    cols, cols_next, weight_x = taps(image.shape[1], width)
+    one = 1 << COEFFICIENT_BITS
+    wx, wy = weight_x[None, :, None], weight_y[:, None, None]
+
+    def across(lines: NDArray[np.int64]) -> NDArray[np.int64]:
+        picked = image[lines].astype(np.int64)
+        return picked[:, cols] * (one - wx) + picked[:, cols_next] * wx
+
+    total = across(rows) * (one - wy) + across(rows_next) * wy
+    return ((total + (1 << (2 * COEFFICIENT_BITS - 1))) >> (2 * COEFFICIENT_BITS)).astype(np.uint8)
+
+
+def letterbox(
+    image: NDArray[np.uint8],
+    height: int,
+    width: int,
+    *,
+    swap: bool,
+    mean: Sequence[float],
+    std: Sequence[float],
+    pad: int = 114,
+    out: NDArray[np.float32] | None = None,
+) -> tuple[NDArray[np.float32], Placement]:
+    """Resize an image into a `height` x `width` canvas of grey, reorder its channels and normalise it.
+
+    Each value is `(float32(v) - float32(mean)) / float32(std)`, in float32, with `v` the uint8 that `resize` gives or `pad`.
+
+    Args:
+        image: `(H, W, 3)` uint8, `(H, W, 1)` (its channel is used three times) or `(H, W, 4)` (the fourth, alpha, is ignored).
+        height: of the network's input, pixels.
+        width: of the network's input, pixels.
+        swap: reverse the order of the three channels.
+        mean: 3 values in 0..255 units, in the order of the *output* channels.
+        std: 3 positive values, likewise.
+        pad: grey level of the border, 0..255.
+        out: `(3, height, width)` float32, C-contiguous, to be filled; None: a new one.
+
+    Returns:
+        The float32 planes `(3, height, width)` and the placement.
+
+    Raises:
+        UsageError: a wrong shape, dtype or value.
+    """
+    check_letterbox(image, mean, std, pad)
+    placement, new_height, new_width = place(image.shape[0], image.shape[1], height, width)
+    planes = canvas(height, width, out)
+    resized = resize(image[:, :, :3], new_height, new_width)
+    if swap:
+        resized = resized[:, :, ::-1]
+    below, right = placement.top + new_height, placement.left + new_width
+    for channel in range(3):
+        mean32, std32 = np.float32(mean[channel]), np.float32(std[channel])
+        planes[channel] = (np.float32(pad) - mean32) / std32
+        values = resized[:, :, min(channel, resized.shape[2] - 1)].astype(np.float32)
+        planes[channel, placement.top : below, placement.left : right] = (values - mean32) / std32
+    return planes, placement
+
+
+def check_letterbox(image: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], pad: int) -> None:
+    """Raise UsageError unless these are valid arguments of `letterbox`."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        raise UsageError(f"image: expected (H, W, 1|3|4) uint8, got {image.shape} {image.dtype}")
+    if len(mean) != 3 or len(std) != 3 or not np.isfinite([*mean, *std]).all() or min(std) <= 0:
+        raise UsageError(f"mean and std: expected 3 finite values each, std positive; got {mean} and {std}")
+    if not 0 <= pad <= 255:
+        raise UsageError(f"pad: expected a grey level in 0..255, got {pad}")
+
+
+def canvas(height: int, width: int, out: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """Return `out` if it can hold a letterbox, or a new array when it is None; UsageError otherwise."""
+    if out is None:
+        return np.empty((3, height, width), np.float32)
+    if (
+        out.shape != (3, height, width)
+        or out.dtype != np.float32
+        or not out.flags.c_contiguous
+        or not out.flags.writeable
+    ):
+        raise UsageError(
+            f"out: expected a writeable C-contiguous (3, {height}, {width}) float32 array, got {out.shape} {out.dtype}"
+        )
+    return out
+
+
+def xyxy_to_corners(boxes: ArrayLike) -> NDArray[np.float32]:
+    """Return `(N, 4, 2)` corners of `(N, 4)` xyxy: left top, right top, right bottom, left bottom."""
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    return boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+
+
+def xywhr_to_corners(boxes: ArrayLike) -> NDArray[np.float32]:
+    """Return `(N, 4, 2)` corners of `(N, 5)` xywhr; at r = 0 they are those of `xyxy_to_corners`."""
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 5)
+    angle = boxes[:, 4].astype(np.float64)
+    wide = np.stack([np.cos(angle), np.sin(angle)], axis=1) * boxes[:, 2:3] / 2
+    high = np.stack([-np.sin(angle), np.cos(angle)], axis=1) * boxes[:, 3:4] / 2
+    offsets = np.stack([-wide - high, wide - high, wide + high, high - wide], axis=1)
+    return (boxes[:, None, :2] + offsets).astype(np.float32)
+
+
+def areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return `(N,)` float32 areas of `(N, 4)` xyxy; 0 for a box that does not count (see the module's conventions)."""
+    with np.errstate(all="ignore"):
+        size = boxes[:, 2:] - boxes[:, :2]
+        area = size[:, 0] * size[:, 1]
+        return np.where((size > 0).all(axis=1) & (area < np.inf), area, np.float32(0))
+
+
+def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
+    """Return `(N, M)` float32 intersection over union of `(N, 4)` and `(M, 4)` xyxy.
+
+    The order of operations is part of the definition, because suppression compares the result: with
+    `w = min(ax2, bx2) - max(ax1, bx1)`, `h` likewise, `inter = max(w, 0) * max(h, 0)`, it is
+    `inter / ((area_a + area_b) - inter)`, each step rounded to float32, no fused multiply-add.
+    """
+    a, b = np.asarray(a, np.float32).reshape(-1, 4), np.asarray(b, np.float32).reshape(-1, 4)
+    return _iou(a, areas(a), b, areas(b))
+
+
+def _iou(
+    a: NDArray[np.float32], area_a: NDArray[np.float32], b: NDArray[np.float32], area_b: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    with np.errstate(all="ignore"):
+        overlap = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+        overlap = np.maximum(overlap, np.float32(0))
+        inter = overlap[:, :, 0] * overlap[:, :, 1]
+        ratio: NDArray[np.float32] = inter / ((area_a[:, None] + area_b[None, :]) - inter)
+    counts = (area_a > 0)[:, None] & (area_b > 0)[None, :]
+    return np.where(counts, ratio, np.float32(0))
+
+
+def nms(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], iou: float, labels: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Suppress greedily and exactly: a box goes if a better kept one of its label overlaps it more than `iou`.
+
+    Args:
+        boxes: `(N, 4)` float32 xyxy.
+        scores: `(N,)` float32; higher is better, ties go to the lower index.
+        iou: threshold in [0, 1]; strict: a pair at exactly this overlap stays.
+        labels: `(N,)` int64; boxes of different labels never meet. None: all of one.
+
+    Returns:
+        `(K,)` int64 indices of the kept boxes, best score first. Boxes or scores that do not count are never kept.
+
+    Raises:
+        UsageError: wrong shapes, or `iou` outside [0, 1].
+    """
+    boxes, scores, labels = check_nms(boxes, scores, iou, labels)
+    area = areas(boxes)
+    alive = (area > 0) & np.isfinite(scores)
+    keep = []
+    for i in np.argsort(-scores, kind="stable"):
+        if alive[i]:
+            keep.append(i)
+            overlapping = _iou(boxes[i, None], area[i, None], boxes, area)[0] > np.float32(iou)
+            alive &= ~(overlapping & (labels == labels[i]))
+    return np.array(keep, np.int64)
+
+
+def check_nms(
+    boxes: ArrayLike, scores: ArrayLike, iou: float, labels: ArrayLike | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Return the arrays of `nms` as C-contiguous float32, float32, int64, or raise UsageError."""
+    boxes = np.ascontiguousarray(boxes, np.float32)
+    scores = np.ascontiguousarray(scores, np.float32)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != (len(boxes),):
+        raise UsageError(f"expected boxes (N, 4) and scores (N,), got {boxes.shape} and {scores.shape}")
+    classes = np.zeros(len(boxes), np.int64) if labels is None else np.ascontiguousarray(labels, np.int64)
+    if classes.shape != scores.shape:
+        raise UsageError(f"labels: expected shape {scores.shape}, got {classes.shape}")
+    if not 0.0 <= iou <= 1.0:
+        raise UsageError(f"iou should be between 0 and 1, got {iou}")
+    return boxes, scores, classes
+
+
+def candidates(
+    scores: NDArray[np.float32], conf: float, limit: int, classes: Sequence[int] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Pick the rows whose best class scores more than `conf`, best first.
+
+    Args:
+        scores: `(N, C)` float32; values that are not finite are as if absent.
+        conf: threshold; strict.
+        limit: most rows, at least 1; those with the best scores stay.
+        classes: only these columns compete; None: all.
+
+    Returns:
+        `(K,)` each: row int64, label int64 (the lowest on a tie), score float32; by score, ties by row.
+
+    Raises:
+        UsageError: a wrong shape, limit or class.
+    """
+    scores, allowed = check_candidates(scores, conf, limit, classes)
+    if allowed is None:
+        allowed = np.ones(scores.shape[1], np.uint8)
+    if not allowed.any():
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+    usable = np.where(np.isfinite(scores) & (allowed != 0), scores, -np.inf)
+    labels = usable.argmax(axis=1)
+    best = usable[np.arange(len(usable)), labels]
+    rows = np.flatnonzero((best > np.float32(conf)) & np.isfinite(best))
+    rows = rows[np.argsort(-best[rows], kind="stable")][:limit]
+    return rows.astype(np.int64), labels[rows].astype(np.int64), best[rows].astype(np.float32)
+
+
+def check_candidates(
+    scores: ArrayLike, conf: float, limit: int, classes: Sequence[int] | None
+) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+    """Return the scores as C-contiguous float32 and the `(C,)` mask of allowed classes (None: all), or raise UsageError."""
+    scores = np.ascontiguousarray(scores, np.float32)
+    if scores.ndim != 2:
+        raise UsageError(f"scores: expected shape (N, C), got {scores.shape}")
+    if np.isnan(conf):
+        raise UsageError("conf should be a number, got NaN")
+    if limit < 1:
+        raise UsageError(f"limit should be at least 1, got {limit}")
+    if classes is None:
+        return scores, None
+    allowed = np.zeros(scores.shape[1], np.uint8)
+    for label in classes:
+        if not 0 <= label < len(allowed):
+            raise UsageError(f"no class {label}; possible: 0 to {len(allowed) - 1}")
+        allowed[label] = 1
+    return scores, allowed
+
+
+def suppress(
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    *,
+    conf: float,
+    iou: float,
+    max_det: int,
+    max_candidates: int,
+    classes: Sequence[int] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Turn a network's raw output into detections: `candidates`, then `nms` by label, then the first `max_det`.
+
+    Args:
+        boxes: `(N, 4)` float32 xyxy.
+        scores: `(N, C)` float32.
+        conf: see `candidates`.
+        iou: see `nms`.
+        max_det: most detections, at least 1.
+        max_candidates: most rows that reach the suppression, at least 1.
+        classes: only these; None: all.
+
+    Returns:
+        boxes `(K, 4)` float32, scores `(K,)` float32, labels `(K,)` int64; best score first.
+
+    Raises:
+        UsageError: wrong shapes or values.
+    """
+    check_suppress(boxes, scores, max_det)
+    rows, labels, best = candidates(scores, conf, max_candidates, classes)
+    keep = nms(np.asarray(boxes, np.float32)[rows], best, iou, labels)[:max_det]
+    return np.asarray(boxes, np.float32)[rows[keep]], best[keep], labels[keep]
+
+
+def check_suppress(boxes: NDArray[np.float32], scores: NDArray[np.float32], max_det: int) -> None:
+    """Raise UsageError unless the shapes fit each other and `max_det` is at least 1."""
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.ndim != 2 or len(scores) != len(boxes):
+        raise UsageError(f"expected boxes (N, 4) and scores (N, C), got {boxes.shape} and {scores.shape}")
+    if max_det < 1:
+        raise UsageError(f"max_det should be at least 1, got {max_det}")
