@@ -1,1 +1,8 @@
-"""Seeded synthetic data sets."""
+"""Seeded synthetic data sets: baggage scans (xray)."""
+
+from __future__ import annotations
+
+from .annotations import Annotations
+from .generate import KINDS, generate, scene
+
+__all__ = ["KINDS", "Annotations", "generate", "scene"]
