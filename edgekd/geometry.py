@@ -3,8 +3,8 @@
 Conventions, said once:
 
 - Pixels: x grows to the right, y grows *down*. A box's coordinates are continuous: pixel `i` covers `[i, i + 1)`.
-- `xyxy (N, 4)`: left, top, right, bottom. `xywhr (N, 5)`: centre x, centre y, w, h, r; `r` is the angle of the w-edge in
-  radians, *clockwise on the image*, long edge w >= h, in [-pi/2, pi/2) (le90). `corners (N, 4, 2)`: clockwise on the image.
+- `xyxy (N, 4)`: left, top, right, bottom. `xywhr (N, 5)`: centre x, centre y, w, h, r; `r` is the angle of the w-edge
+  in radians, *clockwise on the image*, long edge w >= h, in [-pi/2, pi/2) (le90). `corners (N, 4, 2)`: clockwise too.
 - A box counts if its width, height and area (float32) are positive and finite; one that does not is never selected and
   overlaps nothing. A score counts if it is finite.
 
@@ -13,13 +13,17 @@ The letterbox is defined in integers, so that every implementation gives the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from .errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
 
 COEFFICIENT_BITS = 11  # bilinear weights are integers in 0..2048
 MAX_SIDE = 1 << 24  # pixels; keeps every index product far inside 64 bits
@@ -78,17 +82,16 @@ def _undo_xywhr(
 def place(image_height: int, image_width: int, height: int, width: int) -> tuple[Placement, int, int]:
     """Return where an image goes in a `height` x `width` letterbox, and the new `(height, width)` of the image.
 
-    The scale is s = min(width / image_width, height / image_height); the new sizes are image size * s rounded half up, at
-    least 1; the image is centred, with the odd pixel of padding on the right and below. All in integers.
+    The scale is s = min(width / image_width, height / image_height); the new sizes are image size * s rounded half
+    up, at least 1; the image is centred, with the odd pixel of padding on the right and below. All in integers.
 
     Raises:
         UsageError: a side is not in 1..2**24.
     """
     for side in (image_height, image_width, height, width):
         if not 1 <= side <= MAX_SIDE:
-            raise UsageError(
-                f"sides should be in 1..{MAX_SIDE} pixels, got {image_height}x{image_width} into {height}x{width}"
-            )
+            sizes = f"{image_height}x{image_width} into {height}x{width}"
+            raise UsageError(f"letterbox: sides should be in 1..{MAX_SIDE} pixels, got {sizes}")
     if width * image_height <= height * image_width:
         new_height, new_width = max(1, (2 * image_height * width + image_width) // (2 * image_width)), width
     else:
@@ -101,10 +104,10 @@ def place(image_height: int, image_width: int, height: int, width: int) -> tuple
 def taps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return `(first, second, weight)`, each `(target,)` int64, of a bilinear resize along one axis.
 
-    With half-pixel centres output `x` lies at source position `((2x + 1) source - target) / (2 target)`. In units of 1/2048,
-    rounded half up, that is `q = floor((((2x + 1) source - target) 2048 + target) / (2 target))`, clamped to
-    `0..(source - 1) 2048`; then `first = q >> 11`, `second = min(first + 1, source - 1)` and `weight = q & 2047` is what
-    `second` gets of 2048.
+    With half-pixel centres output `x` lies at source position `((2x + 1) source - target) / (2 target)`. In units of
+    1/2048, rounded half up, that is `q = floor((((2x + 1) source - target) 2048 + target) / (2 target))`, clamped to
+    `0..(source - 1) 2048`; then `first = q >> 11`, `second = min(first + 1, source - 1)`, and of 2048 parts `second`
+    gets `weight = q & 2047`, `first` the rest.
     """
     x = np.arange(target, dtype=np.int64)
     q = ((((2 * x + 1) * source - target) << COEFFICIENT_BITS) + target) // (2 * target)
@@ -114,7 +117,7 @@ def taps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.int64]
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resize `(H, W, C)` uint8 bilinearly: `(sum of 4 products + 2**21) >> 22`, exact integers, rounded half up once."""
+    """Resize `(H, W, C)` uint8 bilinearly: `(sum of 4 products + 2**21) >> 22` in exact integers, rounded once."""
     rows, rows_next, weight_y = taps(image.shape[0], height)
     cols, cols_next, weight_x = taps(image.shape[1], width)
     one = 1 << COEFFICIENT_BITS
@@ -141,10 +144,10 @@ def letterbox(
 ) -> tuple[NDArray[np.float32], Placement]:
     """Resize an image into a `height` x `width` canvas of grey, reorder its channels and normalise it.
 
-    Each value is `(float32(v) - float32(mean)) / float32(std)`, in float32, with `v` the uint8 that `resize` gives or `pad`.
+    Each value is `(float32(v) - float32(mean)) / float32(std)`, in float32, with `v` from `resize` or `pad`.
 
     Args:
-        image: `(H, W, 3)` uint8, `(H, W, 1)` (its channel is used three times) or `(H, W, 4)` (the fourth, alpha, is ignored).
+        image: `(H, W, 3)` uint8, `(H, W, 1)` (used three times) or `(H, W, 4)` (the fourth, alpha, is ignored).
         height: of the network's input, pixels.
         width: of the network's input, pixels.
         swap: reverse the order of the three channels.
@@ -188,15 +191,10 @@ def canvas(height: int, width: int, out: NDArray[np.float32] | None) -> NDArray[
     """Return `out` if it can hold a letterbox, or a new array when it is None; UsageError otherwise."""
     if out is None:
         return np.empty((3, height, width), np.float32)
-    if (
-        out.shape != (3, height, width)
-        or out.dtype != np.float32
-        or not out.flags.c_contiguous
-        or not out.flags.writeable
-    ):
-        raise UsageError(
-            f"out: expected a writeable C-contiguous (3, {height}, {width}) float32 array, got {out.shape} {out.dtype}"
-        )
+    fits = out.shape == (3, height, width) and out.dtype == np.float32
+    if not (fits and out.flags.c_contiguous and out.flags.writeable):
+        expected = f"a writeable C-contiguous (3, {height}, {width}) float32 array"
+        raise UsageError(f"out: expected {expected}, got {out.shape} {out.dtype}")
     return out
 
 
@@ -325,7 +323,7 @@ def candidates(
 def check_candidates(
     scores: ArrayLike, conf: float, limit: int, classes: Sequence[int] | None
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
-    """Return the scores as C-contiguous float32 and the `(C,)` mask of allowed classes (None: all), or raise UsageError."""
+    """Return the scores as C-contiguous float32 and the `(C,)` mask of classes (None: all), or raise UsageError."""
     scores = np.ascontiguousarray(scores, np.float32)
     if scores.ndim != 2:
         raise UsageError(f"scores: expected shape (N, C), got {scores.shape}")
