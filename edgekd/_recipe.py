@@ -157,7 +157,7 @@ class Recipe:
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Recipe:
         """Build a recipe from plain dicts and lists (TOML or JSON); unknown keys raise RecipeError."""
-        return typing.cast(Recipe, _build(cls, raw, "recipe"))
+        return typing.cast(Recipe, build_section(cls, raw, "recipe"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists and scalars; `Recipe.from_dict(r.to_dict()) == r`."""
@@ -192,8 +192,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _build(cls: type, raw: object, where: str) -> Any:
-    """Fill a dataclass from a dict, checking each key and type."""
+def build_section(cls: type, raw: object, where: str) -> Any:
+    """Fill a dataclass from a dict, checking each key and type; `where` is the section's name in messages.
+
+    Raises:
+        RecipeError: an unknown or missing key, or a value of the wrong type.
+    """
     if not isinstance(raw, dict):
         raise RecipeError(f"[{where}] should be a table, got {raw!r}")
     fields = {item.name: item for item in dataclasses.fields(cls)}
@@ -218,7 +222,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         inner = [item for item in typing.get_args(hint) if item is not type(None)]
         return _convert(inner[0], value, where)
     if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, where)
+        return build_section(typing.cast(type, hint), value, where)
     if origin is tuple:
         return _convert_tuple(typing.get_args(hint), value, where)
     if origin is dict:

@@ -1,0 +1,132 @@
+"""Checkpoints: safetensors files with JSON metadata, written atomically, the last two kept.
+
+A checkpoint holds the student, its average, the adapters and the optimiser state, each tensor under a dotted name.
+Nothing is pickled, so a checkpoint from elsewhere cannot run code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ..errors import WeightsError
+
+KEPT = 2
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
+    partial = path.with_name(path.name + f".{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write tensors and JSON-ready metadata as one safetensors file, atomically."""
+    plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(plain, metadata={"edgekd": json.dumps(meta)}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or was not written by edgekd.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = (file.metadata() or {}).get("edgekd")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot read {path}: {error}") from error
+    if meta is None:
+        raise WeightsError(f"{path} was not written by edgekd: its metadata has no 'edgekd' entry")
+    return tensors, json.loads(meta)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State after `step` optimiser steps."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors below `prefix.`, without it."""
+        start = prefix + "."
+        return {name[len(start) :]: t for name, t in self.tensors.items() if name.startswith(start)}
+
+
+class CheckpointFolder:
+    """The checkpoints of one run: `step-00000200.safetensors` ..."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def files(self) -> list[Path]:
+        """Return the checkpoint files, oldest first."""
+        return sorted(self.folder.glob("step-*.safetensors"))
+
+    def write(self, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Path:
+        """Add a checkpoint, then remove all but the last two and what a killed writer left."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"step-{step:08d}.safetensors"
+        write_tensors(path, tensors, {**meta, "step": step})
+        for stale in [*self.files()[:-KEPT], *self.folder.glob("*.partial")]:
+            stale.unlink(missing_ok=True)
+        return path
+
+    def latest(self) -> Checkpoint | None:
+        """Return the newest readable checkpoint, or None; a damaged one is passed over for the one before."""
+        for path in reversed(self.files()):
+            try:
+                tensors, meta = read_tensors(path)
+            except WeightsError:
+                continue
+            return Checkpoint(int(meta["step"]), tensors, meta)
+        return None
+
+    def clear(self) -> None:
+        """Remove every checkpoint."""
+        for path in [*self.files(), *self.folder.glob("*.partial")]:
+            path.unlink(missing_ok=True)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
+    """Return the optimiser's per-parameter state as `<parameter name>/<state>` -> tensor."""
+    return {
+        f"{names[parameter]}/{key}": torch.as_tensor(value)
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+        if value is not None
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]
+) -> None:
+    """Put back what `optimizer_tensors` returned; torch places each tensor on its parameter's device."""
+    order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        owner, key = name.rsplit("/", 1)
+        state.setdefault(order.index(owner), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def parameter_names(**modules: nn.Module) -> dict[Tensor, str]:
+    """Return a name for each parameter: `<keyword>.<its name in that module>`."""
+    return {p: f"{part}.{name}" for part, module in modules.items() for name, p in module.named_parameters()}

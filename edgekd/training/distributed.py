@@ -1,0 +1,116 @@
+"""Several processes, one batch: what has to be shared so that N ranks compute what one process would.
+
+Gradients are averaged by `torch.nn.parallel.DistributedDataParallel`; loss normalisers go through `mean_over_ranks`;
+BatchNorm statistics are taken over the joined batch (`join_batch_norm`). Distillation statistics stay those of the
+rank's own part of the batch, as PKD defines them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+from ..errors import UsageError
+
+
+def rank() -> int:
+    """Return this process's rank; 0 where there is only one process."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Return the number of processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Return the mean of a statistic over all ranks, without gradient; `value` itself in a single process.
+
+    A loss that is a sum over positives divided by `mean_over_ranks(num_positives)` has, once DDP has averaged the
+    gradients, exactly the gradient of one process on the joined batch.
+    """
+    if world_size() == 1:
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / world_size()
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the group that `torchrun` announces in the environment, if it does; leave it at the end.
+
+    Raises:
+        UsageError: this PyTorch was built without the backend.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend)
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"cannot start {backend} for WORLD_SIZE={os.environ['WORLD_SIZE']}: {error}") from error
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+class JoinedBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d over the batches of all ranks, for CPU (`nn.SyncBatchNorm` runs on accelerators only).
+
+    Same parameters and buffers as `nn.BatchNorm2d`. Its reductions use their own process group, so that they cannot
+    change places with those of the gradient buckets.
+    """
+
+    group: dist.ProcessGroup | None = None
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
+        """Normalise `(B, C, H, W)`; every rank has to call it the same number of times."""
+        if not self.training or world_size() == 1:
+            return super().forward(input)
+        x = input.float()
+        count = self._sum(x.new_tensor([x.numel() / x.shape[1]]))
+        mean = self._sum(x.sum(dim=(0, 2, 3))) / count
+        var = self._sum((x - mean[:, None, None]).square().sum(dim=(0, 2, 3))) / count
+        self._track(mean.detach(), (var * count / (count - 1).clamp(min=1)).detach())
+        scale = torch.rsqrt(var + self.eps) * self.weight
+        shift = self.bias - mean * scale
+        return (x * scale[:, None, None] + shift[:, None, None]).to(input.dtype)
+
+    def _sum(self, here: Tensor) -> Tensor:
+        """Sum over ranks; the gradient is summed too."""
+        return cast(Tensor, all_reduce(here, group=self.group if self.group is not None else dist.group.WORLD))
+
+    def _track(self, mean: Tensor, var: Tensor) -> None:
+        """Update the running statistics as `nn.BatchNorm2d` does (unbiased variance)."""
+        if not self.track_running_stats or self.running_mean is None or self.running_var is None:
+            return
+        cast(Tensor, self.num_batches_tracked).add_(1)
+        momentum = self.momentum if self.momentum is not None else 1.0 / float(cast(Tensor, self.num_batches_tracked))
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(var, momentum)
+
+
+def join_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """Return `model` with BatchNorm layers that see the joined batch; unchanged in a single process.
+
+    Parameters, buffers and their names stay the same objects and names.
+    """
+    if world_size() == 1:
+        return model
+    if device.type != "cpu":
+        return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(model))
+    JoinedBatchNorm2d.group = dist.new_group()
+    for layer in model.modules():
+        if type(layer) is nn.BatchNorm2d and layer.affine:
+            layer.__class__ = JoinedBatchNorm2d
+    return model

@@ -1,0 +1,38 @@
+"""Every random draw is a function of the recipe's seed, a purpose and the step: nothing has to be saved to resume."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def derived_seed(seed: int, *purpose: str | int) -> int:
+    """Return a 63-bit seed that depends on `seed` and on each item of `purpose`, the same on every machine."""
+    text = repr((seed, *purpose)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's global generators and ask for deterministic kernels.
+
+    Operations without a deterministic kernel (some on CUDA) warn and run.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries that still draw from the global generator)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+@contextmanager
+def forked_random(seed: int, device: torch.device) -> Iterator[None]:
+    """Run a block on torch generators of its own seed; the caller's streams go on as if the block had not run."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
