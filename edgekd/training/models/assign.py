@@ -1,0 +1,91 @@
+"""Label assignment: which cell or anchor learns which object. All of a batch at once, no loop over boxes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .boxes import Truth, pairwise_iou
+
+
+class Assignment(NamedTuple):
+    """`match` `(B, N)` int64: row of the image's ground truth, -1 background, -2 ignored; `iou` `(B, N)` of the match, else 0."""
+
+    match: Tensor
+    iou: Tensor
+
+
+@torch.no_grad()
+def assign_dynamic(
+    truth: Truth, logits: Tensor, boxes: Tensor, centres: Tensor, strides: Tensor, candidates: int = 13
+) -> Assignment:
+    """Dynamic soft-label assignment (RTMDet, Lyu et al. 2022, section 3.3; dynamic k as in SimOTA, Ge et al. 2021).
+
+    An object takes its k cheapest cells, k = sum of its `candidates` best IoUs (at least one). The cost adds soft
+    classification, -3 log IoU and 10^(distance - 3), distance to the object's centre in strides. Cells whose centre lies in
+    the box are candidates, and on each level the cell that holds the box's centre, so that small objects find a cell too.
+
+    Args:
+        truth: padded ground truth with G boxes an image.
+        logits: `(B, C, N)` float32 class logits.
+        boxes: `(B, N, 4)` float32 predictions, xyxy.
+        centres: `(N, 2)` cell centres in pixels.
+        strides: `(N,)` pixels per cell.
+        candidates: cells over which k is summed.
+    """
+    iou = pairwise_iou(truth.boxes, boxes)
+    near, distance = _nearness(truth, centres, strides)
+    chosen = torch.gather(logits, 1, truth.labels.unsqueeze(-1).expand(-1, -1, logits.shape[-1]))
+    focal = F.binary_cross_entropy_with_logits(chosen, iou, reduction="none") * (iou - chosen.sigmoid()).square()
+    cost = focal - 3 * (iou + 1e-7).log() + torch.pow(10.0, distance.clamp_(max=8) - 3)
+    cost.masked_fill_(~near, torch.inf)
+
+    count = min(candidates, centres.shape[0])
+    best = (iou * near).topk(count, dim=-1).values
+    wanted = best.sum(dim=-1).int().clamp_(min=1)
+    cheapest = cost.topk(count, dim=-1, largest=False)
+    rank = torch.arange(count, device=cost.device)
+    taken = (rank < wanted.unsqueeze(-1)) & cheapest.values.isfinite()
+    selected = torch.zeros_like(near).scatter_(-1, cheapest.indices, taken)
+
+    # A cell that several objects want goes to the cheapest of them.
+    lowest, match = cost.masked_fill_(~selected, torch.inf).min(dim=1)
+    positive = lowest.isfinite()
+    matched_iou = torch.gather(iou, 1, match.unsqueeze(1)).squeeze(1) * positive
+    return Assignment(torch.where(positive, match, -1), matched_iou)
+
+
+def _nearness(truth: Truth, centres: Tensor, strides: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the candidate mask `(B, G, N)` and the distance to the box centre in strides `(B, G, N)`."""
+    x, y = centres[:, 0], centres[:, 1]
+    left, top, right, bottom = truth.boxes.unsqueeze(-1).unbind(2)
+    inside = (x > left) & (x < right) & (y > top) & (y < bottom)
+    dx = ((left + right) / 2 - x).abs() / strides
+    dy = ((top + bottom) / 2 - y).abs() / strides
+    holds_centre = torch.maximum(dx, dy) <= 0.5
+    return (inside | holds_centre) & truth.valid.unsqueeze(-1), torch.hypot(dx, dy)
+
+
+@torch.no_grad()
+def assign_by_iou(truth: Truth, anchors: Tensor, positive: float = 0.5, negative: float = 0.4) -> Assignment:
+    """Assignment by anchor overlap (RetinaNet, Lin et al., ICCV 2017): IoU >= `positive` learns the box, < `negative` is
+    background, between is ignored; every box also takes the anchors that overlap it most.
+
+    Args:
+        truth: padded ground truth with G boxes an image.
+        anchors: `(N, 4)` xyxy.
+        positive: IoU from which an anchor learns its best box.
+        negative: IoU below which an anchor is background.
+    """
+    iou = pairwise_iou(truth.boxes, anchors) * truth.valid.unsqueeze(-1)
+    overlap, match = iou.max(dim=1)
+    result = torch.where(overlap >= positive, match, torch.where(overlap < negative, -1, -2))
+    best = iou.amax(dim=-1, keepdim=True)
+    forced = (iou == best) & (best > 0)
+    # Where two boxes force one anchor, the one that overlaps it more has it.
+    strongest = (iou * forced).max(dim=1)
+    result = torch.where(strongest.values > 0, strongest.indices, result)
+    return Assignment(result, torch.gather(iou, 1, result.clamp(min=0).unsqueeze(1)).squeeze(1) * (result >= 0))

@@ -1,0 +1,65 @@
+"""Overlap of axis-aligned boxes in torch, and padding of per-image lists. Boxes are xyxy float32 in network pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from ...errors import UsageError
+
+_EPS = 1e-7
+
+
+class Truth(NamedTuple):
+    """Ground truth of a batch, padded to the image with most boxes.
+
+    `boxes` `(B, G, 4)` float32, `labels` `(B, G)` int64, `valid` `(B, G)` bool: a real box with positive width and height.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    valid: Tensor
+
+
+def pad_truth(boxes: Sequence[Tensor], labels: Sequence[Tensor], device: torch.device) -> Truth:
+    """Stack per-image boxes `(n, 4)` and labels `(n,)`; G is at least 1, so that an empty batch needs no special case.
+
+    Raises:
+        UsageError: boxes are not `(n, 4)`: the heads here predict axis-aligned boxes.
+    """
+    for item in boxes:
+        if item.ndim != 2 or item.shape[1] != 4:
+            raise UsageError(f"this head takes xyxy boxes of shape (n, 4), got {tuple(item.shape)}")
+    one_box, one_label = torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64)
+    padded = pad_sequence([one_box, *(item.float().cpu() for item in boxes)], batch_first=True)[1:]
+    classes = pad_sequence([one_label, *(item.long().cpu() for item in labels)], batch_first=True)[1:]
+    sides = padded[..., 2:] - padded[..., :2]
+    valid = (sides > 0).all(dim=-1)
+    return Truth(padded.to(device), classes.to(device), valid.to(device))
+
+
+def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Return IoU `(..., G, N)` of boxes `(..., G, 4)` with boxes `(..., N, 4)`."""
+    # One coordinate at a time: broadcasting (G, N, 2) corners instead takes twice as long on a CPU.
+    ax1, ay1, ax2, ay2 = first.unsqueeze(-2).unbind(-1)
+    bx1, by1, bx2, by2 = second.unsqueeze(-3).unbind(-1)
+    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp_(min=0)
+    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp_(min=0)
+    inter = width * height
+    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - inter
+    return inter / union.clamp_(min=_EPS)
+
+
+def giou(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Return IoU and generalised IoU, each `(N,)`, of aligned boxes `(N, 4)` (Rezatofighi et al., CVPR 2019, eq. 3)."""
+    low = torch.maximum(first[:, :2], second[:, :2])
+    high = torch.minimum(first[:, 2:], second[:, 2:])
+    inter = (high - low).clamp(min=0).prod(dim=1)
+    union = (first[:, 2:] - first[:, :2]).prod(dim=1) + (second[:, 2:] - second[:, :2]).prod(dim=1) - inter
+    iou = inter / union.clamp(min=_EPS)
+    hull = (torch.maximum(first[:, 2:], second[:, 2:]) - torch.minimum(first[:, :2], second[:, :2])).prod(dim=1)
+    return iou, iou - (hull - union) / hull.clamp(min=_EPS)

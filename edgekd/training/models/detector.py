@@ -1,0 +1,64 @@
+"""`Detector`: backbone, neck and head as one module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ..._recipe import InputConfig, ModelConfig
+from .backbones import Backbone
+from .heads import Head, HeadOutputs
+from .weights_report import WeightsReport
+
+
+class Detector(nn.Module):
+    """A detector that predicts axis-aligned boxes.
+
+    Attributes:
+        config: the recipe section it was built from.
+        input: size and normalisation it was built for.
+        num_classes: number of classes C.
+        strides: pixels per cell of each pyramid level.
+        channels: channels of the neck's outputs, the same on every level.
+        weights: what was loaded from a file, or None.
+    """
+
+    def __init__(self, backbone: Backbone, neck: nn.Module, head: Head, config: ModelConfig, size: InputConfig) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        self.head = head
+        self.config = config
+        self.input = size
+        self.num_classes = head.num_classes
+        self.strides = head.strides
+        self.channels = config.channels
+        self.weights: WeightsReport | None = None
+        self._first = backbone.strides.index(self.strides[0])
+        self._last = self._first + sum(stride in backbone.strides for stride in self.strides)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Return the neck's outputs `(B, channels, H / stride, W / stride)` for normalised images `(B, 3, H, W)`."""
+        maps = self.backbone(images)
+        outputs: list[Tensor] = self.neck(maps[self._first : self._last])
+        return outputs
+
+    def head_outputs(self, features: Sequence[Tensor]) -> HeadOutputs:
+        """Return raw logits and regression of the neck's outputs."""
+        outputs: HeadOutputs = self.head(features)
+        return outputs
+
+    def loss(self, outputs: HeadOutputs, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return named scalar losses to be summed.
+
+        Args:
+            outputs: what `head_outputs` returned.
+            boxes: per image `(n, 4)` xyxy float32 in network pixels; n may be 0.
+            labels: per image `(n,)` int64.
+        """
+        return self.head.loss(outputs, boxes, labels)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return boxes `(B, N, 4)` xyxy in network pixels and scores `(B, N, C)` in [0, 1]."""
+        return self.head.decode(self.head_outputs(self.features(images)))

@@ -1,0 +1,96 @@
+"""`dense`: anchor-free head, one point a cell; quality focal and GIoU loss, dynamic assignment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..assign import assign_dynamic
+from ..boxes import giou, pad_truth
+from ..grid import cell_centres
+from .head import Head, HeadOutputs, SharedTower, join_levels, mean_over_ranks
+
+_PRIOR = 0.01  # initial score (Lin et al., ICCV 2017, section 4.1)
+_MAX_LOG_DISTANCE = math.log(1024.0)  # in strides; keeps exp() finite in fp16 too
+_BOX_WEIGHT = 2.0
+
+
+class DenseHead(Head):
+    """Predicts at every cell C quality logits and the log distances, in strides, to the four edges.
+
+    The score stands for class and IoU at once (generalized focal loss, Li et al., NeurIPS 2020), so no objectness or
+    centre-ness branch is needed.
+    """
+
+    def __init__(self, num_classes: int, channels: int, depth: int, strides: tuple[int, ...]) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.strides = strides
+        self.class_tower = SharedTower(channels, depth, len(strides))
+        self.box_tower = SharedTower(channels, depth, len(strides))
+        self.class_predictors = nn.ModuleList(nn.Conv2d(channels, num_classes, 1) for _ in strides)
+        self.box_predictors = nn.ModuleList(nn.Conv2d(channels, 4, 1) for _ in strides)
+        for layer in (*self.class_predictors, *self.box_predictors):
+            nn.init.normal_(layer.weight, std=0.01)
+        for layer in self.class_predictors:
+            nn.init.constant_(layer.bias, -math.log((1 - _PRIOR) / _PRIOR))
+        for layer in self.box_predictors:
+            nn.init.constant_(layer.bias, math.log(2.0))
+
+    def forward(self, features: Sequence[Tensor]) -> HeadOutputs:
+        """Predict on neck outputs `(B, channels, H_i, W_i)`; `regression` holds log distances left, top, right, bottom."""
+        classes = zip(self.class_predictors, self.class_tower(features), strict=True)
+        boxes = zip(self.box_predictors, self.box_tower(features), strict=True)
+        return HeadOutputs(tuple(p(x) for p, x in classes), tuple(p(x) for p, x in boxes))
+
+    def decode(self, outputs: HeadOutputs) -> tuple[Tensor, Tensor]:
+        """Return boxes `(B, N, 4)` xyxy in network pixels and scores `(B, N, C)` in [0, 1]."""
+        scores = join_levels(outputs.logits, self.num_classes).sigmoid().transpose(1, 2)
+        return self._boxes(outputs).transpose(1, 2), scores
+
+    def _boxes(self, outputs: HeadOutputs) -> Tensor:
+        """Return `(B, 4, N)` xyxy: the centre, plus or minus stride times the exponential of the clipped logarithm."""
+        centres, strides = cell_centres(outputs.shapes, self.strides, outputs.logits[0].device)
+        corners = torch.cat([centres, centres], dim=1).t().unsqueeze(0)
+        signs = torch.tensor([[-1.0], [-1.0], [1.0], [1.0]], device=strides.device)
+        distances = join_levels(outputs.regression, 4).float().clamp(max=_MAX_LOG_DISTANCE).exp()
+        return corners + distances * (signs * strides).unsqueeze(0)
+
+    def loss(self, outputs: HeadOutputs, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return `loss_class` (quality focal, beta 2) and `loss_box` (2 GIoU), both over the summed IoU of the matches.
+
+        Args:
+            outputs: what `forward` returned.
+            boxes: per image `(n, 4)` xyxy float32 in network pixels; boxes without area are ignored, n may be 0.
+            labels: per image `(n,)` int64.
+
+        With torch.distributed running, every rank has to call this: the normaliser is that of the joined batch.
+        """
+        with torch.autocast(outputs.logits[0].device.type, enabled=False):
+            logits = join_levels(outputs.logits, self.num_classes).float()
+            decoded = self._boxes(outputs).transpose(1, 2)
+            truth = pad_truth(boxes, labels, logits.device)
+            centres, strides = cell_centres(outputs.shapes, self.strides, logits.device)
+            match, quality = assign_dynamic(truth, logits.detach(), decoded.detach(), centres, strides)
+
+            image, cell = (match >= 0).nonzero(as_tuple=True)
+            row = match[image, cell]
+            target = torch.zeros_like(logits)
+            target[image, truth.labels[image, row], cell] = quality[image, cell]
+            weight = quality[image, cell]
+            normaliser = mean_over_ranks(quality.sum()).clamp(min=1.0)
+            overlap = giou(decoded[image, cell], truth.boxes[image, row])[1]
+            return {
+                "loss_class": quality_focal(logits, target).sum() / normaliser,
+                "loss_box": _BOX_WEIGHT * ((1 - overlap) * weight).sum() / normaliser,
+            }
+
+
+def quality_focal(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the quality focal loss |target - sigmoid|^2 BCE, element by element (Li et al., NeurIPS 2020, eq. 6)."""
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return entropy * (target - logits.sigmoid()).square()
