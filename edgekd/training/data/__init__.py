@@ -1,1 +1,1 @@
-"""data."""
+"""Data sets: readers, lint, augmentation and training batches. Only `loader` imports torch."""
