@@ -190,7 +190,7 @@ class Detector:
             decoded = time.perf_counter()
             _, placement = native.letterbox(
                 array.pixels, spec.height, spec.width,
-                swap=array.order != spec.color, mean=spec.mean, std=spec.std, pad=spec.pad, out=pixels[row],
+                swap=array.swaps(spec.color), mean=spec.mean, std=spec.std, pad=spec.pad, out=pixels[row],
             )  # fmt: skip
             clocks.append((decoded - start, time.perf_counter() - decoded))
             placements.append(placement)

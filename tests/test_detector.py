@@ -1,0 +1,175 @@
+"""`Detector` over a scripted session: what is asked of the engine and what comes back, without any runtime."""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgekd import Detections
+from edgekd._detector import BATCH, Detector, DetectorInfo
+from edgekd._manifest import InputSpec, Manifest, OutputSpec
+from edgekd._session import SessionInfo
+from edgekd.errors import ClosedError, ImageError, UsageError
+
+INFO = DetectorInfo(SessionInfo("scripted", "fp32", "fp32", "cpu", "none"), "only one")
+
+
+class ScriptedSession:
+    """Returns three fixed boxes for every image and keeps what it was given."""
+
+    info = INFO.session
+
+    def __init__(self) -> None:
+        self.calls: list[NDArray[np.float32]] = []
+        self.closed = 0
+
+    def infer(self, pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        self.calls.append(pixels.copy())
+        batch = len(pixels)
+        boxes = np.array([[8, 16, 24, 48], [8, 16, 25, 48], [40, 20, 60, 40]], np.float32)
+        scores = np.array([[0.9, 0.1], [0.8, 0.1], [0.2, 0.6]], np.float32)
+        return np.repeat(boxes[None], batch, 0), np.repeat(scores[None], batch, 0)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def _detector(color: str = "rgb") -> tuple[Detector, ScriptedSession]:
+    manifest = Manifest(
+        name="scripted",
+        task="detect",
+        classes=("a", "b"),
+        input=InputSpec(height=64, width=64, color=color, mean=(0, 0, 0), std=(1, 1, 1), pad=114),
+        outputs=(
+            OutputSpec(name="boxes", kind="boxes", shape=(3, 4), layout="xyxy"),
+            OutputSpec(name="scores", kind="scores", shape=(3, 2), activation="sigmoid"),
+        ),
+    )
+    session = ScriptedSession()
+    return Detector(manifest, session, INFO), session
+
+
+def _picture(height: int = 128, width: int = 128) -> NDArray[np.uint8]:
+    image = np.zeros((height, width, 3), np.uint8)
+    image[..., 0] = 200
+    return image
+
+
+def test_one_image_gives_one_detections_and_a_list_gives_a_list() -> None:
+    detector, _ = _detector()
+    assert isinstance(detector.predict(_picture()), Detections)
+    found = detector.predict([_picture(), _picture()])
+    assert isinstance(found, list)
+    assert len(found) == 2
+    assert detector.predict([]) == []
+
+
+def test_boxes_come_back_in_pixels_of_the_original_best_first() -> None:
+    detector, _ = _detector()
+    found = detector.predict(_picture())
+    assert found.boxes.tolist() == [[16, 32, 48, 96], [80, 40, 120, 80]]  # the 0.8 box overlaps the 0.9 one
+    assert found.scores.tolist() == pytest.approx([0.9, 0.6])
+    assert found.names == ["a", "b"]
+    assert found.image_size == (128, 128)
+    assert found.boxes.dtype == np.float32
+
+
+def test_letterboxed_images_are_undone_with_their_padding() -> None:
+    detector, _ = _detector()
+    found = detector.predict(_picture(64, 128))  # scaled by one half to 64x32, 16 px of padding above
+    assert found.boxes[0].tolist() == [16, 0, 48, 64]
+
+
+def test_array_colour_order_reaches_the_network_as_the_manifest_says() -> None:
+    for network, given, first_plane in (("rgb", "bgr", 0), ("rgb", "rgb", 200), ("bgr", "bgr", 200), ("bgr", "rgb", 0)):
+        detector, session = _detector(network)
+        detector.predict(_picture(64, 64), color=given)
+        assert session.calls[0][0, 0, 5, 5] == first_plane, (network, given)
+
+
+def test_png_bytes_path_pil_and_array_give_the_same_pixels(tmp_path: Path) -> None:
+    from PIL import Image
+
+    rgb = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    file = tmp_path / "x.png"
+    Image.fromarray(rgb).save(file)
+    detector, session = _detector()
+    for image in (file, str(file), file.read_bytes(), Image.open(io.BytesIO(file.read_bytes())), rgb[:, :, ::-1]):
+        detector.predict(image)
+    assert all(np.array_equal(call, session.calls[0]) for call in session.calls)
+
+
+def test_options_filter_as_they_say() -> None:
+    detector, _ = _detector()
+    assert detector.predict(_picture(), conf=0.7).scores.tolist() == pytest.approx([0.9])
+    assert len(detector.predict(_picture(), iou=1.0)) == 3
+    assert len(detector.predict(_picture(), max_det=1)) == 1
+    assert detector.predict(_picture(), classes=["b"], conf=0.0).names == ["b"] * len(detector.predict(_picture(), classes=[1], conf=0.0))
+    assert len(detector.predict(_picture(), conf=1.0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"conf": 1.5}, "conf should be between 0 and 1, got 1.5"),
+        ({"iou": -0.1}, "iou should be between 0 and 1"),
+        ({"conf": float("nan")}, "conf should be between 0 and 1, got nan"),
+        ({"max_det": 0}, "max_det should be at least 1, got 0"),
+        ({"classes": ["c"]}, "no class 'c'; possible: a, b"),
+        ({"classes": [2]}, "no class index 2; possible: 0 to 1"),
+    ],
+)
+def test_wrong_options_name_what_was_got_and_what_is_possible(options: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        _detector()[0].predict(_picture(), **options)
+
+
+def test_float_images_are_refused_never_guessed() -> None:
+    with pytest.raises(ImageError, match="float"):
+        _detector()[0].predict(np.zeros((8, 8, 3), np.float32))
+
+
+def test_long_lists_go_in_batches_in_order() -> None:
+    detector, session = _detector()
+    images = [np.full((8, 8, 3), value, np.uint8) for value in range(2 * BATCH + 1)]
+    assert len(detector.predict(images)) == len(images)
+    assert [len(call) for call in session.calls] == [BATCH, BATCH, 1]
+    assert np.concatenate(session.calls)[:, 0, 32, 32].tolist() == list(range(2 * BATCH + 1))
+
+
+def test_timings_name_each_stage_and_add_up() -> None:
+    timings = _detector()[0].predict(_picture()).timings_ms
+    assert list(timings) == ["decode", "letterbox", "infer", "suppress", "total"]
+    assert timings["total"] == pytest.approx(sum(value for name, value in timings.items() if name != "total"))
+    assert all(value >= 0 for value in timings.values())
+
+
+def test_predict_from_many_threads_keeps_images_apart() -> None:
+    detector, session = _detector()
+    values = list(range(40))
+
+    def work(value: int) -> None:
+        detector.predict(np.full((8, 8, 3), value, np.uint8))
+
+    threads = [threading.Thread(target=work, args=(value,)) for value in values]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(float(call.max()) for call in session.calls) == values
+    assert all(float(call.min()) == float(call.max()) for call in session.calls)  # no two images in one buffer
+
+
+def test_close_is_final_and_idempotent() -> None:
+    detector, session = _detector()
+    with detector:
+        detector.warmup()
+    detector.close()
+    assert session.closed == 1
+    with pytest.raises(ClosedError, match="load the bundle again"):
+        detector.predict(_picture())
