@@ -86,7 +86,7 @@ class Augment:
 
     def _fit(self, image: NDArray[np.uint8]) -> float:
         height, width = image.shape[:2]
-        return min(self.height / height, self.width / width)
+        return float(min(self.height / height, self.width / width))
 
     def _view(self, rng: np.random.Generator, zoom: float, shift: float) -> NDArray[np.float64]:
         """Return the `(3, 3)` map from centred network pixels to network pixels: scale, rotation, translation."""

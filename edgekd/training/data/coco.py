@@ -1,7 +1,7 @@
 """COCO JSON: `images`, `annotations` with `bbox` [x, y, width, height], `categories`.
 
-A file whose `info` holds `"layout": "xywhr"` is oriented: the four corners stand in `segmentation`, one polygon of
-eight numbers, as `Detections.to_coco` writes them.
+Read as "coco-obb", the four corners in `segmentation` (one polygon of eight numbers, as `Detections.to_coco` writes it)
+become an oriented box instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from .sample import Dataset
 
 
-def read_coco(path: Path, split: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
+def read_coco(
+    path: Path, split: str | None = None, classes: Sequence[str] | None = None, *, oriented: bool = False
+) -> Dataset:
     """Read a COCO JSON file, or a folder that holds one for `split`.
 
     Crowd regions become `difficult`. Labels follow the category ids, ascending.
@@ -31,14 +33,13 @@ def read_coco(path: Path, split: str | None = None, classes: Sequence[str] | Non
             `annotations/instances_<split>*.json` or `<split>/*.json`.
         split: which file of a folder.
         classes: names in label order; None: the categories.
+        oriented: take the corners in `segmentation`, not `bbox`.
 
     Raises:
         DataError: naming the file and the entry.
     """
     source = find_json(path, split)
     raw = _load(source)
-    info = raw.get("info")
-    oriented = isinstance(info, dict) and info.get("layout") == "xywhr"
     categories = _categories(raw, source)
     images = {_integer(item, "id", f"{source}: images"): item for item in _rows(raw, "images", source)}
     found: dict[int, list[Annotation]] = {key: [] for key in images}
@@ -50,7 +51,7 @@ def read_coco(path: Path, split: str | None = None, classes: Sequence[str] | Non
         if category not in categories:
             raise DataError(f"{where}: category_id {category} is not in categories {sorted(categories)}")
         box = _corners(item, where) if oriented else _bbox(item, where)
-        found[image].append(Annotation(categories[category], box, bool(item.get("iscrowd", 0)), where))
+        found[image].append(Annotation(categories[category], box, where, bool(item.get("iscrowd", 0))))
     folders = _image_folders(source)
     records = [_record(item, found[key], folders, f"{source}: image {key}") for key, item in images.items()]
     own = tuple(categories[key] for key in sorted(categories))

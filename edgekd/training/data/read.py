@@ -1,4 +1,4 @@
-"""`read`: one data set in any supported format, found out from its files where not said."""
+"""`read`: one data set in any supported format, told by its files where the format is "auto"."""
 
 from __future__ import annotations
 
@@ -6,21 +6,114 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import DataError
-from .coco import read_coco
-from .voc import read_voc
+from . import anomaly, dota, hrsc, voc, xml_file
+from .coco import find_json, read_coco
+from .files import PARENTS
+from .yolo import label_file, read_yolo
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .sample import Dataset
 
-FORMATS = ("coco", "voc")
+    Reader = Callable[[Path, str | None, Sequence[str] | None], Dataset]
+
+READERS: dict[str, Reader] = {
+    "coco": read_coco,
+    "coco-obb": lambda path, split, classes: read_coco(path, split, classes, oriented=True),
+    "voc": lambda path, _split, classes: voc.read_voc(path, classes),
+    "yolo": read_yolo,
+    "yolo-obb": lambda path, split, classes: read_yolo(path, split, classes, "obb"),
+    "dota": lambda path, _split, classes: dota.read_dota(path, classes),
+    "hrsc": lambda path, _split, classes: hrsc.read_hrsc(path, classes),
+    "mvtec": lambda path, split, _classes: anomaly.read_folders(path, split),
+    "btad": lambda path, split, _classes: anomaly.read_folders(path, split),
+    "visa": lambda path, split, _classes: anomaly.read_visa(path, split),
+}
+FORMATS = ("auto", *READERS)
 
 
 def read(
-    path: str | Path, format: str = "auto", split: str | None = None, classes: Sequence[str] | None = None
+    path: str | Path,
+    format: str = "auto",  # noqa: A002 - the recipe's name of it
+    split: str | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Dataset:
+    """Read one split of a data set.
+
+    Args:
+        path: a file or folder as the format's reader wants it: COCO JSON; a list file of stems or a folder (VOC, DOTA,
+            HRSC); data.yaml, image list or folder (YOLO); the folder of a category (MVTec, BTAD, VisA).
+        format: one of `FORMATS`.
+        split: where a path holds several: "train", "val" or "test".
+        classes: names in label order; None: as the reader finds them. Pass the training set's to read the others.
+
+    Raises:
+        DataError: naming the file and line.
+    """
     path = Path(path)
-    if format == "coco" or path.suffix == ".json":
-        return read_coco(path, split, classes)
-    return read_voc(path, classes)
+    if not path.exists():
+        raise DataError(f"no file or folder at {path}")
+    if format == "auto":
+        format = detect_format(path, split)  # noqa: A001
+    if format not in READERS:
+        raise DataError(f"unknown data format {format!r}; possible: {', '.join(FORMATS)}")
+    return READERS[format](path, split, classes)
+
+
+def detect_format(path: Path, split: str | None = None) -> str:
+    """Return the format of a file or folder, from its suffix and from the folders and annotations beside it.
+
+    Raises:
+        DataError: nothing fits.
+    """
+    found = _format_of_file(path) if path.is_file() else _format_of_folder(path, split)
+    if found is None:
+        raise DataError(f"cannot tell the format of {path}; name it: {', '.join(READERS)}")
+    return found
+
+
+def _format_of_file(path: Path) -> str | None:
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        return "coco"
+    if suffix in (".yaml", ".yml"):
+        return "yolo"
+    folders = (path.parent, *list(path.resolve().parent.parents)[:PARENTS]) if suffix == ".txt" else ()
+    return next((found for folder in folders if (found := _annotated(folder))), None)
+
+
+def _format_of_folder(path: Path, split: str | None) -> str | None:
+    if (path / "Data" / "Images").is_dir():
+        return "visa"
+    train = path.parent / "train" if path.name in anomaly.SPLITS else path / "train"
+    if any((train / name).is_dir() for name in anomaly.NORMAL):
+        return "mvtec"
+    found = _xml_format(path) or _annotated(path)
+    if found or path.name in dota.FOLDERS:
+        return found or "dota"
+    if (path / "data.yaml").is_file() or ("images" in path.parts and label_file(path / "_").parent != path):
+        return "yolo"
+    try:
+        find_json(path, split)
+    except DataError:
+        return None
+    return "coco"
+
+
+def _annotated(folder: Path) -> str | None:
+    """Return the format of the annotation folder that lies in `folder`."""
+    for name in hrsc.FOLDERS:
+        found = _xml_format(folder / name)
+        if found:
+            return found
+    if any((folder / name).is_dir() for name in dota.FOLDERS):
+        return "dota"
+    return "yolo" if (folder / "labels").is_dir() else None
+
+
+def _xml_format(folder: Path) -> str | None:
+    first = next(iter(sorted(folder.glob("*.xml"))), None)
+    if first is None:
+        return None
+    return "hrsc" if xml_file.parse(first).tag == "HRSC_Image" else "voc"

@@ -21,12 +21,12 @@ COORDINATE_LIMIT = 1e7  # pixels; more is a damaged file
 
 @dataclass(frozen=True)
 class Annotation:
-    """One object as the file says it: class name, `box` xyxy or xywhr in pixels, and where it stands."""
+    """One object as the file says it: class name, `box` xyxy or xywhr in pixels, where it stands."""
 
     name: str
     box: tuple[float, ...]
-    difficult: bool
     where: str
+    difficult: bool = False
 
 
 @dataclass(frozen=True)

@@ -54,4 +54,4 @@ def _annotation(element: Element, where: str) -> Annotation:
         raise DataError(f"{where}: <bndbox> is missing; only axis-aligned VOC boxes are read")
     x1, y1, x2, y2 = (xml_file.value(box, tag, where) for tag in ("xmin", "ymin", "xmax", "ymax"))
     name = xml_file.text(element, "name", where)
-    return Annotation(name, (x1, y1, x2, y2), xml_file.flag(element, "difficult", where), where)
+    return Annotation(name, (x1, y1, x2, y2), where, xml_file.flag(element, "difficult", where))
