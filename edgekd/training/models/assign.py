@@ -12,7 +12,10 @@ from .boxes import Truth, pairwise_iou
 
 
 class Assignment(NamedTuple):
-    """`match` `(B, N)` int64: row of the image's ground truth, -1 background, -2 ignored; `iou` `(B, N)` of the match, else 0."""
+    """Which ground truth each cell or anchor learns.
+
+    `match` `(B, N)` int64: row of the image's truth, -1 background, -2 ignored; `iou` `(B, N)` of the match, else 0.
+    """
 
     match: Tensor
     iou: Tensor
@@ -25,8 +28,8 @@ def assign_dynamic(
     """Dynamic soft-label assignment (RTMDet, Lyu et al. 2022, section 3.3; dynamic k as in SimOTA, Ge et al. 2021).
 
     An object takes its k cheapest cells, k = sum of its `candidates` best IoUs (at least one). The cost adds soft
-    classification, -3 log IoU and 10^(distance - 3), distance to the object's centre in strides. Cells whose centre lies in
-    the box are candidates, and on each level the cell that holds the box's centre, so that small objects find a cell too.
+    classification, -3 log IoU and 10^(distance - 3), distance to the object's centre in strides. Candidates are the
+    cells whose centre lies in the box, and on each level the cell that holds the box's centre, for small objects.
 
     Args:
         truth: padded ground truth with G boxes an image.
@@ -71,8 +74,10 @@ def _nearness(truth: Truth, centres: Tensor, strides: Tensor) -> tuple[Tensor, T
 
 @torch.no_grad()
 def assign_by_iou(truth: Truth, anchors: Tensor, positive: float = 0.5, negative: float = 0.4) -> Assignment:
-    """Assignment by anchor overlap (RetinaNet, Lin et al., ICCV 2017): IoU >= `positive` learns the box, < `negative` is
-    background, between is ignored; every box also takes the anchors that overlap it most.
+    """Assign by anchor overlap (RetinaNet, Lin et al., ICCV 2017).
+
+    IoU >= `positive` learns the box, < `negative` is background, between is ignored. Every box also takes the anchors
+    that overlap it most.
 
     Args:
         truth: padded ground truth with G boxes an image.

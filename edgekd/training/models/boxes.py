@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,13 +10,16 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ...errors import UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _EPS = 1e-7
 
 
 class Truth(NamedTuple):
     """Ground truth of a batch, padded to the image with most boxes.
 
-    `boxes` `(B, G, 4)` float32, `labels` `(B, G)` int64, `valid` `(B, G)` bool: a real box with positive width and height.
+    `boxes` `(B, G, 4)` float32, `labels` `(B, G)` int64, `valid` `(B, G)` bool: a box of positive width and height.
     """
 
     boxes: Tensor

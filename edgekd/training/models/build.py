@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
-from ..._recipe import InputConfig, ModelConfig
 from ...errors import RecipeError
 from .backbones import Backbone, build_backbone
 from .detector import Detector
 from .heads import build_head
 from .necks import build_neck
 from .weights import load_model_weights
+
+if TYPE_CHECKING:
+    from ..._recipe import InputConfig, ModelConfig
 
 
 def build_model(config: ModelConfig, num_classes: int, size: InputConfig, seed: int | None = None) -> Detector:
@@ -56,12 +60,8 @@ def _check(config: ModelConfig, backbone: Backbone, size: InputConfig) -> None:
     """Refuse impossible numbers before any layer is built from them."""
     levels = config.levels
     possible = [stride.bit_length() - 1 for stride in backbone.strides]
-    if (
-        not levels
-        or list(levels) != list(range(levels[0], levels[-1] + 1))
-        or levels[0] not in possible
-        or levels[-1] > 7
-    ):
+    consecutive = bool(levels) and list(levels) == list(range(levels[0], levels[-1] + 1))
+    if not consecutive or levels[0] not in possible or levels[-1] > 7:
         raise RecipeError(
             f"levels should be consecutive, start at one of {possible} ({config.backbone}) and end at 7 or before,"
             f" for example [3, 4, 5]; got {list(levels)}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from ..._recipe import InputConfig, ModelConfig
-from .backbones import Backbone
-from .heads import Head, HeadOutputs
-from .weights_report import WeightsReport
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..._recipe import InputConfig, ModelConfig
+    from .backbones import Backbone
+    from .heads import Head, HeadOutputs
+    from .weights_report import WeightsReport
 
 
 class Detector(nn.Module):
@@ -20,7 +23,7 @@ class Detector(nn.Module):
         input: size and normalisation it was built for.
         num_classes: number of classes C.
         strides: pixels per cell of each pyramid level.
-        channels: channels of the neck's outputs, the same on every level.
+        channels: channels of the neck's output on each level.
         weights: what was loaded from a file, or None.
     """
 
@@ -33,7 +36,7 @@ class Detector(nn.Module):
         self.input = size
         self.num_classes = head.num_classes
         self.strides = head.strides
-        self.channels = config.channels
+        self.channels = (config.channels,) * len(self.strides)
         self.weights: WeightsReport | None = None
         self._first = backbone.strides.index(self.strides[0])
         self._last = self._first + sum(stride in backbone.strides for stride in self.strides)

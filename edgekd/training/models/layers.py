@@ -1,7 +1,7 @@
 """Building blocks of our own networks: convolution + BatchNorm + ReLU, and the cross-stage-partial block.
 
-ReLU everywhere: it folds into the convolution in TensorRT, OpenVINO and TFLite, and its output range is one-sided, which
-suits symmetric int8. SiLU costs a LOGISTIC and a MUL per layer in int8 TFLite.
+ReLU everywhere: it folds into the convolution in TensorRT, OpenVINO and TFLite, and its one-sided range suits int8.
+SiLU costs a LOGISTIC and a MUL per layer in int8 TFLite.
 """
 
 from __future__ import annotations
@@ -14,6 +14,15 @@ def scaled(channels: int, width: float, divisor: int = 8) -> int:
     """Return `channels * width` rounded to a multiple of `divisor`, never below it, never more than 10 % too few."""
     rounded = max(divisor, int(channels * width + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels * width else rounded
+
+
+def init_convs(module: nn.Module) -> None:
+    """Initialise every convolution for ReLU (He et al., ICCV 2015) and its bias with zero."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 class ConvNormAct(nn.Module):

@@ -7,15 +7,18 @@ import pickle
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...errors import WeightsError
-from .backbones import Backbone
-from .detector import Detector
 from .weights_report import WeightsReport
+
+if TYPE_CHECKING:
+    from .backbones import Backbone
+    from .detector import Detector
 
 _DETECTOR_PARTS = ("backbone.", "neck.", "head.")
 _SHOWN = 4

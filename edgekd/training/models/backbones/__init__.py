@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ....errors import RecipeError
 from .backbone import Backbone
 from .csp_tiny import CSPTiny
+from .cspdarknet import CSPDarkNet53
+from .mobilenetv2 import MobileNetV2
+from .mobilenetv3 import MobileNetV3
 from .resnet import ResNet
+from .squeezenet import SqueezeNet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BACKBONES: dict[str, Callable[[float], Backbone]] = {
     "csp-tiny": CSPTiny,
+    "cspdarknet53": CSPDarkNet53,
+    "mobilenetv2": MobileNetV2,
+    "mobilenetv2-tf": partial(MobileNetV2, folded=True),
+    "mobilenetv3-large": partial(MobileNetV3, "large"),
+    "mobilenetv3-small": partial(MobileNetV3, "small"),
     "resnet18": partial(ResNet, 18),
     "resnet34": partial(ResNet, 34),
     "resnet50": partial(ResNet, 50),
     "resnet101": partial(ResNet, 101),
+    "squeezenet1.1": SqueezeNet,
 }
 
 

@@ -1,4 +1,4 @@
-"""CSP-tiny: a small cross-stage-partial student without depthwise convolutions (those starve int8 engines of arithmetic)."""
+"""CSP-tiny: a small cross-stage-partial student; no depthwise convolutions, which leave int8 engines idle."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ class CSPTiny(Backbone):
         sizes = [scaled(channels, width) for channels in _CHANNELS]
         self.stem = ConvNormAct(3, sizes[0], 3, stride=2)
         for index, depth in enumerate(_DEPTHS):
-            down = ConvNormAct(sizes[index], sizes[index + 1], 3, stride=2)
-            self.add_module(
-                f"stage{index + 1}", nn.Sequential(down, CSPBlock(sizes[index + 1], sizes[index + 1], depth))
-            )
+            size = sizes[index + 1]
+            stage = nn.Sequential(ConvNormAct(sizes[index], size, 3, stride=2), CSPBlock(size, size, depth))
+            self.add_module(f"stage{index + 1}", stage)
         self.strides = (8, 16, 32)
         self.channels = tuple(sizes[2:])
         self.stages = ("stem", "stage1", "stage2", "stage3", "stage4")

@@ -1,10 +1,10 @@
-"""ResNet-18/34/50/101 (He et al., CVPR 2016) with torchvision's state-dict names; stride in the 3x3 convolution (v1.5)."""
+"""ResNet-18/34/50/101 (He et al., CVPR 2016) with torchvision's state-dict names; stride in the 3x3 layer (v1.5)."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..layers import scaled
+from ..layers import init_convs, scaled
 from .backbone import Backbone
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -87,9 +87,7 @@ class ResNet(Backbone):
         self.strides = (8, 16, 32)
         self.channels = tuple(size * block.expansion for size in planes[1:])
         self.stages = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        init_convs(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the outputs of layer2, layer3 and layer4."""

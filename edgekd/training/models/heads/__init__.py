@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ....errors import RecipeError
 from .dense import DenseHead
 from .head import Head, HeadOutputs
+from .retina import RetinaHead
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HEADS: dict[str, Callable[[int, int, int, tuple[int, ...]], Head]] = {
     "dense": DenseHead,
+    "retina": RetinaHead,
+    "retina-giou": partial(RetinaHead, box_loss="giou"),
 }
 
 
@@ -32,4 +38,4 @@ def build_head(name: str, num_classes: int, channels: int, depth: int, strides: 
     return HEADS[name](num_classes, channels, depth, strides)
 
 
-__all__ = ["HEADS", "DenseHead", "Head", "HeadOutputs", "build_head"]
+__all__ = ["HEADS", "DenseHead", "Head", "HeadOutputs", "RetinaHead", "build_head"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from ..assign import assign_dynamic
 from ..boxes import giou, pad_truth
 from ..grid import cell_centres
-from .head import Head, HeadOutputs, SharedTower, join_levels, mean_over_ranks
+from .head import Head, HeadOutputs, SharedTower, init_predictor, join_levels, share_of_total
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _PRIOR = 0.01  # initial score (Lin et al., ICCV 2017, section 4.1)
 _MAX_LOG_DISTANCE = math.log(1024.0)  # in strides; keeps exp() finite in fp16 too
@@ -34,15 +37,13 @@ class DenseHead(Head):
         self.box_tower = SharedTower(channels, depth, len(strides))
         self.class_predictors = nn.ModuleList(nn.Conv2d(channels, num_classes, 1) for _ in strides)
         self.box_predictors = nn.ModuleList(nn.Conv2d(channels, 4, 1) for _ in strides)
-        for layer in (*self.class_predictors, *self.box_predictors):
-            nn.init.normal_(layer.weight, std=0.01)
         for layer in self.class_predictors:
-            nn.init.constant_(layer.bias, -math.log((1 - _PRIOR) / _PRIOR))
+            init_predictor(layer, -math.log((1 - _PRIOR) / _PRIOR))
         for layer in self.box_predictors:
-            nn.init.constant_(layer.bias, math.log(2.0))
+            init_predictor(layer, math.log(2.0))
 
     def forward(self, features: Sequence[Tensor]) -> HeadOutputs:
-        """Predict on neck outputs `(B, channels, H_i, W_i)`; `regression` holds log distances left, top, right, bottom."""
+        """Predict on neck outputs; `regression` holds the log distances left, top, right, bottom."""
         classes = zip(self.class_predictors, self.class_tower(features), strict=True)
         boxes = zip(self.box_predictors, self.box_tower(features), strict=True)
         return HeadOutputs(tuple(p(x) for p, x in classes), tuple(p(x) for p, x in boxes))
@@ -82,7 +83,7 @@ class DenseHead(Head):
             target = torch.zeros_like(logits)
             target[image, truth.labels[image, row], cell] = quality[image, cell]
             weight = quality[image, cell]
-            normaliser = mean_over_ranks(quality.sum()).clamp(min=1.0)
+            normaliser = share_of_total(quality.sum())
             overlap = giou(decoded[image, cell], truth.boxes[image, row])[1]
             return {
                 "loss_class": quality_focal(logits, target).sum() / normaliser,

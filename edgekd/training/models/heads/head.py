@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..layers import init_convs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class HeadOutputs(NamedTuple):
-    """Raw outputs, one entry per level: `logits[i]` `(B, A C, H_i, W_i)`, `regression[i]` `(B, A 4, H_i, W_i)`, A anchors a cell."""
+    """Raw outputs, one entry per level, A anchors a cell.
+
+    `logits[i]` is `(B, A C, H_i, W_i)`, `regression[i]` `(B, A 4, H_i, W_i)`.
+    """
 
     logits: tuple[Tensor, ...]
     regression: tuple[Tensor, ...]
@@ -37,7 +44,7 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def loss(self, outputs: HeadOutputs, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return named scalar losses to be summed; boxes `(n, 4)` xyxy in network pixels and labels `(n,)` per image."""
+        """Return named scalar losses to be summed; per image boxes `(n, 4)` xyxy in network pixels, labels `(n,)`."""
         raise NotImplementedError
 
 
@@ -53,23 +60,31 @@ class SharedTower(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, 1, 1, bias=False) for _ in range(depth))
         self.norms = nn.ModuleList(nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(depth)) for _ in range(levels))
         self.act = nn.ReLU(inplace=True)
-        for conv in self.convs:
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        init_convs(self)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Map one `(B, channels, H_i, W_i)` per level to the same shapes."""
         outputs = []
         for feature, norms in zip(features, self.norms, strict=True):
-            for conv, norm in zip(self.convs, norms, strict=True):
+            for conv, norm in zip(self.convs, cast("nn.ModuleList", norms), strict=True):
                 feature = self.act(norm(conv(feature)))
             outputs.append(feature)
         return outputs
 
 
-def join_levels(maps: Sequence[Tensor], channels: int) -> Tensor:
-    """Join maps `(B, A channels, H_i, W_i)` as `(B, channels, N)`, N = sum of H_i W_i A, anchors of a cell side by side.
+def init_predictor(layer: nn.Module, bias: float) -> None:
+    """Initialise a last convolution: small weights, one bias for all outputs."""
+    for name, parameter in layer.named_parameters():
+        if name.endswith("bias"):
+            nn.init.constant_(parameter, bias)
+        else:
+            nn.init.normal_(parameter, std=0.01)
 
-    The batch is the only -1, so that the exported graph has constant shapes and a dynamic batch.
+
+def join_levels(maps: Sequence[Tensor], channels: int) -> Tensor:
+    """Join maps `(B, A channels, H_i, W_i)` as `(B, channels, N)`, N = sum of H_i W_i A.
+
+    Anchors of a cell lie side by side. The batch is the only -1: the exported graph has constant shapes otherwise.
     """
     flat = []
     for item in maps:
@@ -82,9 +97,18 @@ def join_levels(maps: Sequence[Tensor], channels: int) -> Tensor:
 
 
 def mean_over_ranks(total: Tensor) -> Tensor:
-    """Return the mean of a scalar over all distributed ranks (itself without them): the normaliser of a joined batch."""
-    if dist.is_available() and dist.is_initialized():
-        total = total.detach().clone()
-        dist.all_reduce(total)
-        total = total / dist.get_world_size()
-    return total
+    """Return the mean of a scalar over all distributed ranks, without gradient; itself in a single process."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return total
+    summed = total.detach().clone()
+    dist.all_reduce(summed)
+    return summed / dist.get_world_size()
+
+
+def share_of_total(total: Tensor) -> Tensor:
+    """Return a rank's share of the joined batch's `total`, which counts as at least 1 (a batch without objects).
+
+    Each rank divides its summed loss by it; averaged over ranks that is the loss of one process on the joined batch.
+    """
+    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return mean_over_ranks(total).clamp(min=1 / ranks)

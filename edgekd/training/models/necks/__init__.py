@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from ....errors import RecipeError
 from .fpn import FPN
 from .pafpn import PAFPN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import nn
 
 NECKS: dict[str, Callable[[Sequence[int], int, int], nn.Module]] = {"fpn": FPN, "pafpn": PAFPN}
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import ConvNormAct
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class FPN(nn.Module):
-    """Lateral 1x1 convolutions, top-down sums, one 3x3 convolution per output, stride-2 convolutions for extra levels."""
+    """Lateral 1x1 convolutions, top-down sums, a 3x3 convolution per output; extra levels by stride-2 convolutions."""
 
     def __init__(self, inputs: Sequence[int], channels: int, levels: int) -> None:
         super().__init__()

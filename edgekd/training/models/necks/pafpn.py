@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import ConvNormAct, CSPBlock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class PAFPN(nn.Module):
