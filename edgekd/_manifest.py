@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FORMAT_VERSION = 1
+ANGLE = "le90-radians-clockwise"  # the one angle convention, see `edgekd.geometry`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class Artifact:
 
 @dataclass(frozen=True, kw_only=True)
 class GoldenImage:
-    """One image kept in the bundle (PNG chunk) with the reference outputs of the portable graph in fp32 (`.npz`-free raw float32 chunks)."""
+    """One image kept in the bundle, with the outputs of the portable graph in fp32 as raw float32."""
 
     image: str  # chunk name of a PNG
     outputs: tuple[str, ...]  # chunk names, one per Manifest.outputs, raw little-endian float32 in that spec's shape
@@ -73,13 +74,17 @@ class Manifest:
     input: InputSpec
     outputs: tuple[OutputSpec, ...]
     predict: Suppression = field(default_factory=Suppression)
-    angle: str | None = None  # "le90-radians-clockwise" when a layout has an angle
+    angle: str | None = None  # ANGLE when a layout has an angle
     format: int = FORMAT_VERSION
-    created: str = ""  # ISO 8601, UTC
+    created: str = ""  # ISO 8601, UTC: "2026-11-20T08:30:00Z"
     edgekd: str = ""  # version that wrote the file
     graph: str = "graph.onnx"  # chunk name of the portable graph
     artifacts: tuple[Artifact, ...] = ()
     golden: tuple[GoldenImage, ...] = ()
-    receipts: tuple[dict[str, Any], ...] = ()  # measurements: what, value, unit, split, machine, date
+    receipts: tuple[
+        dict[str, Any], ...
+    ] = ()  # measurements: `what` (text), `value` (number); unit, split, machine, date
     recipe: dict[str, Any] | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)  # teacher, weights' hashes, data fingerprint, tool versions
+    provenance: dict[str, Any] = field(
+        default_factory=dict
+    )  # teacher, weights' hashes, data fingerprint, tool versions

@@ -1,0 +1,238 @@
+"""The manifest as JSON: one canonical writer, one strict reader. `bundle.schema.json` publishes the same rules."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ._container import is_name
+from ._manifest import ANGLE, FORMAT_VERSION, Artifact, GoldenImage, InputSpec, Manifest, OutputSpec, Suppression
+from ._strict_json import (
+    Read,
+    Table,
+    choice,
+    distinct,
+    integer,
+    many,
+    mapping,
+    number,
+    parse_json,
+    table,
+    text,
+    wrong,
+)
+from .errors import BundleError, BundleVersionError, CorruptBundleError
+
+MAX_SIDE = 16384  # pixels
+MAX_CLASSES = 10_000
+MAX_ROWS = 10_000_000  # of an output
+MAX_ARTIFACTS = 256
+MAX_GOLDEN = 64
+MAX_RECEIPTS = 4096
+WORD = r"[a-z][a-z0-9_]*"  # names of targets and precisions
+CREATED = r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00)"
+
+
+def manifest_to_json(manifest: Manifest) -> bytes:
+    """Return the canonical JSON of a manifest: UTF-8, sorted keys, one line.
+
+    Raises:
+        BundleError: it holds something that the reader would refuse; the message names the field.
+    """
+    try:
+        fields = dataclasses.asdict(manifest)
+        encoded = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        data = encoded.encode()
+        manifest_from_json(data)
+    except (TypeError, ValueError, RecursionError) as error:  # not JSON, NaN, lone surrogate, a list within itself
+        raise BundleError(f"the manifest cannot be written as JSON: {error}") from error
+    except CorruptBundleError as error:
+        raise BundleError(f"the manifest cannot be written: {error}") from error
+    return data
+
+
+def manifest_from_json(data: bytes) -> Manifest:
+    """Read a manifest. Unknown and missing keys, wrong types and values out of range are errors that name the field.
+
+    Raises:
+        BundleVersionError: of a newer format.
+        CorruptBundleError: anything else that is wrong with it.
+    """
+    raw = parse_json(data)
+    version = raw.get("format") if isinstance(raw, dict) else None
+    if type(version) is int and version > FORMAT_VERSION:
+        raise BundleVersionError(f"manifest format {version}; this edgekd reads up to {FORMAT_VERSION}: upgrade edgekd")
+    manifest = _manifest(raw, "manifest")
+    _check_outputs(manifest)
+    _check_artifacts(manifest)
+    return manifest
+
+
+def _chunk(value: object, where: str) -> str:
+    if not isinstance(value, str) or not is_name(value):
+        raise wrong(where, "the name of a chunk", value)
+    return value
+
+
+def _file(value: object, where: str) -> str:
+    if "/" in _chunk(value, where):
+        raise wrong(where, "a file name without folders", value)
+    return str(value)
+
+
+def _three(low: float, high: float) -> Read[tuple[float, float, float]]:
+    def read(value: object, where: str) -> tuple[float, float, float]:
+        first, second, third = many(number(low, high), 3, 3)(value, where)
+        return first, second, third
+
+    return read
+
+
+def _input(value: object, where: str) -> InputSpec:
+    keys = Table(value, where)
+    spec = InputSpec(
+        name=keys.take("name", text(128)),
+        height=keys.take("height", integer(1, MAX_SIDE)),
+        width=keys.take("width", integer(1, MAX_SIDE)),
+        color=keys.take("color", choice("rgb", "bgr")),
+        mean=keys.take("mean", _three(-1e6, 1e6)),
+        std=keys.take("std", _three(1e-6, 1e6)),  # pixels are divided by it: well above 0 in float32 too
+        pad=keys.take("pad", integer(0, 255)),
+        layout=keys.take("layout", choice("NCHW")),
+        dtype=keys.take("dtype", choice("float32")),
+    )
+    keys.close()
+    return spec
+
+
+def _output(value: object, where: str) -> OutputSpec:
+    keys = Table(value, where)
+    spec = OutputSpec(
+        name=keys.take("name", text(128)),
+        kind=keys.take("kind", choice("boxes", "scores")),
+        shape=keys.take("shape", many(integer(1, MAX_ROWS), 2, 2)),
+        layout=keys.take("layout", choice("xyxy", "xywhr", None)),
+        activation=keys.take("activation", choice("sigmoid", "softmax", None)),
+    )
+    keys.close()
+    return spec
+
+
+def _predict(value: object, where: str) -> Suppression:
+    keys = Table(value, where)
+    spec = Suppression(
+        conf=keys.take("conf", number(0, 1)),
+        iou=keys.take("iou", number(0, 1)),
+        max_det=keys.take("max_det", integer(1, MAX_ROWS)),
+        max_candidates=keys.take("max_candidates", integer(1, MAX_ROWS)),
+    )
+    keys.close()
+    return spec
+
+
+def _artifact(value: object, where: str) -> Artifact:
+    keys = Table(value, where)
+    artifact = Artifact(
+        target=keys.take("target", text(32, WORD)),
+        precision=keys.take("precision", text(32, WORD)),
+        files=keys.take("files", mapping(_file, _chunk)),
+        options=keys.take("options", table),
+        tools=keys.take("tools", mapping(text(128), text(256))),
+    )
+    keys.close()
+    return artifact
+
+
+def _golden(value: object, where: str) -> GoldenImage:
+    keys = Table(value, where)
+    golden = GoldenImage(image=keys.take("image", _chunk), outputs=keys.take("outputs", many(_chunk, 2, 2)))
+    keys.close()
+    return golden
+
+
+def _receipt(value: object, where: str) -> dict[str, Any]:
+    receipt = table(value, where)
+    text(256)(receipt.get("what"), f"{where}.what")
+    number(-math.inf, math.inf)(receipt.get("value"), f"{where}.value")
+    return receipt
+
+
+def _manifest(value: object, where: str) -> Manifest:
+    keys = Table(value, where)
+    manifest = Manifest(
+        format=keys.take("format", integer(1, FORMAT_VERSION)),
+        name=keys.take("name", text(256)),
+        task=keys.take("task", choice("detect")),
+        classes=keys.take("classes", distinct(many(text(256), 1, MAX_CLASSES))),
+        input=keys.take("input", _input),
+        outputs=keys.take("outputs", many(_output, 2, 2)),
+        predict=keys.take("predict", _predict),
+        angle=keys.take("angle", choice(ANGLE, None)),
+        created=keys.take("created", text(64, CREATED)),
+        edgekd=keys.take("edgekd", text(64, ".*")),
+        graph=keys.take("graph", _chunk),
+        artifacts=keys.take("artifacts", many(_artifact, 0, MAX_ARTIFACTS)),
+        golden=keys.take("golden", many(_golden, 0, MAX_GOLDEN)),
+        receipts=keys.take("receipts", many(_receipt, 0, MAX_RECEIPTS)),
+        recipe=keys.take("recipe", lambda item, at: None if item is None else table(item, at)),
+        provenance=keys.take("provenance", table),
+    )
+    keys.close()
+    return manifest
+
+
+def _check_outputs(manifest: Manifest) -> None:
+    """Check what ties outputs together: boxes then scores, rows, classes, the angle."""
+    boxes, scores = manifest.outputs
+    if (boxes.kind, scores.kind) != ("boxes", "scores") or boxes.name == scores.name:
+        raise CorruptBundleError("manifest.outputs should be boxes, then scores, with different names")
+    if boxes.shape[1] != {"xyxy": 4, "xywhr": 5}.get(boxes.layout or "") or boxes.activation is not None:
+        raise CorruptBundleError(
+            f"manifest.outputs[0] should be (N, 4) xyxy or (N, 5) xywhr without an activation, got {boxes.shape} "
+            f"{boxes.layout}, activation {boxes.activation}"
+        )
+    expected = (boxes.shape[0], len(manifest.classes))
+    if scores.shape != expected or scores.layout is not None or scores.activation is None:
+        raise CorruptBundleError(
+            f"manifest.outputs[1] should be (rows, classes) = {expected} with an activation and no layout, "
+            f"got {scores.shape}, activation {scores.activation}, layout {scores.layout}"
+        )
+    if (manifest.angle is None) != (boxes.layout == "xyxy"):
+        raise CorruptBundleError(f"manifest.angle {manifest.angle} does not go with {boxes.layout} boxes")
+
+
+def _check_artifacts(manifest: Manifest) -> None:
+    built = [(item.target, item.precision) for item in manifest.artifacts]
+    for index, pair in enumerate(built):
+        if pair in built[:index]:
+            raise CorruptBundleError(f"manifest.artifacts holds {pair[0]} {pair[1]} twice")
+
+
+def check_chunks(manifest: Manifest, lengths: Mapping[str, int]) -> None:
+    """Check that every chunk the manifest names is there, and that reference outputs have the length of their shape.
+
+    Args:
+        manifest: a manifest that `manifest_from_json` accepts.
+        lengths: chunk name -> bytes.
+
+    Raises:
+        CorruptBundleError: they do not fit.
+    """
+    wanted = [("graph", manifest.graph)]
+    for row, artifact in enumerate(manifest.artifacts):
+        wanted += [(f"artifacts[{row}].files.{file}", name) for file, name in artifact.files.items()]
+    for row, golden in enumerate(manifest.golden):
+        wanted.append((f"golden[{row}].image", golden.image))
+        for output, name in zip(manifest.outputs, golden.outputs, strict=True):
+            wanted.append((f"golden[{row}].outputs, {output.name}", name))
+            expected = 4 * math.prod(output.shape)
+            if name in lengths and lengths[name] != expected:
+                raise CorruptBundleError(
+                    f"{name} should hold {output.name} {output.shape} float32: {expected} bytes, got {lengths[name]}"
+                )
+    for where, name in wanted:
+        if name not in lengths:
+            raise CorruptBundleError(f"manifest.{where} names the chunk {name!r}, which is not in the bundle")
