@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ...errors import DataError
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "AllImages", "FullDataSet/AllImages")
+EXIF_ORIENTATION = 0x0112
+SIDEWAYS = frozenset({5, 6, 7, 8})  # orientations that exchange width and height
 PARENTS = 3  # how far above a list file its folders are looked for
 
 _FLAG = re.compile(r"\s+-?[01]$")  # the lists of one VOC class say "stem 1" or "stem -1"
@@ -64,15 +66,17 @@ def sibling(start: Path, names: Iterable[str]) -> Path | None:
 
 
 def header_size(path: Path) -> tuple[int, int]:
-    """Return `(width, height)` of an image from its header, without decoding it.
+    """Return `(width, height)` of an image from its header, upright as its EXIF orientation says.
 
     Raises:
         DataError: the file is missing or no image.
     """
     try:
         with Image.open(path) as image:
-            return image.size
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            width, height = image.size
+            sideways = image.getexif().get(EXIF_ORIENTATION, 1) in SIDEWAYS
+            return (height, width) if sideways else (width, height)
+    except Exception as error:  # a damaged header raises anything: OSError, SyntaxError, struct.error, ...
         raise DataError(f"cannot read the image {path}: {error}") from error
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from PIL.ImageFile import ImageFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,18 +41,35 @@ class Sample:
     defect: str | None = None
 
     def load(self) -> NDArray[np.uint8]:
-        """Read the image as `(H, W, 3)` uint8 RGB.
+        """Read the image as `(H, W, 3)` uint8 RGB, upright as its EXIF orientation says; of 16-bit PNG the high byte.
+
+        The runtime decodes files alike.
 
         Raises:
-            DataError: the file is missing or cannot be decoded.
+            DataError: the file is missing, cannot be decoded, or its values have no scale of their own (16-bit TIFF).
         """
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image, ImageOps
 
         try:
             with Image.open(self.path) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+                if image.mode.startswith(("I", "F")):
+                    return _high_byte(image, self.path)
+                upright = ImageOps.exif_transpose(image)
+                if "transparency" in upright.info:  # Pillow warns when it has to drop it from a palette in one step
+                    upright = upright.convert("RGBA")
+                return np.asarray(upright.convert("RGB"))
+        except DataError:
+            raise
+        # A damaged file reaches any decoder and any exception (OSError, SyntaxError, struct.error, zlib.error, ...).
+        except Exception as error:
             raise DataError(f"cannot read the image {self.path}: {error}") from error
+
+
+def _high_byte(image: ImageFile, path: Path) -> NDArray[np.uint8]:
+    if image.format != "PNG":
+        raise DataError(f"{path} has mode {image.mode}, whose scale only you know: convert it to 8 bits a channel")
+    grey = (np.asarray(image) >> 8).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 @dataclass(frozen=True, eq=False)
