@@ -254,7 +254,7 @@ def nms(
         boxes: `(N, 4)` float32 xyxy.
         scores: `(N,)` float32; higher is better, ties go to the lower index.
         iou: threshold in [0, 1]; strict: a pair at exactly this overlap stays.
-        labels: `(N,)` int64; boxes of different labels never meet. None: all of one.
+        labels: `(N,)` int64 in the range of int32; boxes of different labels never meet. None: all of one.
 
     Returns:
         `(K,)` int64 indices of the kept boxes, best score first. Boxes or scores that do not count are never kept.
@@ -287,6 +287,8 @@ def check_nms(
         raise UsageError(f"labels: expected shape {scores.shape}, got {classes.shape}")
     if not 0.0 <= iou <= 1.0:
         raise UsageError(f"iou should be between 0 and 1, got {iou}")
+    if len(classes) and not -(1 << 31) <= classes.min() <= classes.max() < 1 << 31:
+        raise UsageError(f"labels: expected values of 32 bits, got {classes.min()} to {classes.max()}")
     return boxes, scores, classes
 
 
@@ -368,15 +370,17 @@ def suppress(
     Raises:
         UsageError: wrong shapes or values.
     """
-    check_suppress(boxes, scores, max_det)
+    check_suppress(boxes, scores, iou, max_det)
     rows, labels, best = candidates(scores, conf, max_candidates, classes)
     keep = nms(np.asarray(boxes, np.float32)[rows], best, iou, labels)[:max_det]
     return np.asarray(boxes, np.float32)[rows[keep]], best[keep], labels[keep]
 
 
-def check_suppress(boxes: NDArray[np.float32], scores: NDArray[np.float32], max_det: int) -> None:
-    """Raise UsageError unless the shapes fit each other and `max_det` is at least 1."""
+def check_suppress(boxes: NDArray[np.float32], scores: NDArray[np.float32], iou: float, max_det: int) -> None:
+    """Raise UsageError unless the shapes fit each other, `iou` is in [0, 1] and `max_det` at least 1."""
     if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.ndim != 2 or len(scores) != len(boxes):
         raise UsageError(f"expected boxes (N, 4) and scores (N, C), got {boxes.shape} and {scores.shape}")
+    if not 0.0 <= iou <= 1.0:
+        raise UsageError(f"iou should be between 0 and 1, got {iou}")
     if max_det < 1:
         raise UsageError(f"max_det should be at least 1, got {max_det}")

@@ -1,0 +1,70 @@
+/* The C ABI of edgekd's kernels: raw pointers, sizes, a caller's workspace, a status code. No global state, no allocation;
+ * inputs are not written; every function may be called from any number of threads at once, each with its own workspace.
+ * `build_cffi.py` reads the declarations below as they stand. The semantics, to the bit, are those of edgekd/geometry.py. */
+#ifndef EDGEKD_KERNELS_H
+#define EDGEKD_KERNELS_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Status codes. */
+enum edgekd_status {
+    EDGEKD_OK = 0,
+    EDGEKD_BAD_ARGUMENT = -1,    /* a null pointer, a size or a value outside its range */
+    EDGEKD_SMALL_WORKSPACE = -2, /* less than the matching ..._workspace() says */
+    EDGEKD_UNSUPPORTED = -3      /* this machine lacks the requested instructions */
+};
+
+/* Which instructions a call may use; all give the same bits. */
+enum edgekd_instructions { EDGEKD_BEST = 0, EDGEKD_PLAIN = 1, EDGEKD_AVX2 = 2 };
+
+/* What EDGEKD_BEST means on this machine: EDGEKD_PLAIN or EDGEKD_AVX2. */
+int32_t edgekd_best_instructions(void);
+
+/* Letterbox: HWC uint8 -> resize, pad, channel order, normalise -> float32 planes (3, out_height, out_width).
+ *
+ * image: first byte of the first row; `channels` is 1, 3 or 4 (the fourth is ignored), pixels of a row are adjacent, rows
+ *   are `row_stride` bytes apart (negative: stored bottom up). Nothing outside the height * width pixels is read.
+ * mean, std: 3 values each in 0..255 units, in the order of the output planes; std > 0. pad: 0..255.
+ * swap: not 0 reverses the three channels.
+ * The new size and place come from `edgekd.geometry.place`: pass new_height, new_width, left, top. */
+int64_t edgekd_letterbox_workspace(int64_t new_width);
+int32_t edgekd_letterbox(const uint8_t* image, int64_t height, int64_t width, int64_t channels, int64_t row_stride,
+                         float* out, int64_t out_height, int64_t out_width, int64_t new_height, int64_t new_width,
+                         int64_t left, int64_t top, int32_t swap, const float* mean, const float* std, int32_t pad,
+                         int32_t instructions, void* workspace, int64_t workspace_bytes);
+
+/* Candidates: rows of scores (n, classes) whose best class scores more than `conf`, by (score descending, row ascending).
+ *
+ * allowed: (classes) bytes, not 0 where a class competes, or null for all. At most `limit` rows are written to
+ * rows, labels, best; their number goes to *count. */
+int64_t edgekd_candidates_workspace(int64_t n);
+int32_t edgekd_candidates(const float* scores, int64_t n, int64_t classes, float conf, int64_t limit,
+                          const uint8_t* allowed, int64_t* rows, int64_t* labels, float* best, int64_t* count,
+                          int32_t instructions, void* workspace, int64_t workspace_bytes);
+
+/* NMS: exact greedy suppression of boxes (n, 4) xyxy, by label inside the comparison, strict iou, ties by index.
+ *
+ * labels: (n), each in int32's range, or null: all of one. At most `limit` indices are written to `keep`, best score
+ * first; their number goes to *count. */
+int64_t edgekd_nms_workspace(int64_t n);
+int32_t edgekd_nms(const float* boxes, const float* scores, const int64_t* labels, int64_t n, float iou, int64_t limit,
+                   int64_t* keep, int64_t* count, int32_t instructions, void* workspace, int64_t workspace_bytes);
+
+/* Suppress: candidates of scores (n, classes), NMS by label on their boxes (n, 4), the first `max_det`.
+ *
+ * Only the boxes of candidates are read. out_boxes (max_det, 4), out_scores (max_det), out_labels (max_det). */
+int64_t edgekd_suppress_workspace(int64_t n, int64_t max_candidates);
+int32_t edgekd_suppress(const float* boxes, const float* scores, int64_t n, int64_t classes, float conf, float iou,
+                        int64_t max_candidates, int64_t max_det, const uint8_t* allowed, float* out_boxes,
+                        float* out_scores, int64_t* out_labels, int64_t* count, int32_t instructions, void* workspace,
+                        int64_t workspace_bytes);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

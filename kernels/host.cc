@@ -1,0 +1,4 @@
+// What this machine can do.
+#include "host.h"
+
+extern "C" int32_t edgekd_best_instructions(void) { return edgekd::resolve(EDGEKD_BEST); }
