@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .errors import SessionError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ._manifest import InputSpec, OutputSpec
 
 Outputs = tuple[NDArray[np.float32], ...]
 """What an engine returns, in the order of `Manifest.outputs`: boxes `(B, N, 4|5)` and scores `(B, N, C)`, float32."""
@@ -35,7 +42,7 @@ class Session(Protocol):
         ...
 
     def infer(self, pixels: NDArray[np.float32]) -> Outputs:
-        """Run the network on `(B, 3, H, W)` float32, C-contiguous, B >= 1, and return float32 arrays owned by the caller.
+        """Run the network on `(B, 3, H, W)` float32, C-contiguous, B >= 1; return float32 arrays owned by the caller.
 
         Raises:
             UsageError: wrong shape or dtype (says got and expected).
@@ -47,3 +54,37 @@ class Session(Protocol):
     def close(self) -> None:
         """Free the engine; a second call does nothing."""
         ...
+
+
+def check_pixels(pixels: NDArray[np.float32], spec: InputSpec) -> None:
+    """Refuse what `Session.infer` cannot take, before any vendor code sees it.
+
+    Raises:
+        UsageError: not C-contiguous float32 of shape `(B, 3, height, width)` with B >= 1; says got and expected.
+    """
+    expected = f"a C-contiguous float32 array of shape (B, 3, {spec.height}, {spec.width}) with B >= 1"
+    inner = (3, spec.height, spec.width)
+    if not isinstance(pixels, np.ndarray):
+        raise UsageError(f"infer: expected {expected}, got {type(pixels).__name__}")
+    if pixels.dtype != np.float32 or pixels.ndim != 4 or pixels.shape[1:] != inner or not len(pixels):
+        raise UsageError(f"infer: expected {expected}, got {pixels.dtype} of shape {pixels.shape}")
+    if not pixels.flags.c_contiguous:
+        raise UsageError(f"infer: expected {expected}, got strides {pixels.strides}; try np.ascontiguousarray")
+
+
+def check_outputs(shapes: Mapping[str, tuple[int, ...]], specs: Sequence[OutputSpec], rebuild: str) -> None:
+    """Refuse an engine whose outputs are not the manifest's: it was built from another network.
+
+    Args:
+        shapes: the engine's output shapes by name, without the batch.
+        specs: the manifest's outputs.
+        rebuild: what to type to make a right one.
+
+    Raises:
+        SessionError: an output is missing or has another shape.
+    """
+    for spec in specs:
+        if shapes.get(spec.name) != spec.shape:
+            got = f"has shape {shapes[spec.name]}" if spec.name in shapes else f"is not among {', '.join(shapes)}"
+            expected = f"the manifest says {spec.shape}. To rebuild it: {rebuild}"
+            raise SessionError(f"the artifact's output {spec.name!r} {got}; {expected}")

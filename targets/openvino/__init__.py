@@ -1,1 +1,66 @@
-"""openvino."""
+"""OpenVINO on Intel CPUs, integrated and discrete GPUs and NPUs (its CPU plugin runs on AMD and ARM too)."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgekd._bundle import Bundle
+    from edgekd._manifest import Artifact
+    from edgekd._session import Session
+    from edgekd._target import Built, Progress
+
+PRECISIONS: tuple[str, ...] = ("fp32", "fp16")
+DEVICES: tuple[str, ...] = (
+    "openvino", "cpu", "gpu", "gpu.*", "npu", "intel", "intel:cpu", "intel:gpu", "intel:gpu.*", "intel:npu",
+)  # fmt: skip
+PORTABLE: bool = False
+RANK: int = 20
+
+
+def probe() -> str | None:
+    """Say why this target cannot run here, or None when it can."""
+    if find_spec("openvino") is None:
+        return "the 'openvino' package is missing: pip install 'edgekd[openvino]'"
+    return None
+
+
+def probe_build() -> str | None:
+    """Say why this target cannot build here, or None when it can."""
+    return probe()
+
+
+def build(bundle: Bundle, precision: str, progress: Progress) -> Built:
+    """Lower the portable graph to OpenVINO IR of batch 1 (`model.xml`, `model.bin`).
+
+    Args:
+        bundle: its portable graph is read.
+        precision: "fp32", or "fp16": weights stored as float16, half the size.
+        progress: told each stage.
+
+    Raises:
+        BuildError: OpenVINO refused the graph.
+    """
+    from ._build import lower
+
+    return lower(bundle, precision, progress)
+
+
+def load(bundle: Bundle, artifact: Artifact, *, device: str = "auto", threads: int = 0) -> Session:
+    """Compile the IR for a device and start it.
+
+    Args:
+        bundle: holds the IR.
+        artifact: what `build` made.
+        device: "auto" and "cpu" are the CPU plugin; "gpu", "gpu.1", "npu", "intel:gpu" ... the others.
+        threads: CPU threads; 0: OpenVINO's choice (every core).
+
+    Raises:
+        UsageError: no such device, or one that cannot do this.
+        TargetUnavailableError: OpenVINO does not see that device here.
+        SessionError: the IR cannot be read or compiled.
+    """
+    from ._session import OpenVINOSession
+
+    return OpenVINOSession(bundle, artifact, device=device, threads=threads)

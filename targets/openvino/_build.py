@@ -1,0 +1,33 @@
+"""From the portable ONNX graph to OpenVINO IR."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import openvino
+
+from edgekd._target import Built
+from edgekd.errors import BuildError
+
+if TYPE_CHECKING:
+    from edgekd._bundle import Bundle
+    from edgekd._target import Progress
+
+
+def lower(bundle: Bundle, precision: str, progress: Progress) -> Built:
+    """Read ONNX, fix the batch to 1 and serialise; "fp16" stores the weights as float16."""
+    spec = bundle.manifest.input
+    progress(f"OpenVINO: ONNX to IR, batch 1, {precision} weights")
+    try:
+        model = openvino.Core().read_model(io.BytesIO(bundle.graph()))
+        model.reshape({spec.name: [1, 3, spec.height, spec.width]})
+        with tempfile.TemporaryDirectory(prefix="edgekd-openvino-") as folder:  # save_model writes to files only
+            path = Path(folder) / "model.xml"
+            openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
+            files = {name: (Path(folder) / name).read_bytes() for name in ("model.xml", "model.bin")}
+    except RuntimeError as error:
+        raise BuildError(f"OpenVINO {openvino.__version__} refused the graph: {error}") from error
+    return Built(files=files, tools={"openvino": openvino.__version__})

@@ -1,0 +1,145 @@
+"""A compiled OpenVINO model with one infer request a concurrent caller."""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openvino
+
+from edgekd._session import Outputs, SessionInfo, check_outputs, check_pixels
+from edgekd.errors import ClosedError, SessionError, TargetUnavailableError, UsageError
+
+from . import DEVICES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgekd._bundle import Bundle
+    from edgekd._manifest import Artifact
+
+HINTS = {"fp32": "f32", "fp16": "f16"}
+ARITHMETIC = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
+REBUILD = "edgekd build model.bin --target openvino"
+DRIVERS = "a GPU wants Intel's compute runtime (intel-opencl-icd), an NPU its driver (linux-npu-driver)"
+
+
+class OpenVINOSession:
+    """IR of batch 1 on one device; a batch of B runs as B requests.
+
+    An infer request serves one call at a time, so each concurrent caller takes one from a pool that grows to the
+    number of callers. Outputs are copied out of the request's memory.
+    """
+
+    def __init__(self, bundle: Bundle, artifact: Artifact, *, device: str, threads: int) -> None:
+        """Compile `model.xml` and `model.bin` of the artifact."""
+        plugin = _plugin(device)
+        if threads and plugin != "CPU":
+            raise UsageError(f"threads={threads} is for the CPU; device={device!r} takes threads=0 only")
+        self._check_arithmetic(plugin, artifact)
+        self._compiled: Any = _compile(bundle, artifact, plugin, threads)
+        self._input = bundle.manifest.input
+        self._outputs = bundle.manifest.outputs
+        self._idle: list[Any] = []
+        self._lock = threading.Lock()
+        self._info = SessionInfo(
+            "openvino",
+            artifact.precision,
+            _arithmetic(self._compiled),
+            plugin.lower(),
+            f"OpenVINO {openvino.__version__.split('-')[0]}",
+        )
+
+    @staticmethod
+    def _check_arithmetic(plugin: str, artifact: Artifact) -> None:
+        capable = _core().get_property(plugin, "OPTIMIZATION_CAPABILITIES")
+        if artifact.precision == "fp32" and "FP32" not in capable:
+            raise UsageError(
+                f"{plugin} computes in {', '.join(capable)}, not in fp32; build the bundle with "
+                f"`edgekd build model.bin --target openvino --precision fp16` and load it with precision='fp16'"
+            )
+
+    @property
+    def info(self) -> SessionInfo:
+        """What runs; `compute` is what the compiled model says it uses, "bf16" for fp16 on a CPU without float16."""
+        return self._info
+
+    def infer(self, pixels: NDArray[np.float32]) -> Outputs:
+        """Run the network on `(B, 3, H, W)` float32; see `edgekd._session.Session.infer`."""
+        check_pixels(pixels, self._input)
+        request = self._take()
+        outputs = tuple(np.empty((len(pixels), *spec.shape), np.float32) for spec in self._outputs)
+        try:
+            for row in range(len(pixels)):
+                request.set_input_tensor(openvino.Tensor(pixels[row : row + 1], shared_memory=True))
+                request.infer()
+                for spec, output in zip(self._outputs, outputs, strict=True):
+                    output[row] = request.get_tensor(spec.name).data[0]
+        except RuntimeError as error:
+            raise SessionError(f"OpenVINO failed on {self._info.device}: {error}") from error
+        with self._lock:
+            if self._compiled is not None:
+                self._idle.append(request)
+        return outputs
+
+    def close(self) -> None:
+        """Free the engine; a second call does nothing."""
+        with self._lock:
+            self._compiled = None
+            self._idle.clear()
+
+    def _take(self) -> Any:
+        with self._lock:
+            if self._compiled is None:
+                raise ClosedError("this session was closed; load the bundle again")
+            return self._idle.pop() if self._idle else self._compiled.create_infer_request()
+
+
+@cache
+def _core() -> Any:
+    """Return the process's one Core: each would load the device plugins again."""
+    return openvino.Core()
+
+
+def _plugin(device: str) -> str:
+    """Return OpenVINO's name of a device spelling ("intel:gpu" -> "GPU"), checked against what is here."""
+    wanted = device.lower()
+    if wanted != "auto" and not any(
+        wanted == item or (item.endswith(".*") and wanted.startswith(item[:-1])) for item in DEVICES
+    ):
+        raise UsageError(f"OpenVINO has no device {device!r}; possible: auto, {', '.join(DEVICES)}")
+    wanted = wanted.removeprefix("intel:")
+    name = "CPU" if wanted in ("auto", "openvino", "intel") else wanted.upper()
+    here = _core().available_devices
+    if not any(item == name or item.startswith(f"{name}.") for item in here):
+        raise TargetUnavailableError(f"OpenVINO sees no {name} here, only {', '.join(here)}; {DRIVERS}")
+    return name
+
+
+def _compile(bundle: Bundle, artifact: Artifact, plugin: str, threads: int) -> Any:
+    """Return the compiled model with explicit arithmetic: left alone, the CPU plugin computes fp32 models in bf16."""
+    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": HINTS[artifact.precision]}
+    if threads:
+        config["INFERENCE_NUM_THREADS"] = threads
+    xml = bytes(bundle.file(artifact, "model.xml"))
+    if b"<net" not in xml[:4096]:  # read_model would take ONNX bytes here as well
+        raise SessionError("model.xml of this artifact is not OpenVINO IR; rebuild it: " + REBUILD)
+    weights = np.frombuffer(bundle.file(artifact, "model.bin"), np.uint8)
+    try:
+        model = _core().read_model(xml, openvino.Tensor(weights))
+        compiled = _core().compile_model(model, plugin, config)
+    except RuntimeError as error:
+        raise SessionError(
+            f"OpenVINO {openvino.__version__} cannot start this artifact on {plugin}: {error}"
+        ) from error
+    got = {name: tuple(item.shape)[1:] for item in compiled.outputs for name in item.names}
+    check_outputs(got, bundle.manifest.outputs, REBUILD)
+    return compiled
+
+
+def _arithmetic(compiled: Any) -> str:
+    """Return the arithmetic the plugin settled on: a hint that the chip cannot follow falls back without a word."""
+    kind: str = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    return ARITHMETIC.get(kind, kind)

@@ -1,0 +1,68 @@
+"""A started ONNX Runtime session; its `run` is thread-safe and returns fresh arrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnxruntime
+
+from edgekd._session import Outputs, SessionInfo, check_outputs, check_pixels
+from edgekd.errors import ClosedError, SessionError, UsageError
+
+from . import DEVICES
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgekd._bundle import Bundle
+    from edgekd._manifest import Artifact
+
+ERRORS_ONLY = 3
+REBUILD = "export the network again; the portable graph and the manifest of one bundle belong together"
+
+
+class ReferenceSession:
+    """The portable graph on ONNX Runtime's CPU provider, in float32, at any batch."""
+
+    def __init__(self, bundle: Bundle, artifact: Artifact, *, device: str, threads: int) -> None:
+        """Parse the graph; `artifact` only says what was asked for."""
+        if device.lower() not in ("auto", *DEVICES):
+            raise UsageError(f"the reference target has no device {device!r}; possible: auto, {', '.join(DEVICES)}")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = ERRORS_ONLY
+        options.intra_op_num_threads = threads
+        try:
+            session = onnxruntime.InferenceSession(bundle.graph(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no other base
+            raise SessionError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot load the portable graph: {error}"
+            ) from error
+        self._session: onnxruntime.InferenceSession | None = session
+        self._input = bundle.manifest.input
+        self._outputs = bundle.manifest.outputs
+        runtime = f"ONNX Runtime {onnxruntime.__version__}"
+        self._info = SessionInfo("reference", artifact.precision, "fp32", "cpu", runtime)
+
+    @property
+    def info(self) -> SessionInfo:
+        """What runs."""
+        return self._info
+
+    def infer(self, pixels: NDArray[np.float32]) -> Outputs:
+        """Run the network on `(B, 3, H, W)` float32; see `edgekd._session.Session.infer`."""
+        session = self._session
+        if session is None:
+            raise ClosedError("this session was closed; load the bundle again")
+        check_pixels(pixels, self._input)
+        try:
+            outputs = session.run([spec.name for spec in self._outputs], {self._input.name: pixels})
+        except Exception as error:  # onnxruntime's exceptions share no other base
+            raise SessionError(f"ONNX Runtime failed: {error}") from error
+        shapes = {spec.name: output.shape[1:] for spec, output in zip(self._outputs, outputs, strict=True)}
+        check_outputs(shapes, self._outputs, REBUILD)  # here, since an ONNX graph need not declare its shapes
+        return tuple(outputs)
+
+    def close(self) -> None:
+        """Free the engine; a second call does nothing."""
+        self._session = None

@@ -1,0 +1,71 @@
+"""The graph that a board's TensorRT compiles, with the proofs that can be had without the board."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime
+
+from edgekd._target import Built
+from edgekd.errors import BuildError
+
+from ._ahead import available, check
+from ._half import halve
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgekd._bundle import Bundle
+    from edgekd._manifest import InputSpec
+    from edgekd._target import Progress
+
+FP16_TOLERANCE = 1e-2  # of the largest output (at least 1), on seeded noise
+
+
+def prepare(bundle: Bundle, precision: str, progress: Progress) -> Built:
+    """Make `model.onnx` and check it by ONNX Runtime and, where installed, by TensorRT-RTX's parser and builder."""
+    spec = bundle.manifest.input
+    graph = bundle.graph()
+    tools = {name: version(name) for name in ("onnx", "onnxruntime")}
+    if precision == "fp16":
+        progress("TensorRT: float16 up to the head's last convolutions, compared with float32 by ONNX Runtime")
+        portable, graph = graph, halve(graph)
+        _compare(portable, graph, spec, [item.name for item in bundle.manifest.outputs])
+    options: dict[str, object] = {"strongly_typed": True}
+    if available():
+        progress(f"TensorRT-RTX: parse and build ahead of time, {precision}")
+        proof = check(graph, spec.name, (3, spec.height, spec.width))
+        tools["tensorrt-rtx"] = proof.pop("version")
+        options["ahead_of_time"] = proof
+    else:
+        progress("TensorRT-RTX is not installed, so no parser has seen the graph: pip install 'edgekd[tensorrt]'")
+    return Built(files={"model.onnx": graph}, options=options, tools=tools)
+
+
+def _compare(portable: bytes, half: bytes, spec: InputSpec, names: list[str]) -> None:
+    """Raise BuildError where the float16 graph computes something else.
+
+    ONNX Runtime's CPU provider widens most float16 operators, so this shows rounding of weights and of activations
+    between operators, not of sums within one.
+    """
+    pixels = np.random.default_rng(0).normal(size=(1, 3, spec.height, spec.width)).astype(np.float32)
+    results = [_run(graph, {spec.name: pixels}, names) for graph in (portable, half)]
+    for name, expected, got in zip(names, *results, strict=True):
+        worst = float(np.abs(expected - got).max()) / max(1.0, float(np.abs(expected).max()))
+        if not worst <= FP16_TOLERANCE:
+            raise BuildError(
+                f"in float16 the output {name!r} is off by {worst:.1e} of its largest value; at most {FP16_TOLERANCE} "
+                f"may be: build --precision fp32"
+            )
+
+
+def _run(graph: bytes, inputs: dict[str, NDArray[np.float32]], names: list[str]) -> list[NDArray[np.float32]]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return list(session.run(names, inputs))
+    except Exception as error:  # onnxruntime's exceptions share no other base
+        raise BuildError(f"ONNX Runtime cannot run the prepared graph: {error}") from error

@@ -1,0 +1,82 @@
+"""The converter process: `python -m edgekd.targets.tflite._convert FOLDER`.
+
+Reads `graph.onnx` and `request.json` in FOLDER; writes `model.tflite` and `answer.json` (`tools`, or `error`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import litert_torch
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe_manager
+
+from edgekd.errors import BuildError
+
+from ._torch_from_onnx import TranslatedGraph
+
+TOLERANCE = 1e-4  # of the translated module against ONNX Runtime, relative to the largest output (at least 1)
+TOOLS = ("litert-torch", "ai-edge-litert", "ai-edge-quantizer", "torch")
+
+
+def translate(graph: bytes, names: list[str]) -> tuple[TranslatedGraph, torch.Tensor]:
+    """Return the graph as a PyTorch module that agrees with ONNX Runtime, and the images it was compared on.
+
+    Raises:
+        BuildError: an operator cannot be translated, or the module computes something else.
+    """
+    module = TranslatedGraph(onnx.load_from_string(graph), names).eval()
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    shape = session.get_inputs()[0].shape[1:]
+    images = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
+    expected = session.run(names, {session.get_inputs()[0].name: images})
+    with torch.no_grad():
+        got = module(torch.from_numpy(images))
+    for name, theirs in zip(names, expected, strict=True):
+        ours = got[name]
+        if theirs.shape != tuple(ours.shape):
+            raise BuildError(f"translating {name!r} gave shape {tuple(ours.shape)}, ONNX Runtime gives {theirs.shape}")
+        error = float(np.abs(theirs - ours.numpy()).max()) / max(1.0, float(np.abs(theirs).max()))
+        if not error <= TOLERANCE:
+            raise BuildError(
+                f"the translated graph's {name!r} is off by {error:.1e} of ONNX Runtime's; at most {TOLERANCE} may be"
+            )
+    return module, torch.from_numpy(images)
+
+
+def halve_weights(model: bytes) -> bytes:
+    """Return the model with the weights of convolutions and matrix products stored as float16 behind a DEQUANTIZE."""
+    recipe = recipe_manager.RecipeManager()
+    recipe.add_weight_only_config(
+        regex=".*",
+        operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+        num_bits=16,
+        algorithm_key=algorithm_manager.AlgorithmName.FLOAT_CASTING,
+    )
+    return bytes(quantizer.Quantizer(bytearray(model), recipe.get_quantization_recipe()).quantize().quantized_model)
+
+
+def answer(folder: Path) -> dict[str, Any]:
+    """Do what `request.json` asks; return what `answer.json` is to hold."""
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    try:
+        module, images = translate((folder / "graph.onnx").read_bytes(), request["outputs"])
+    except BuildError as error:
+        return {"error": str(error)}
+    model = litert_torch.convert(module, (images,)).model_content()
+    if request["precision"] == "fp16":
+        model = halve_weights(model)
+    (folder / "model.tflite").write_bytes(model)
+    return {"tools": {name: version(name) for name in TOOLS}}
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    (place / "answer.json").write_text(json.dumps(answer(place)), encoding="utf-8")
