@@ -5,13 +5,14 @@ The angle is clockwise on the image, as ours.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from ...errors import DataError
 from . import xml_file
 from .files import annotation_pairs, header_size
 from .polygon import regularise
-from .records import Annotation, Record, assemble
+from .records import WRAPPED, Annotation, Record, assemble
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +52,10 @@ def _record(xml: Path, image: Path, classes: Sequence[str]) -> Record:
 
 def _annotation(element: Element, classes: Sequence[str], where: str) -> Annotation:
     tags = ("mbox_cx", "mbox_cy", "mbox_w", "mbox_h", "mbox_ang")
-    box = regularise([xml_file.value(element, tag, where) for tag in tags])[0]
+    given = [xml_file.value(element, tag, where) for tag in tags]
+    box = regularise(given)[0]
+    wrapped = given[2] < given[3] or not -math.pi / 2 <= given[4] <= math.pi / 2
+    note = f"w {given[2]:g}, h {given[3]:g}, angle {given[4]:g} {WRAPPED}" if wrapped else ""
     class_id = (element.findtext("Class_ID") or "").strip()
     name = class_id if class_id in classes else SHIP
-    return Annotation(name, tuple(box.tolist()), where, xml_file.flag(element, "difficult", where))
+    return Annotation(name, tuple(box.tolist()), where, xml_file.flag(element, "difficult", where), note)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+NO_AREA = "has no area; dropped"  # ends a line of `Dataset.problems`, as the next does; lint sorts them by it
+WRAPPED = "breaks the long-edge rule; same rectangle kept under it"
 COORDINATE_LIMIT = 1e7  # pixels; more is a damaged file
 
 
@@ -27,6 +29,7 @@ class Annotation:
     box: tuple[float, ...]
     where: str
     difficult: bool = False
+    note: str = ""  # goes to `Dataset.problems`
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,13 @@ def _sample(record: Record, task: str, labels: dict[str, int], lines: list[str],
     for annotation in record.annotations:
         if not _has_area(annotation.box):
             box = ", ".join(f"{value:g}" for value in annotation.box)
-            lines.append(f"{annotation.where}: {annotation.name} [{box}] has no area; dropped")
+            lines.append(f"{annotation.where}: {annotation.name} [{box}] {NO_AREA}")
         elif annotation.name not in labels:
             foreign[annotation.name] += 1
         else:
             kept.append(annotation)
+            if annotation.note:
+                lines.append(f"{annotation.where}: {annotation.note}")
     columns = 5 if task == "obb" else 4
     return Sample(
         path=record.path,

@@ -1,0 +1,88 @@
+"""`edgekd data`: check a data set (`lint`) or make a synthetic one (`synth`)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import edgekd
+
+if TYPE_CHECKING:
+    import argparse
+
+PLACES = 3  # shown of each finding; --json has all
+EXIT_FINDINGS = 3
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command and its two subcommands."""
+    parser = subparsers.add_parser("data", help="check a data set, or make a synthetic one", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    lint = verbs.add_parser("lint", help="check boxes, classes, files and leaks between splits; exit 3 on errors")
+    lint.add_argument("paths", nargs="+", metavar="PATH", help="splits, training set first: JSON, list files, folders")
+    lint.add_argument(
+        "--format",
+        default="auto",
+        help="auto, coco, coco-obb, voc, yolo, yolo-obb, dota, hrsc, mvtec, btad, visa (default auto)",
+    )
+    lint.add_argument("--split", action="append", default=[], help="a split that each PATH holds; may be repeated")
+    lint.add_argument("--json", action="store_true", help="print the report as JSON, with every place")
+    lint.set_defaults(run=run_lint)
+    synth = verbs.add_parser("synth", help="write a seeded synthetic data set")
+    synth.add_argument("kind", help="xray, aerial or surface")
+    synth.add_argument("folder", help="a new or empty folder")
+    for split, count in (("train", 300), ("val", 100), ("test", 100)):
+        synth.add_argument(f"--{split}", type=int, default=count, help=f"number of {split} images (default {count})")
+    synth.add_argument("--seed", type=int, default=0, help="the same seed writes the same pixels (default 0)")
+    synth.add_argument("--size", type=int, help="long side in pixels (default: the kind's own)")
+    synth.add_argument("--json", action="store_true", help="print the result as JSON")
+    synth.set_defaults(run=run_synth)
+
+
+def run_lint(args: argparse.Namespace) -> int:
+    """Print the report; 3 when it holds an error."""
+    report = edgekd.data_lint(args.paths, format=args.format, splits=args.split, progress=_progress)
+    if args.json:
+        print(json.dumps(report.to_dict(), indent=1))
+    else:
+        _print_splits(report)
+        _print_findings(report)
+    return 0 if report.ok else EXIT_FINDINGS
+
+
+def run_synth(args: argparse.Namespace) -> int:
+    """Write the set and say where."""
+    counts = {"train": args.train, "val": args.val, "test": args.test}
+    folder = edgekd.data_synth(args.kind, args.folder, **counts, seed=args.seed, size=args.size, progress=_progress)
+    if args.json:
+        print(json.dumps({"folder": str(folder), "kind": args.kind, "seed": args.seed, **counts}))
+    else:
+        print(f"{folder}: {args.kind}, " + ", ".join(f"{count} {split}" for split, count in counts.items()))
+    return 0
+
+
+def _progress(done: int, total: int) -> None:
+    """Count on one line of the terminal; nothing where there is none."""
+    if sys.stderr.isatty():
+        print(f"\r{done}/{total} images", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def _print_splits(report: edgekd.LintReport) -> None:
+    width = max((len(item.name) for item in report.splits), default=5)
+    print(f"{'split':<{width}}  {'task':<7}  {'images':>6}  {'objects':>7}  {'empty':>5}  classes")
+    for item in report.splits:
+        classes = ", ".join(f"{name} {count}" for name, count in item.classes.items())
+        numbers = f"{item.images:>6}  {item.objects:>7}  {item.empty:>5}"
+        print(f"{item.name:<{width}}  {item.task:<7}  {numbers}  {classes}")
+
+
+def _print_findings(report: edgekd.LintReport) -> None:
+    for item in report.findings:
+        print(f"\n{item.severity}: {item.kind}: {item.message}\n  in {item.split}")
+        for place in item.places[:PLACES]:
+            print(f"    {place}")
+        if len(item.places) > PLACES:
+            print(f"    and {len(item.places) - PLACES} more (--json lists all)")
+    warnings = len(report.findings) - len(report.errors)
+    print(f"\n{len(report.errors)} errors, {warnings} warnings")
