@@ -2,4 +2,23 @@
 
 from __future__ import annotations
 
+from . import errors, geometry
+from ._bundle import Bundle
+from ._detections import Detections
+from ._detector import Detector, load
+from ._manifest import Manifest
+from ._recipe import Recipe
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Bundle",
+    "Detections",
+    "Detector",
+    "Manifest",
+    "Recipe",
+    "__version__",
+    "errors",
+    "geometry",
+    "load",
+]

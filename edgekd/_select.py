@@ -24,7 +24,7 @@ class Choice:
 
 def choose(bundle: Bundle, device: str, precision: str) -> Choice:
     """Return the first runnable artifact in order of the targets' RANK and of precision; see `edgekd.load` for the errors."""
-    artifacts = _all_artifacts(bundle)
+    artifacts = all_artifacts(bundle)
     modules = {name: load_target(name) for name in target_names()}
     fitting = [item for item in artifacts if item.target in modules and _means(modules[item.target], item.target, device)]
     if not fitting:
@@ -49,7 +49,7 @@ def choose(bundle: Bundle, device: str, precision: str) -> Choice:
     raise TargetUnavailableError(f"nothing in {bundle.path} can run here with device={device!r}:\n  {listed}")
 
 
-def _all_artifacts(bundle: Bundle) -> list[Artifact]:
+def all_artifacts(bundle: Bundle) -> list[Artifact]:
     """Return the built artifacts, and the portable graph for each target that runs it as it is."""
     built = list(bundle.manifest.artifacts)
     for name in target_names():

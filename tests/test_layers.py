@@ -15,7 +15,7 @@ VENDOR = {
 }  # fmt: skip
 LAYER_2 = {"errors", "geometry", "_detections", "_recipe", "_manifest"}
 LAYER_3 = {"_bundle", "_container", "_foreign", "_manifest_json", "_signature", "_strict_json", "_session", "_target", "native"}
-LAYER_4 = {"_preprocess", "_detector", "_select", "_plot", "_golden"}
+LAYER_4 = {"_preprocess", "_detector", "_select", "_plot", "_golden", "_decisions"}
 VERBS = {"_train", "_distill", "_build", "_eval", "_verify", "_inspect", "_doctor", "_data", "_demo"}
 ONLY_WHEN_CALLED = {("_detections", "_plot")}  # a method that draws; the import is inside it
 
