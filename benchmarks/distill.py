@@ -3,8 +3,8 @@
     python benchmarks/distill.py run --data bccd,sixray,xray --seeds 0,1,2   # trains what is missing, one JSON a run
     python benchmarks/distill.py table                                        # writes the tables of docs/results.md
 
-A run that has its JSON is skipped; a killed one resumes from its checkpoint. The teacher is trained once per data set and
-kept in the work folder. Every figure is of the last checkpoint on the test split, which nothing was chosen on.
+A run that has its JSON is skipped; a killed one resumes from its checkpoint. The teacher is trained once per data set
+and kept in the work folder. Every figure is of the last checkpoint on the test split, which nothing was chosen on.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from machine import RESULTS, conditions, write
+
 import edgekd
 from edgekd._recipe import Recipe
-from machine import RESULTS, conditions, write
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("EDGEKD_DATA", ROOT.parent / "shared" / "data"))
@@ -61,7 +62,8 @@ def settings(work: Path) -> dict[str, Setting]:
             "blood cells, 205 training images, test split of 72",
         ),
         "sixray": Setting(
-            sixray / "train.txt", sixray / "val.txt", sixray / "test.txt", 256, 1000, 1500, TEACHER, sixray / "train.txt",
+            sixray / "train.txt", sixray / "val.txt", sixray / "test.txt", 256, 1000, 1500, TEACHER,
+            sixray / "train.txt",
             "SIXray subset, 364 training images, test split of 52",
         ),
         "xray": Setting(
@@ -97,7 +99,7 @@ def main() -> None:
 
 
 def synthesise(name: str, setting: Setting) -> None:
-    """Write the synthetic scenes if this is their set; the teacher's come from another seed than the student's and the tests'."""
+    """Write the synthetic scenes if this is their set; the teacher's come from a seed of their own."""
     if name != "xray":
         return
     for file, counts, seed in ((setting.train, (600, 100, 150), 0), (setting.teacher_train, (3000, 1, 1), 1)):
@@ -142,7 +144,12 @@ def train_student(name: str, setting: Setting, method: str, seed: int, teacher: 
     )  # fmt: skip
     if METHODS[method]:
         weights = teacher / "student.safetensors"
-        taught = {**setting.teacher, "weights": str(weights), "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "stages": "all"}
+        taught = {
+            **setting.teacher,
+            "weights": str(weights),
+            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "stages": "all",
+        }
         plan = Recipe.from_dict({**plan.to_dict(), "teacher": taught})
     folder = args.work / name / f"{method}-seed{seed}"
     measure(f"{name}-{method}-seed{seed}", {"data": name, "method": method, "seed": seed}, plan, folder, setting)
@@ -173,7 +180,10 @@ def measure(label: str, what: dict[str, Any], plan: Recipe, folder: Path, settin
         **conditions("torch"),
     }
     write(f"distill/{label}", row)
-    print(f"{label}: AP {100 * accuracy.metrics['AP']:.1f}, AP50 {100 * accuracy.metrics['AP50']:.1f}, {seconds:.0f} s", file=sys.stderr)
+    print(
+        f"{label}: AP {100 * accuracy.metrics['AP']:.1f}, AP50 {100 * accuracy.metrics['AP50']:.1f}, {seconds:.0f} s",
+        file=sys.stderr,
+    )
 
 
 def curve(log: Path) -> list[dict[str, float]]:

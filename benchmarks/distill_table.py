@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import statistics
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BEGIN, END = "<!-- distill: written by benchmarks/distill.py table -->", "<!-- /distill -->"
 METRICS = ("AP", "AP50", "AP75")
@@ -14,7 +16,9 @@ METRICS = ("AP", "AP50", "AP75")
 def write_tables(runs: Path, page: Path) -> None:
     """Replace what stands between the two marks of `page` by one table a data set."""
     rows = [json.loads(file.read_text()) for file in sorted(runs.glob("*.json"))]
-    tables = "\n\n".join(table(name, [row for row in rows if row["data"] == name]) for name in sorted({row["data"] for row in rows}))
+    tables = "\n\n".join(
+        table(name, [row for row in rows if row["data"] == name]) for name in sorted({row["data"] for row in rows})
+    )
     text = page.read_text()
     head, rest = text.split(BEGIN, 1)
     page.write_text(f"{head}{BEGIN}\n\n{tables}\n\n{END}{rest.split(END, 1)[1]}")
@@ -22,9 +26,12 @@ def write_tables(runs: Path, page: Path) -> None:
 
 
 def table(name: str, rows: list[dict[str, Any]]) -> str:
-    """Return the Markdown table of one data set: teacher first, then each method, mean ± standard deviation over seeds."""
+    """Return one data set's Markdown table: teacher, baseline, methods; mean ± standard deviation over seeds."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted(rows, key=lambda row: ("teacher", "baseline").index(row["method"]) if row["method"] in ("teacher", "baseline") else 2):
+    for row in sorted(
+        rows,
+        key=lambda row: ("teacher", "baseline").index(row["method"]) if row["method"] in ("teacher", "baseline") else 2,
+    ):
         groups.setdefault(row["method"], []).append(row)
     lines = [
         f"### {name}: {rows[0]['note']}",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import geometry
 from .errors import MissingPackageError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     import supervision
+    from numpy.typing import NDArray
 
 
 def _no_timings() -> dict[str, float]:
@@ -25,7 +26,7 @@ class Detections:
     """Objects found in one image, in pixels of that image.
 
     Attributes:
-        boxes: `(N, 4)` float32 xyxy, or `(N, 5)` float32 xywhr (radians, clockwise on the image, see `edgekd.geometry`).
+        boxes: `(N, 4)` float32 xyxy, or `(N, 5)` float32 xywhr (radians, clockwise on the image: `edgekd.geometry`).
         scores: `(N,)` float32 in [0, 1], descending.
         labels: `(N,)` int64, index into `classes`.
         classes: all class names of the model.

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import TracebackType
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from typing_extensions import Self
 
 from . import native
 from ._bundle import Bundle
 from ._detections import Detections
-from ._manifest import Manifest
 from ._preprocess import decode
 from ._select import choose
-from ._session import Session, SessionInfo
 from .errors import ClosedError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from ._manifest import Manifest
+    from ._session import Session, SessionInfo
 
 BATCH = 8  # images letterboxed and sent to the engine at once; bounds the memory a long list takes
 
@@ -45,7 +50,8 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto", *, thr
 
     Args:
         path: `model.bin`.
-        device: "auto", a target ("openvino", "tflite", ...), or anybody's spelling of a device ("cpu", "cuda:0", "intel:npu", "GPU.0").
+        device: "auto", a target ("openvino", "tflite", ...), or anybody's spelling of a device ("cpu", "cuda:0",
+            "intel:npu", "GPU.0").
         precision: "auto", "fp32" or "fp16".
         threads: CPU threads of the engine; 0: the runtime's choice.
 
@@ -107,15 +113,16 @@ class Detector:
         """Find objects. One image in, one `Detections` out; a list or tuple in, a list out.
 
         Args:
-            images: path, bytes of an image file, PIL image, or array `(H, W, 3)`, `(H, W)` or `(H, W, 4)` uint8; or a list of them.
+            images: path, bytes of an image file, PIL image, or array `(H, W, 3)`, `(H, W)` or `(H, W, 4)` uint8; or a
+                list of them.
             conf: keep scores above this, in [0, 1]; None: the bundle's default.
             iou: of two boxes of one class that overlap more than this, the better stays; None: the bundle's default.
             max_det: most objects per image; None: the bundle's default.
             classes: only these, by name or index; None: all.
-            color: "bgr" (as OpenCV gives) or "rgb": the channel order of arrays. Files and PIL images are RGB by themselves.
+            color: "bgr" (as OpenCV gives) or "rgb": the channel order of arrays. Files and PIL images are RGB.
 
         Raises:
-            ImageError: an image cannot be used (missing, broken, wrong dtype or shape); floats are refused, never guessed.
+            ImageError: an image cannot be used (missing, broken, wrong dtype or shape); floats are refused.
             UsageError: an option is out of its range.
             ClosedError: after `close`.
         """
@@ -144,15 +151,17 @@ class Detector:
         if self._bundle is not None:
             self._bundle.close()
 
-    def __enter__(self) -> Detector:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
-        info = self.info.session
-        return f"Detector({self.manifest.name!r}, {info.target} {info.precision} on {info.device}, {len(self.names)} classes)"
+        ran = self.info.session
+        return f"Detector({self.manifest.name!r}, {ran.target} {ran.precision} on {ran.device}, {len(self.names)} classes)"
 
     def _request(
         self, conf: float | None, iou: float | None, max_det: int | None, classes: Sequence[int | str] | None
@@ -214,7 +223,9 @@ class Detector:
         kept, best, labels = native.suppress(boxes, scores, **request)
         original = placement.undo(kept)
         seconds = (*clocks, time.perf_counter() - start)
-        stages = dict(zip(("decode", "letterbox", "infer", "suppress"), (1e3 * value for value in seconds), strict=True))
+        stages = dict(
+            zip(("decode", "letterbox", "infer", "suppress"), (1e3 * value for value in seconds), strict=True)
+        )
         timings = {**stages, "total": sum(stages.values())}
         size = (placement.image_height, placement.image_width)
         return Detections(original, best, labels, self.names, size, timings)

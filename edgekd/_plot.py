@@ -6,11 +6,11 @@ import colorsys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._preprocess import to_rgb
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL import ImageDraw, ImageFont
 
     from ._detections import Detections

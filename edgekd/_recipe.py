@@ -49,8 +49,8 @@ class InputConfig:
 class ModelConfig:
     """One detector: any backbone x neck x head x width.
 
-    `weights` is "none" (random), or a path to .safetensors, .npz or a tensors-only .pth. `stages` says which part of the
-    backbone the file holds: "all", or the deepest stage it reaches ("layer3" of a ResNet); the rest starts random.
+    `weights` is "none" (random), or a path to .safetensors, .npz or a tensors-only .pth. `stages` says which part of
+    the backbone the file holds: "all", or the deepest stage it reaches ("layer3" of a ResNet); the rest starts random.
     """
 
     backbone: str
@@ -81,7 +81,10 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Budget and optimiser. `steps` are optimiser steps; `lr` is the peak rate after `warmup` steps, then cosine to `lr * final_lr`."""
+    """Budget and optimiser.
+
+    `steps` are optimiser steps; `lr` is the peak rate, reached after `warmup` steps, then cosine to `lr * final_lr`.
+    """
 
     steps: int = 1000
     batch: int = 8
@@ -103,7 +106,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig:
-    """One distillation method: `options` are keyword arguments of the class in `edgekd/training/methods/<method>.py`."""
+    """One distillation method: `options` are keyword arguments of the class in `training/methods/<method>.py`."""
 
     method: str
     weight: float = 1.0

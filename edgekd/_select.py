@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ._bundle import Bundle
 from ._manifest import Artifact
 from ._target import Target, load_target, target_names
 from .errors import TargetUnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from ._bundle import Bundle
 
 PRECISION_ORDER = ("fp32", "fp16")  # "auto" keeps the accuracy that was measured until a receipt says otherwise
 
@@ -23,10 +26,12 @@ class Choice:
 
 
 def choose(bundle: Bundle, device: str, precision: str) -> Choice:
-    """Return the first runnable artifact in order of the targets' RANK and of precision; see `edgekd.load` for the errors."""
+    """Return the first runnable artifact by the targets' RANK and by precision; errors as `edgekd.load`."""
     artifacts = all_artifacts(bundle)
     modules = {name: load_target(name) for name in target_names()}
-    fitting = [item for item in artifacts if item.target in modules and _means(modules[item.target], item.target, device)]
+    fitting = [
+        item for item in artifacts if item.target in modules and _means(modules[item.target], item.target, device)
+    ]
     if not fitting:
         raise UsageError(_no_device(device, modules, artifacts))
     exact = [item for item in fitting if precision in ("auto", item.precision)]
@@ -37,7 +42,9 @@ def choose(bundle: Bundle, device: str, precision: str) -> Choice:
             f"To add one: edgekd build {bundle.path} --target {fitting[0].target} --precision {precision}"
         )
     exact.sort(key=lambda item: (modules[item.target].RANK, _precision_rank(item.precision)))
-    discarded = [f"{item.target} {item.precision}: not {device}, {precision}" for item in artifacts if item not in exact]
+    discarded = [
+        f"{item.target} {item.precision}: not {device}, {precision}" for item in artifacts if item not in exact
+    ]
     for index, item in enumerate(exact):
         problem = modules[item.target].probe()
         if problem is None:

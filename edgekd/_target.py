@@ -1,4 +1,4 @@
-"""`Target`: a module that can build and run bundles on one kind of chip. Found by folder name under `edgekd.targets`."""
+"""`Target`: a module that builds and runs bundles on one kind of chip; found by folder name in `edgekd.targets`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Built:
-    """What `Target.build` returns: the artifact's files (name -> bytes), options for `load`, and the tools' versions."""
+    """What `Target.build` returns: files (name -> bytes), options for `load`, and the tools' versions."""
 
     files: Mapping[str, bytes]
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -35,13 +35,13 @@ class Target(Protocol):
     """Precisions this target can build, for example ("fp32", "fp16")."""
 
     DEVICES: tuple[str, ...]
-    """Spellings of `device=` that mean this target, lower case, for example ("cpu", "intel:npu"); a trailing "*" is a prefix match."""
+    """Spellings of `device=` that mean this target, lower case; "intel:*" matches by prefix."""
 
     PORTABLE: bool
     """Whether the target runs the portable graph as it is, so that no artifact has to be built for it."""
 
     RANK: int
-    """Order in which `device="auto"` tries runnable targets, lowest first: accelerators before CPUs before the reference."""
+    """Order in which `device="auto"` tries targets, lowest first: accelerators, CPUs, the reference."""
 
     def probe(self) -> str | None:
         """Say why this target cannot *run* here, with the exact install command, or None when it can."""
@@ -56,7 +56,7 @@ class Target(Protocol):
         ...
 
     def load(self, bundle: Bundle, artifact: Artifact, *, device: str = "auto", threads: int = 0) -> Session:
-        """Start an engine on an artifact that `build` made (`bundle.file(artifact, name)`); `threads=0`: the runtime's choice."""
+        """Start an engine on an artifact that `build` made; `threads=0`: the runtime's choice."""
         ...
 
 

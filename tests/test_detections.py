@@ -16,13 +16,22 @@ CLASSES = ("gun", "knife")
 def _plain(count: int = 3) -> Detections:
     corners = np.array([[10, 20, 30, 60], [0, 0, 5, 5], [40, 40, 90, 80]], np.float32)[:count]
     return Detections(
-        corners, np.array([0.9, 0.5, 0.3], np.float32)[:count], np.array([1, 0, 1])[:count], CLASSES, (100, 120), {"total": 1.0}
+        corners,
+        np.array([0.9, 0.5, 0.3], np.float32)[:count],
+        np.array([1, 0, 1])[:count],
+        CLASSES,
+        (100, 120),
+        {"total": 1.0},
     )
 
 
 def _oriented() -> Detections:
     return Detections(
-        np.array([[50, 40, 20, 10, np.pi / 6]], np.float32), np.array([0.8], np.float32), np.array([0]), CLASSES, (100, 120)
+        np.array([[50, 40, 20, 10, np.pi / 6]], np.float32),
+        np.array([0.8], np.float32),
+        np.array([0]),
+        CLASSES,
+        (100, 120),
     )
 
 
@@ -95,7 +104,11 @@ def test_plot_draws_on_a_copy_in_the_colour_order_given() -> None:
 
 def test_plot_labels_stay_inside_small_and_cut_pictures() -> None:
     found = Detections(
-        np.array([[-50, -50, 500, 500], [0, 0, 1, 1]], np.float32), np.array([0.9, 0.8], np.float32), np.array([0, 1]), CLASSES, (8, 8)
+        np.array([[-50, -50, 500, 500], [0, 0, 1, 1]], np.float32),
+        np.array([0.9, 0.8], np.float32),
+        np.array([0, 1]),
+        CLASSES,
+        (8, 8),
     )
     assert found.plot(np.zeros((8, 8, 3), np.uint8)).shape == (8, 8, 3)
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from edgekd import Detections
 from edgekd._detector import BATCH, Detector, DetectorInfo
 from edgekd._manifest import InputSpec, Manifest, OutputSpec
 from edgekd._session import SessionInfo
 from edgekd.errors import ClosedError, ImageError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 INFO = DetectorInfo(SessionInfo("scripted", "fp32", "fp32", "cpu", "none"), "only one")
 
@@ -109,7 +113,9 @@ def test_options_filter_as_they_say() -> None:
     assert detector.predict(_picture(), conf=0.7).scores.tolist() == pytest.approx([0.9])
     assert len(detector.predict(_picture(), iou=1.0)) == 3
     assert len(detector.predict(_picture(), max_det=1)) == 1
-    assert detector.predict(_picture(), classes=["b"], conf=0.0).names == ["b"] * len(detector.predict(_picture(), classes=[1], conf=0.0))
+    assert detector.predict(_picture(), classes=["b"], conf=0.0).names == ["b"] * len(
+        detector.predict(_picture(), classes=[1], conf=0.0)
+    )
     assert len(detector.predict(_picture(), conf=1.0)) == 0
 
 

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 HEAVY = (
-    "torch", "onnx", "onnxruntime", "openvino", "ai_edge_litert", "tflite_runtime", "tensorrt", "tensorrt_rtx_bindings", "PIL", "cv2",
-    "cryptography", "supervision", "argparse", "jsonschema",
+    "torch", "onnx", "onnxruntime", "openvino", "ai_edge_litert", "tflite_runtime", "tensorrt", "tensorrt_rtx_bindings",
+    "PIL", "cv2", "cryptography", "supervision", "argparse", "jsonschema",
 )  # fmt: skip
 
 

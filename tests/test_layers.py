@@ -10,11 +10,21 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 VENDOR = {
-    "torch", "onnx", "onnxruntime", "onnxslim", "openvino", "ai_edge_litert", "tflite_runtime", "litert_torch", "tensorrt",
-    "tensorrt_rtx_bindings", "pycuda", "jax", "transformers",
+    "torch", "onnx", "onnxruntime", "onnxslim", "openvino", "ai_edge_litert", "tflite_runtime", "litert_torch",
+    "tensorrt", "tensorrt_rtx_bindings", "pycuda", "jax", "transformers",
 }  # fmt: skip
 LAYER_2 = {"errors", "geometry", "_detections", "_recipe", "_manifest"}
-LAYER_3 = {"_bundle", "_container", "_foreign", "_manifest_json", "_signature", "_strict_json", "_session", "_target", "native"}
+LAYER_3 = {
+    "_bundle",
+    "_container",
+    "_foreign",
+    "_manifest_json",
+    "_signature",
+    "_strict_json",
+    "_session",
+    "_target",
+    "native",
+}
 LAYER_4 = {"_preprocess", "_detector", "_select", "_plot", "_golden", "_decisions"}
 VERBS = {"_train", "_distill", "_build", "_eval", "_verify", "_inspect", "_doctor", "_data", "_demo"}
 ONLY_WHEN_CALLED = {("_detections", "_plot")}  # a method that draws; the import is inside it
@@ -71,7 +81,10 @@ def _package(path: Path) -> list[str]:
 
 
 FILES = sorted(
-    path for folder in ("edgekd", "targets", "kernels") for path in (ROOT / folder).rglob("*.py") if path.name != "_native.py"
+    path
+    for folder in ("edgekd", "targets", "kernels")
+    for path in (ROOT / folder).rglob("*.py")
+    if path.name != "_native.py"
 )
 
 
@@ -137,7 +150,11 @@ def test_core_never_names_a_target() -> None:
     for path in (ROOT / "edgekd").glob("_*.py"):
         room = path.stem
         if room in LAYER_3 | LAYER_4:
-            code = [node.value for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Constant)]
+            code = [
+                node.value
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Constant)
+            ]
             for target in ("openvino", "tflite", "tensorrt"):
                 assert target not in code, f"{path} names the target {target}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from edgekd import Recipe
 from edgekd._recipe import TrainConfig
 from edgekd.errors import RecipeError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MINIMAL = {"name": "a", "data": {"train": "t", "val": "v"}, "student": {"backbone": "csp-tiny"}}
 
@@ -60,7 +63,9 @@ def test_recipe_with_a_wrong_key_or_value_names_it(change: dict[str, object], wo
 
 def test_recipe_read_resolves_paths_against_its_own_folder(tmp_path: Path) -> None:
     file = tmp_path / "r.toml"
-    file.write_text('name="a"\n[data]\ntrain="x/train.json"\nval="/abs/val.json"\n[student]\nbackbone="csp-tiny"\nweights="w.npz"\n')
+    file.write_text(
+        'name="a"\n[data]\ntrain="x/train.json"\nval="/abs/val.json"\n[student]\nbackbone="csp-tiny"\nweights="w.npz"\n'
+    )
     recipe = Recipe.read(file)
     assert recipe.data.train == str(tmp_path / "x/train.json")
     assert recipe.data.val == "/abs/val.json"

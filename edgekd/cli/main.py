@@ -6,13 +6,18 @@ import argparse
 import importlib
 import sys
 import traceback
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import edgekd
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 COMMANDS = ("demo", "train", "distill", "build", "eval", "predict", "inspect", "verify", "doctor", "data")
 
-EXIT_CODES = "exit codes: 0 ok, 2 usage, 3 a gate failed (accuracy, parity, golden), 4 environment, 5 device, 130 interrupted"
+EXIT_CODES = (
+    "exit codes: 0 ok, 2 usage, 3 a gate failed (accuracy, parity, golden), 4 environment, 5 device, 130 interrupted"
+)
 
 
 def parser() -> argparse.ArgumentParser:

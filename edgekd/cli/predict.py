@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import edgekd
+
+if TYPE_CHECKING:
+    import argparse
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
@@ -21,7 +24,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--precision", default="auto", help="auto, fp32, fp16 (default auto)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the engine (default: its own choice)")
     parser.add_argument("--conf", type=float, help="score threshold in [0, 1] (default: the bundle's)")
-    parser.add_argument("--iou", type=float, help="overlap above which the worse box is dropped (default: the bundle's)")
+    parser.add_argument(
+        "--iou", type=float, help="overlap above which the worse box is dropped (default: the bundle's)"
+    )
     parser.add_argument("--max-det", type=int, help="most objects per image (default: the bundle's)")
     parser.add_argument("--classes", help="only these classes, comma-separated names or indices")
     parser.add_argument("--save", metavar="DIR", help="write annotated copies here")
@@ -54,7 +59,9 @@ def _expand(items: list[str]) -> list[Path]:
         if path.is_dir():
             inside = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
             if not inside:
-                raise edgekd.errors.ImageError(f"no image in the folder {path} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
+                raise edgekd.errors.ImageError(
+                    f"no image in the folder {path} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})"
+                )
             paths += inside
         else:
             paths.append(path)
