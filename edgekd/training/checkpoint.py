@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 KEPT = 2
 
@@ -39,8 +41,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, 
     write_bytes(path, save(plain, metadata={"edgekd": json.dumps(meta)}))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_tensors` wrote.
+def read_meta(path: Path) -> dict[str, Any]:
+    """Read the metadata that `write_tensors` wrote, and no tensor.
 
     Raises:
         WeightsError: the file is missing, damaged, or was not written by edgekd.
@@ -48,12 +50,23 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             meta = (file.metadata() or {}).get("edgekd")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot read {path}: {error}") from error
     if meta is None:
         raise WeightsError(f"{path} was not written by edgekd: its metadata has no 'edgekd' entry")
-    return tensors, json.loads(meta)
+    return dict(json.loads(meta))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file.
+
+    Raises:
+        WeightsError: the file is missing or damaged.
+    """
+    try:
+        return dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot read {path}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,7 @@ class CheckpointFolder:
         """Return the newest readable checkpoint, or None; a damaged one is passed over for the one before."""
         for path in reversed(self.files()):
             try:
-                tensors, meta = read_tensors(path)
+                tensors, meta = read_tensors(path), read_meta(path)
             except WeightsError:
                 continue
             return Checkpoint(int(meta["step"]), tensors, meta)

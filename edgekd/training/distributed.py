@@ -1,16 +1,15 @@
 """Several processes, one batch: what has to be shared so that N ranks compute what one process would.
 
-Gradients are averaged by `torch.nn.parallel.DistributedDataParallel`; loss normalisers go through `mean_over_ranks`;
-BatchNorm statistics are taken over the joined batch (`join_batch_norm`). Distillation statistics stay those of the
-rank's own part of the batch, as PKD defines them.
+Gradients are averaged by `torch.nn.parallel.DistributedDataParallel`; heads divide their losses by the joined batch's
+normaliser (`models.heads.head.mean_over_ranks`); BatchNorm statistics are taken over the joined batch
+(`join_batch_norm`). Distillation statistics stay those of the rank's own part of the batch, as PKD defines them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.distributed as dist
@@ -18,6 +17,9 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def rank() -> int:
@@ -28,19 +30,6 @@ def rank() -> int:
 def world_size() -> int:
     """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def mean_over_ranks(value: Tensor) -> Tensor:
-    """Return the mean of a statistic over all ranks, without gradient; `value` itself in a single process.
-
-    A loss that is a sum over positives divided by `mean_over_ranks(num_positives)` has, once DDP has averaged the
-    gradients, exactly the gradient of one process on the joined batch.
-    """
-    if world_size() == 1:
-        return value
-    total = value.detach().clone()
-    dist.all_reduce(total)
-    return total / world_size()
 
 
 @contextmanager
@@ -88,14 +77,20 @@ class JoinedBatchNorm2d(nn.BatchNorm2d):
 
     def _sum(self, here: Tensor) -> Tensor:
         """Sum over ranks; the gradient is summed too."""
-        return cast(Tensor, all_reduce(here, group=self.group if self.group is not None else dist.group.WORLD))
+        return cast(
+            "Tensor",
+            all_reduce(
+                here,  # type: ignore[no-untyped-call]
+                group=self.group if self.group is not None else dist.group.WORLD,
+            ),
+        )
 
     def _track(self, mean: Tensor, var: Tensor) -> None:
         """Update the running statistics as `nn.BatchNorm2d` does (unbiased variance)."""
         if not self.track_running_stats or self.running_mean is None or self.running_var is None:
             return
-        cast(Tensor, self.num_batches_tracked).add_(1)
-        momentum = self.momentum if self.momentum is not None else 1.0 / float(cast(Tensor, self.num_batches_tracked))
+        cast("Tensor", self.num_batches_tracked).add_(1)
+        momentum = self.momentum if self.momentum is not None else 1.0 / float(cast("Tensor", self.num_batches_tracked))
         self.running_mean.lerp_(mean, momentum)
         self.running_var.lerp_(var, momentum)
 
@@ -108,7 +103,7 @@ def join_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     if world_size() == 1:
         return model
     if device.type != "cpu":
-        return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(model))
+        return cast("nn.Module", nn.SyncBatchNorm.convert_sync_batchnorm(model))  # type: ignore[no-untyped-call]
     JoinedBatchNorm2d.group = dist.new_group()
     for layer in model.modules():
         if type(layer) is nn.BatchNorm2d and layer.affine:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from .._recipe import TrainConfig
 from ..errors import RecipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .._recipe import TrainConfig
 
 OPTIMIZERS = ("adamw", "sgd")
 
@@ -37,7 +41,7 @@ def build_optimizer(modules: Iterable[nn.Module], config: TrainConfig) -> torch.
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Return the rate of step `step` (0-based): linear from `lr / warmup` to `lr`, then half a cosine to `lr * final_lr`."""
+    """Return the rate of step `step` (0-based): linear up to `lr`, then half a cosine down to `lr * final_lr`."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
     done = (step - config.warmup) / max(1, config.steps - config.warmup - 1)
@@ -52,7 +56,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def clip_gradients(module: nn.Module, max_norm: float) -> Tensor:
-    """Scale the gradients of `module` to a joint L2 norm of at most `max_norm` (0: leave them) and return the norm before.
+    """Scale the gradients of `module` to a joint L2 norm of at most `max_norm` (0: no limit); return the norm before.
 
     Student and adapters are clipped apart: an adapter's gradient must not shrink the student's.
     """

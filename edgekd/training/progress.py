@@ -6,14 +6,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from ..errors import MissingPackageError
 from .checkpoint import write_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from torch.utils.tensorboard import SummaryWriter
 
 

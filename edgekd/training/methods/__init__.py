@@ -10,14 +10,16 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, cast, runtime_checkable
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, runtime_checkable
 
 from ..._recipe import build_section
 from ...errors import RecipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,11 @@ class Method(Protocol):
         """
         ...
 
-    def __call__(self, student: Taps, teacher: Taps, adapters: nn.Module, scene: Scene) -> dict[str, Tensor]:
+    def __call__(self, student: Taps, teacher: Taps, adapters: nn.Module, scene: Scene, /) -> dict[str, Tensor]:
         """Return scalar losses by name ("p3", "fg.p4" ...), each connected to the student's graph.
 
-        Called with autocast off. The teacher's tensors carry no gradient. A level that is skipped returns a zero that is
-        connected (`feature.sum() * 0`, through the adapter if there is one): unused parameters break DDP.
+        Called with autocast off. The teacher's tensors carry no gradient. A skipped level returns a zero that is
+        connected (`feature.sum() * 0`, through its adapter if it has one): unused parameters break DDP.
         """
         ...
 
@@ -78,7 +80,7 @@ def method(name: str, **options: Any) -> Method:
     """Return the method of `methods/<name>.py` with these options.
 
     Raises:
-        RecipeError: no such method, or an option it does not have or of the wrong type; the message lists what is possible.
+        RecipeError: no such method, or an option it lacks or of the wrong type; the message lists the possible ones.
     """
     if name not in names():
         raise RecipeError(f"no distillation method {name!r}; possible: {', '.join(names())}")
@@ -94,4 +96,4 @@ def method(name: str, **options: Any) -> Method:
     ]
     if len(found) != 1:
         raise TypeError(f"{module.__name__} should hold one public dataclass that is a Method, it holds {len(found)}")
-    return cast(Method, build_section(found[0], options, f"distill.options of {name}"))
+    return cast("Method", build_section(found[0], options, f"distill.options of {name}"))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import RecipeError
-from . import Scene, Taps
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from . import Scene, Taps
 
 SMALLEST_MAP = 16  # values of a channel below which its correlation says nothing
 
@@ -44,7 +47,7 @@ class PKD:
         """Return `{"p3": 1×1 convolution or identity, ...}`."""
         return align_channels(channels, always=self.adapt == "always")
 
-    def __call__(self, student: Taps, teacher: Taps, adapters: nn.Module, scene: Scene) -> dict[str, Tensor]:
+    def __call__(self, student: Taps, teacher: Taps, adapters: nn.Module, _scene: Scene) -> dict[str, Tensor]:
         """Return one loss a level, "p3" ...: `factor` × a value in [0, 2]."""
         losses = {}
         for level, theirs in teacher.features.items():
@@ -66,7 +69,7 @@ def align_channels(channels: Mapping[int, tuple[int, int]], *, always: bool = Fa
         conv = nn.Conv2d(ours, theirs, 1)
         if ours == theirs:
             nn.init.dirac_(conv.weight)
-            nn.init.zeros_(cast(Tensor, conv.bias))
+            nn.init.zeros_(cast("Tensor", conv.bias))
         aligned[f"p{level}"] = conv
     return aligned
 

@@ -1,0 +1,81 @@
+"""`student.safetensors`: a trained detector that says what it is, to be tested, continued, or taken as a teacher."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RecipeError, WeightsError
+from .checkpoint import read_meta, write_tensors
+from .models import Detector, build_model
+from .teacher import Teacher
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._recipe import InputConfig, ModelConfig
+
+SHAPE = ("backbone", "width", "neck", "channels", "head", "head_depth", "levels")  # of ModelConfig: what a network is
+PIXELS = ("color", "mean", "std")  # of InputConfig: what its weights are used to
+
+
+def write_detector(path: Path, model: Detector, classes: Sequence[str]) -> None:
+    """Write a detector's weights with its architecture, input and classes as metadata."""
+    meta = {
+        "kind": "detector",
+        "model": {name: getattr(model.config, name) for name in SHAPE},
+        "input": dataclasses.asdict(model.input),
+        "classes": list(classes),
+    }
+    write_tensors(path, model.state_dict(), meta)
+
+
+def load_teacher(config: ModelConfig, student_input: InputConfig, num_classes: int) -> Teacher:
+    """Build the recipe's [teacher] with its weights, frozen.
+
+    A file that edgekd wrote says how many classes its head has (they may differ from the student's) and must agree with
+    the recipe on architecture and pixel normalisation. Other files are taken as the student's are.
+
+    Raises:
+        RecipeError: [teacher] has no weights, or contradicts its file.
+        WeightsError: the file is missing, damaged, or does not fit.
+    """
+    if config.weights == "none":
+        raise RecipeError('[teacher] needs trained weights: weights = "OUT/student.safetensors" of a training run')
+    size = config.input or student_input
+    meta = _described(Path(config.weights))
+    if meta is not None:
+        _agree("[teacher]", {name: getattr(config, name) for name in SHAPE}, meta["model"], config.weights)
+        _agree("[teacher.input]", {name: getattr(size, name) for name in PIXELS}, meta["input"], config.weights)
+        num_classes = len(meta["classes"])
+    network = build_model(config, num_classes, size, seed=0)
+    source: dict[str, Any] = {"backbone": config.backbone, "weights": Path(config.weights).name}
+    if network.weights is not None:
+        source["file_sha256"] = network.weights.sha256
+    return Teacher(network, size, source)
+
+
+def _described(path: Path) -> dict[str, Any] | None:
+    """Return the metadata of a detector file, or None for a file of another kind (or none: the loader says so)."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        meta = read_meta(path)
+    except WeightsError:
+        return None
+    return meta if meta.get("kind") == "detector" else None
+
+
+def _agree(section: str, said: dict[str, Any], held: dict[str, Any], path: str) -> None:
+    wrong = [
+        f"{name} = {held[name]!r} (the recipe says {_plain(value)!r})"
+        for name, value in said.items()
+        if _plain(value) != held[name]
+    ]
+    if wrong:
+        raise RecipeError(f"{section} does not fit {path}, which has {', '.join(wrong)}")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,78 @@
+"""Accuracy of a torch detector on a data set, through the letterbox and the suppression of the runtime."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import native
+from .._detections import Detections
+from .metrics.coco import average_precision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .._recipe import InputConfig
+    from .data.sample import Dataset
+    from .models import Detector
+
+CONF, IOU, MAX_DET, MAX_CANDIDATES = 0.001, 0.6, 300, 3000
+"""Average precision integrates over all scores: a higher threshold would cut the curve off."""
+
+
+def evaluate(model: Detector, dataset: Dataset, input: InputConfig, device: torch.device) -> dict[str, Any]:  # noqa: A002
+    """Return `average_precision` of the model on every image of the set, in fp32; the model's mode is restored."""
+    return average_precision(list(detect(model, dataset, input, device)), dataset)
+
+
+def detect(
+    model: Detector,
+    dataset: Dataset,
+    input: InputConfig,  # noqa: A002 (the recipe's name)
+    device: torch.device,
+    batch: int = 8,
+) -> Iterator[Detections]:
+    """Yield the detections of each sample, in order, in pixels of the original image."""
+    was_training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(dataset), batch):
+            samples = dataset.samples[start : start + batch]
+            pixels = np.empty((len(samples), 3, input.height, input.width), np.float32)
+            placements = [
+                native.letterbox(
+                    sample.load(),
+                    input.height,
+                    input.width,
+                    swap=input.color == "bgr",
+                    mean=input.mean,
+                    std=input.std,
+                    pad=input.pad,
+                    out=row,
+                )[1]
+                for sample, row in zip(samples, pixels, strict=True)
+            ]
+            boxes, scores = _forward(model, torch.from_numpy(pixels).to(device))
+            for placement, its_boxes, its_scores in zip(placements, boxes, scores, strict=True):
+                yield _detections(its_boxes.numpy(), its_scores.numpy(), placement, dataset.classes)
+    finally:
+        model.train(was_training)
+
+
+@torch.no_grad()
+def _forward(model: Detector, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    boxes, scores = model(pixels)
+    return boxes.float().cpu(), scores.float().cpu()
+
+
+def _detections(
+    boxes: np.ndarray, scores: np.ndarray, placement: native.Placement, classes: tuple[str, ...]
+) -> Detections:
+    kept, score, label = native.suppress(
+        boxes, scores, conf=CONF, iou=IOU, max_det=MAX_DET, max_candidates=MAX_CANDIDATES, classes=None
+    )
+    size = (placement.image_height, placement.image_width)
+    return Detections(placement.undo(kept), score, label, classes, size)

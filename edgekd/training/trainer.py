@@ -1,0 +1,271 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from ..errors import RecipeError
+from .checkpoint import Checkpoint, CheckpointFolder, optimizer_tensors, parameter_names, restore_optimizer, write_bytes
+from .data.loader import Batch, TrainBatches, normalise
+from .distill import Distiller
+from .distributed import join_batch_norm, rank, world_size
+from .ema import WeightAverage
+from .evaluate import evaluate
+from .interrupt import Interrupted, StopSignal
+from .methods import Scene, Taps
+from .models import build_model
+from .models.heads.head import mean_over_ranks
+from .objective import Objective
+from .optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
+from .prefetch import Prefetch
+from .progress import MetricsLog, ProgressLine
+from .resume import RunIdentity
+from .seeding import derived_seed, seed_everything
+from .teacher import Teacher, channels_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .._recipe import Recipe
+    from .data.sample import Dataset
+
+LOG_EVERY = 10  # steps
+
+
+class Trainer:
+    """One run: student, optional teacher, optimiser, average and their state on the disk.
+
+    Everything random is a function of the recipe's seed and the step, so a run that was killed and resumed ends, on a
+    CPU with the same number of threads, with the same bits as one that was not. Under `torchrun` each rank takes its
+    slice of every batch; BatchNorm sees the joined batch.
+
+    Args:
+        recipe: what to do.
+        folder: receives `recipe.json`, `metrics.jsonl` and `checkpoints/`.
+        train: training set.
+        val: validation set, for `train.eval_every`.
+        teacher: frozen network; needed if the recipe has [[distill]].
+        device: where to train.
+        resume: go on from the newest checkpoint in `folder`; False: start anew and remove what is there.
+        tensorboard: write TensorBoard events to `folder/tensorboard` too.
+
+    Raises:
+        RecipeError: an impossible recipe, or `folder` holds a run of another one.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        train: Dataset,
+        val: Dataset,
+        *,
+        teacher: Teacher | None = None,
+        device: torch.device,
+        resume: bool = True,
+        tensorboard: bool = False,
+    ) -> None:
+        self.recipe, self.folder, self.device = recipe, folder, device
+        self.config = recipe.train
+        self.train_set, self.val_set = train, val
+        self.tensorboard = tensorboard
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
+        seed_everything(self.config.seed)
+        self._check()
+        self._build(teacher)
+        self.identity = RunIdentity(recipe, train, val, teacher)
+        self.checkpoints = CheckpointFolder(folder / "checkpoints")
+        self.step = 0  # finished optimiser steps
+        self._start(resume)
+
+    def run(self) -> None:
+        """Train to the last step; `average.model` holds the result.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; a checkpoint was written first.
+            RecipeError: the loss is no longer finite.
+        """
+        if self.step >= self.config.steps:
+            return
+        batches = TrainBatches(
+            self.train_set, self.recipe.input, self.recipe.augment, self.config.batch, self.config.seed
+        )
+        log = self._log() if rank() == 0 else None
+        progress = ProgressLine(self.config.steps, self.step)
+        progress.on &= rank() == 0
+        try:
+            with StopSignal() as stop:
+                self._loop(Prefetch(batches, self.step, self.config.steps, self.config.workers), log, progress, stop)
+        finally:
+            progress.close()
+            if log is not None:
+                log.close()
+
+    def _check(self) -> None:
+        config = self.config
+        if config.batch % world_size():
+            raise RecipeError(f"train.batch = {config.batch} does not divide over {world_size()} processes")
+        for name, value, least in (("steps", config.steps, 1), ("checkpoint_every", config.checkpoint_every, 1)):
+            if value < least:
+                raise RecipeError(f"train.{name} should be at least {least}, got {value}")
+        if not 0 <= config.ema < 1:
+            raise RecipeError(f"train.ema should be in [0, 1), got {config.ema}; 0 is off")
+
+    def _build(self, teacher: Teacher | None) -> None:
+        recipe, config = self.recipe, self.config
+        student = build_model(recipe.student, len(self.train_set.classes), recipe.input, seed=config.seed)
+        student.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = WeightAverage(student, config.ema)
+        self.student = student
+        join_batch_norm(student, self.device)
+        self.teacher = teacher.to(self.device) if teacher is not None else None
+        distiller = None
+        if recipe.distill:
+            if self.teacher is None:
+                raise RecipeError("[[distill]] needs a [teacher]")
+            distiller = Distiller(recipe.distill, channels_of(student), self.teacher.channels, config.seed)
+            distiller.to(self.device)
+        self.distiller = distiller
+        half = torch.float16 if self.device.type == "cuda" else torch.bfloat16
+        self.amp = half if config.amp else None
+        self.objective: Objective | DistributedDataParallel = Objective(student, distiller, self.amp)
+        parts = {"student": student, **({"distiller": distiller} if distiller is not None else {})}
+        self.names = parameter_names(**parts)
+        self.optimizer = build_optimizer(parts.values(), config)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp is torch.float16)
+        if world_size() > 1:
+            self.objective = DistributedDataParallel(self.objective, broadcast_buffers=False)
+
+    def _start(self, resume: bool) -> None:
+        """Restore the newest checkpoint, or prepare the folder for a new run."""
+        if resume:
+            found = self.checkpoints.latest()
+            if found is not None:
+                self.identity.check(found.meta["identity"], self.folder)
+                self._restore(found)
+        if rank() == 0:
+            if self.step == 0:
+                self.checkpoints.clear()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_bytes(self.folder / "recipe.json", (json.dumps(self.recipe.to_dict(), indent=2) + "\n").encode())
+
+    def _log(self) -> MetricsLog:
+        events = self.folder / "tensorboard" if self.tensorboard else None
+        return MetricsLog(self.folder / "metrics.jsonl", self.step, events)
+
+    def _loop(self, prefetch: Prefetch, log: MetricsLog | None, progress: ProgressLine, stop: StopSignal) -> None:
+        config = self.config
+        began, waited, since = time.perf_counter(), 0.0, self.step
+        for batch in prefetch:
+            total, values = self._advance(batch)
+            last = self.step == config.steps
+            if self.step % LOG_EVERY == 0 or last:
+                loss = self._finite(total)
+                now, steps = time.perf_counter(), self.step - since
+                timing = {
+                    "step_ms": 1e3 * (now - began) / steps,
+                    "data_ms": 1e3 * (prefetch.waited - waited) / steps,
+                }
+                began, waited, since = now, prefetch.waited, self.step
+                if log is not None:
+                    log.write(self.step, {"loss": loss, **_numbers(values), **timing})
+                progress.show(self.step, loss, self.optimizer.param_groups[0]["lr"])
+            if config.eval_every and self.step % config.eval_every == 0 and not last:
+                self._validate(log, progress)
+            stopping = stop.requested()
+            if stopping or last or self.step % config.checkpoint_every == 0:
+                self._finite(total)
+                self._save()
+            if stopping and not last:
+                raise Interrupted(self.step, config.steps)
+
+    def _advance(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Do one optimiser step; return the loss and its parts, detached."""
+        step, config = self.step, self.config
+        torch.manual_seed(derived_seed(config.seed, "step", step, rank()))
+        rate = learning_rate(step, config)
+        set_learning_rate(self.optimizer, rate)
+        images = batch.images.to(self.device, non_blocking=True)
+        scene = Scene(
+            [boxes.to(self.device, non_blocking=True) for boxes in batch.boxes],
+            [labels.to(self.device, non_blocking=True) for labels in batch.labels],
+            self.recipe.input.height,
+            self.recipe.input.width,
+            step,
+            config.steps,
+        )
+        pixels = normalise(images, self.recipe.input).contiguous(memory_format=torch.channels_last)
+        total, values = self.objective(pixels, scene, self._look(images))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(total).backward()
+        self.scaler.unscale_(self.optimizer)
+        values["grad_norm"] = clip_gradients(self.student, config.clip_norm)
+        if self.distiller is not None:
+            clip_gradients(self.distiller, config.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.average.update(self.student, step)
+        self.step += 1
+        values["lr"] = torch.tensor(rate)
+        return total.detach(), values
+
+    def _look(self, images: Tensor) -> Taps | None:
+        if self.teacher is None or self.distiller is None:
+            return None
+        return self.teacher.look(images, self.recipe.input, head=self.distiller.needs_head, amp=self.amp)
+
+    def _finite(self, total: Tensor) -> float:
+        """Return the loss over all ranks.
+
+        Raises:
+            RecipeError: it is no finite number.
+        """
+        loss = float(mean_over_ranks(total))
+        if not math.isfinite(loss):
+            raise RecipeError(
+                f"the loss is {loss} at step {self.step} of {self.config.steps}; lower train.lr "
+                f"({self.config.lr}) or train.clip_norm ({self.config.clip_norm}), or lengthen train.warmup"
+            )
+        return loss
+
+    def _validate(self, log: MetricsLog | None, progress: ProgressLine) -> None:
+        if log is None:
+            return
+        found = evaluate(self.average.model, self.val_set, self.recipe.input, self.device)
+        log.write(self.step, {f"val.{name}": value for name, value in found.items() if name != "per_class"})
+        accuracy = f"AP {100 * found['AP']:.1f}, AP50 {100 * found['AP50']:.1f}"
+        progress.say(f"step {self.step}: {accuracy} on {self.val_set.name}")
+
+    def _save(self) -> None:
+        if rank() != 0:
+            return
+        parts: dict[str, dict[str, Tensor]] = {
+            "student": self.student.state_dict(),
+            "average": self.average.model.state_dict(),
+            "distiller": self.distiller.state_dict() if self.distiller is not None else {},
+            "optimizer": optimizer_tensors(self.optimizer, self.names),
+        }
+        tensors = {f"{part}.{name}": tensor for part, held in parts.items() for name, tensor in held.items()}
+        meta: dict[str, Any] = {"identity": self.identity.to_dict(), "scaler": self.scaler.state_dict()}
+        self.checkpoints.write(self.step, tensors, meta)
+
+    def _restore(self, found: Checkpoint) -> None:
+        self.student.load_state_dict(found.part("student"))
+        self.average.model.load_state_dict(found.part("average"))
+        if self.distiller is not None:
+            self.distiller.load_state_dict(found.part("distiller"))
+        restore_optimizer(self.optimizer, self.names, found.part("optimizer"))
+        self.scaler.load_state_dict(found.meta["scaler"])
+        self.step = found.step
+
+
+def _numbers(values: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
