@@ -1,0 +1,242 @@
+"""`verify`: run the golden set on every artifact that can run here, and compare with the reference outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._bundle import Bundle
+from ._decisions import Decisions, compare
+from ._golden import golden_outputs, golden_pixels
+from ._select import all_artifacts
+from ._target import load_target, target_names
+from .errors import BundleError, EdgekdError, HostError, SessionError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ._manifest import Artifact, Manifest, OutputSpec, Suppression
+    from ._session import Outputs, Session, SessionInfo
+
+Samples = list[tuple["NDArray[np.float32]", "Outputs"]]
+"""The golden set: network input `(1, 3, H, W)` and reference outputs."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What one precision may lose against the fp32 reference.
+
+    Attributes:
+        score: largest difference of any score of any row.
+        box_px: largest difference of a box coordinate, in network pixels.
+        all_rows: whether `box_px` holds for every row, or only for those that score above `conf` in either run.
+    """
+
+    score: float
+    box_px: float
+    all_rows: bool
+
+
+TOLERANCES = {
+    "fp32": Tolerance(1e-3, 0.5, all_rows=True),
+    "fp16": Tolerance(1e-2, 1.0, all_rows=False),
+    "bf16": Tolerance(1e-2, 1.0, all_rows=False),
+}
+
+
+@dataclass(frozen=True)
+class ArtifactReport:
+    """What `verify` found out about one artifact.
+
+    Attributes:
+        target: of the artifact.
+        precision: of the artifact.
+        status: "passed", "failed", "skipped" (cannot run here) or "reported" (ran; its precision has no bound).
+        reason: why it failed or was skipped; empty if it passed.
+        tolerance: the bounds for its precision; None if there are none.
+        session: what ran, or None.
+        score_difference: largest over all images, rows and classes; None if it did not run.
+        box_difference_px: largest over the rows that the bound covers, in network pixels; None if it did not run.
+        decisions: keep-lists at the manifest's thresholds, all images together; None if it did not run.
+    """
+
+    target: str
+    precision: str
+    status: str
+    reason: str = ""
+    tolerance: Tolerance | None = None
+    session: SessionInfo | None = None
+    score_difference: float | None = None
+    box_difference_px: float | None = None
+    decisions: Decisions | None = None
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` found out.
+
+    Attributes:
+        name: of the model.
+        digest: SHA-256 of the bundle's table of contents.
+        signed_by: id of the trusted key that signed it; None if no keys were given.
+        images: of the golden set.
+        artifacts: one report each.
+    """
+
+    name: str
+    digest: str
+    signed_by: str | None
+    images: int
+    artifacts: tuple[ArtifactReport, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing that ran failed."""
+        return all(item.status != "failed" for item in self.artifacts)
+
+    @property
+    def ran(self) -> int:
+        """How many artifacts ran or tried to."""
+        return sum(item.status != "skipped" for item in self.artifacts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values; differences that are not finite become None."""
+        report = dataclasses.asdict(self)
+        for item in report["artifacts"]:
+            for key in ("score_difference", "box_difference_px"):
+                if item[key] is not None and not math.isfinite(item[key]):
+                    item[key] = None
+        return {**report, "artifacts": list(report["artifacts"]), "passed": self.passed, "ran": self.ran}
+
+
+def verify(
+    path: str | Path, targets: Sequence[str] | None = None, *, public_keys: Sequence[bytes | str] = ()
+) -> VerifyReport:
+    """Run the golden set of a bundle on every artifact that can run here.
+
+    Scores must lie within 1e-3 (fp32) or 1e-2 (fp16, bf16) of the reference, box coordinates within 0.5 px in every row
+    (fp32) or 1 px in rows above `conf` (fp16, bf16), and the keep-lists at the manifest's thresholds must agree but for
+    borderline rows (see `edgekd/_decisions.py`). Other precisions have no bound here: they are measured and reported.
+
+    Args:
+        path: `model.bin`.
+        targets: only these; None: all that the bundle has, and those that run the portable graph as it is.
+        public_keys: trusted Ed25519 keys (PEM or 32 raw bytes), one of which must have signed; empty: not asked.
+
+    Raises:
+        BundleError: the file is not a sound bundle, or has no golden set.
+        SignatureError: `public_keys` were given and none of them signed the bundle.
+        UsageError: a target is unknown, or the bundle has nothing for it.
+    """
+    with Bundle.read(path) as bundle:
+        signed_by = bundle.verify_signature(public_keys) if public_keys else None
+        if not bundle.manifest.golden:
+            raise BundleError(f"{path} has no golden set to verify with; `edgekd train` and `edgekd distill` write one")
+        artifacts = _wanted(bundle, targets)
+        samples = golden_samples(bundle)
+        reports = tuple(check_artifact(bundle, artifact, samples) for artifact in artifacts)
+        return VerifyReport(bundle.manifest.name, bundle.digest, signed_by, len(samples), reports)
+
+
+def _wanted(bundle: Bundle, targets: Sequence[str] | None) -> list[Artifact]:
+    artifacts = all_artifacts(bundle)
+    if targets is None:
+        return artifacts
+    for name in targets:
+        load_target(name)
+        if not any(item.target == name for item in artifacts):
+            have = ", ".join(f"{item.target} {item.precision}" for item in artifacts)
+            raise UsageError(
+                f"{bundle.path} has nothing for the target {name}; it has: {have}. "
+                f"To add it: edgekd build {bundle.path} --target {name}"
+            )
+    return [item for item in artifacts if item.target in targets]
+
+
+def golden_samples(bundle: Bundle) -> Samples:
+    """Return the golden set as `check_artifact` takes it."""
+    return [(golden_pixels(bundle, item), golden_outputs(bundle, item)) for item in bundle.manifest.golden]
+
+
+def check_artifact(bundle: Bundle, artifact: Artifact, samples: Samples) -> ArtifactReport:
+    """Run one artifact on the golden set; what goes wrong with it is part of the report."""
+    skipped = ArtifactReport(artifact.target, artifact.precision, "skipped", "", TOLERANCES.get(artifact.precision))
+    if artifact.target not in target_names():
+        return dataclasses.replace(skipped, reason=f"this edgekd has no target {artifact.target!r}")
+    target = load_target(artifact.target)
+    problem = target.probe()
+    if problem is not None:
+        return dataclasses.replace(skipped, reason=problem)
+    try:
+        with contextlib.closing(target.load(bundle, artifact)) as session:
+            return _judged(_measured(skipped, bundle.manifest, session, samples))
+    except HostError as error:
+        return dataclasses.replace(skipped, reason=str(error))
+    except EdgekdError as error:
+        return dataclasses.replace(skipped, status="failed", reason=str(error))
+
+
+def _measured(report: ArtifactReport, manifest: Manifest, session: Session, samples: Samples) -> ArtifactReport:
+    """Return the report with the differences over the golden set; the verdict is still open."""
+    tolerance = report.tolerance or Tolerance(score=0.0, box_px=0.0, all_rows=False)
+    predict = manifest.predict
+    score = box = 0.0
+    decisions = Decisions(0, 0, 0, 0)
+    for pixels, reference in samples:
+        outputs = session.infer(pixels)
+        _check_shapes(outputs, manifest.outputs)
+        boxes, scores = reference[0][0], reference[1][0]
+        other_boxes, other_scores = outputs[0][0], outputs[1][0]
+        rows = _rows(scores, other_scores, predict, all_rows=tolerance.all_rows)
+        box = _larger(box, boxes[rows], other_boxes[rows])
+        score = _larger(score, scores, other_scores)
+        decisions += compare((boxes, scores), (other_boxes, other_scores), predict, tolerance.score)
+    return ArtifactReport(
+        report.target, report.precision, "reported", "", report.tolerance, session.info, score, box, decisions
+    )
+
+
+def _check_shapes(outputs: Outputs, specs: Sequence[OutputSpec]) -> None:
+    got, expected = [item.shape for item in outputs], [(1, *spec.shape) for spec in specs]
+    if got != expected:
+        raise SessionError(
+            f"the artifact is of another network: its outputs have shapes {got}, the manifest says {expected}"
+        )
+
+
+def _rows(
+    scores: NDArray[np.float32], other: NDArray[np.float32], predict: Suppression, *, all_rows: bool
+) -> NDArray[np.bool_]:
+    """Return the mask of rows whose boxes count."""
+    best = np.maximum(scores.max(axis=1), other.max(axis=1))
+    return np.ones(len(best), bool) if all_rows else ~(best <= predict.conf)  # a NaN counts
+
+
+def _larger(so_far: float, reference: NDArray[np.float32], output: NDArray[np.float32]) -> float:
+    """Return the larger of a difference and the largest of another pair; a NaN stays."""
+    return float(np.maximum(so_far, np.abs(output.astype(np.float64) - reference).max(initial=0.0)))
+
+
+def _judged(report: ArtifactReport) -> ArtifactReport:
+    """Return the report with its verdict."""
+    tolerance = report.tolerance
+    if tolerance is None:
+        return dataclasses.replace(report, reason=f"no bound is set for {report.precision}")
+    reasons = []
+    assert report.score_difference is not None
+    assert report.box_difference_px is not None
+    assert report.decisions is not None
+    if not report.score_difference <= tolerance.score:
+        reasons.append(f"scores differ by {report.score_difference:.2g}, more than {tolerance.score:g}")
+    if not report.box_difference_px <= tolerance.box_px:
+        reasons.append(f"boxes differ by {report.box_difference_px:.3g} px, more than {tolerance.box_px:g}")
+    if report.decisions.different:
+        reasons.append(f"{report.decisions.different} decisions differ")
+    return dataclasses.replace(report, status="failed" if reasons else "passed", reason="; ".join(reasons))

@@ -1,0 +1,143 @@
+"""`edgekd inspect`: what a bundle holds, without running anything of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+
+import edgekd
+
+CLASSES_SHOWN = 12
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser("inspect", help="say what a bundle holds", description=__doc__)
+    parser.add_argument("bundle", help="model.bin")
+    parser.add_argument("--chunks", action="store_true", help="also list the table of contents")
+    parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the bundle and print what it holds."""
+    found = edgekd.inspect(args.bundle)
+    if args.json:
+        print(json.dumps(found.to_dict(), indent=2))
+        return 0
+    _summary(found)
+    _artifacts(found)
+    _receipts(found)
+    _facts("provenance", found.manifest.provenance)
+    if found.manifest.recipe is not None:
+        _facts("recipe", found.manifest.recipe)
+    if args.chunks:
+        _chunks(found)
+    return 0
+
+
+def _summary(found: edgekd.Inspection) -> None:
+    manifest, spec = found.manifest, found.manifest.input
+    names = ", ".join(manifest.classes[:CLASSES_SHOWN]) + (", ..." if len(manifest.classes) > CLASSES_SHOWN else "")
+    numbers = " ".join(f"{value:g}" for value in spec.mean), " ".join(f"{value:g}" for value in spec.std)
+    rows = [
+        ("file", f"{found.path}  {_size(found.size_bytes)}, {len(found.chunks)} chunks, every hash right"),
+        ("contents", f"sha256 {found.digest}"),
+        (
+            "signature",
+            f"by key {found.signed_by[:16]}, not checked (edgekd verify --key)" if found.signed_by else "none",
+        ),
+        ("name", manifest.name),
+        ("task", f"{manifest.task}, {len(manifest.classes)} classes: {names}"),
+        (
+            "input",
+            f"{spec.name} {spec.height}x{spec.width} px (height x width) {spec.color} {spec.layout} {spec.dtype}",
+        ),
+        ("", f"mean {numbers[0]}, std {numbers[1]}, pad {spec.pad}"),
+    ]
+    for output in manifest.outputs:
+        words = " ".join(word for word in (output.layout, output.activation) if word)
+        rows.append(("output", f"{output.name} ({', '.join(map(str, output.shape))}) {output.kind} {words}"))
+    limits = manifest.predict
+    rows.append(("predict", f"conf {limits.conf:g}, iou {limits.iou:g}, max_det {limits.max_det}"))
+    rows.append(("golden set", f"{len(manifest.golden)} images, {_size(_used(found, 'golden [0-9]+'))}"))
+    rows.append(
+        ("written by", f"edgekd {manifest.edgekd or '?'}, {manifest.created or 'no date'}, format {manifest.format}")
+    )
+    for name, value in rows:
+        print(f"{name:<11}{value}")
+
+
+def _artifacts(found: edgekd.Inspection) -> None:
+    rows = [("portable", "fp32", _size(_used(found, "portable graph")), "ONNX")]
+    for item in found.manifest.artifacts:
+        tools = ", ".join(f"{name} {version}" for name, version in item.tools.items())
+        rows.append((item.target, item.precision, _size(_used(found, f"{item.target} {item.precision}")), tools))
+    print()
+    _table(("target", "precision", "size", "built with"), rows)
+
+
+def _receipts(found: edgekd.Inspection) -> None:
+    if not found.manifest.receipts:
+        return
+    rows = []
+    for receipt in found.manifest.receipts:
+        others = {key: value for key, value in receipt.items() if key not in ("what", "value", "unit")}
+        unit = receipt.get("unit")
+        value = f"{receipt['value']:g}" + (f" {_plain(unit)}" if unit is not None else "")
+        rows.append(
+            (receipt["what"], value, "  ".join(f"{_plain(key)}={_plain(value)}" for key, value in others.items()))
+        )
+    print()
+    _table(("receipt", "value", "measured"), rows)
+
+
+def _facts(title: str, facts: dict[str, object], indent: str = "  ") -> None:
+    """Print nested facts, one a line."""
+    if indent == "  ":
+        print(f"\n{title}" if facts else f"\n{title}: none")
+    for key, value in facts.items():
+        if isinstance(value, dict) and value:
+            print(f"{indent}{_plain(key)}")
+            _facts(title, value, indent + "  ")
+        else:
+            print(f"{indent}{_plain(key)}: {_plain(value)}")
+
+
+def _chunks(found: edgekd.Inspection) -> None:
+    rows = []
+    for chunk in sorted(found.chunks, key=lambda item: (item.offset, item.name)):
+        use = ", ".join(found.uses.get(chunk.name, ("not used",)))
+        rows.append((chunk.name, str(chunk.offset), _size(chunk.length), chunk.sha256[:16], use))
+    print()
+    _table(("chunk", "offset", "size", "sha256", "for"), rows)
+
+
+def _used(found: edgekd.Inspection, purpose: str) -> int:
+    """Return the bytes of the chunks whose use matches a pattern; what they share counts once."""
+    chunks = {
+        chunk.sha256: chunk.length
+        for chunk in found.chunks
+        if any(re.fullmatch(purpose, use) for use in found.uses.get(chunk.name, ()))
+    }
+    return sum(chunks.values())
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _plain(value: object) -> str:
+    """Return text that cannot move the cursor or forge a line: a bundle's free fields hold anything."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)
+
+
+def _size(count: int) -> str:
+    if count < 1024:
+        return f"{count} B"
+    return f"{count / 1024:.1f} KiB" if count < 1 << 20 else f"{count / (1 << 20):.2f} MiB"

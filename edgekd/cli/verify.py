@@ -1,0 +1,80 @@
+"""`edgekd verify`: run the bundle's golden set on every target that runs here, and compare with the reference."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import edgekd
+
+HEAD = ("target", "precision", "computes in", "score diff (bound)", "box diff px (bound)", "decisions", "result")
+OK, FAILED, NOTHING_RAN = 0, 3, 4
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "verify", help="check a bundle's targets against its golden set", description=__doc__
+    )
+    parser.add_argument("bundle", help="model.bin")
+    parser.add_argument("--target", action="append", help="only this target; may be given several times (default: all)")
+    parser.add_argument(
+        "--key", action="append", default=[], metavar="PEM", help="require a signature by this Ed25519 public key"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify, print, and say by the exit code whether all that ran passed."""
+    report = edgekd.verify(args.bundle, args.target, public_keys=[_key(name) for name in args.key])
+    if args.json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        _print(args.bundle, report)
+    if not report.passed:
+        return FAILED
+    return OK if report.ran else NOTHING_RAN
+
+
+def _key(name: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise edgekd.errors.UsageError(f"cannot read the key {name}: {error.strerror}") from error
+
+
+def _print(path: str, report: edgekd.VerifyReport) -> None:
+    signed = f", signed by trusted key {report.signed_by[:16]}" if report.signed_by else ""
+    print(f"{path}: {report.name}, sha256 {report.digest[:16]}{signed}; golden set of {report.images} images\n")
+    rows: list[tuple[str, ...]] = [HEAD]
+    rows += [_row(item) for item in report.artifacts]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for item in report.artifacts:
+        if item.reason:
+            print(f"\n{item.target} {item.precision} {item.status}: {item.reason}", end="")
+    passed = sum(item.status == "passed" for item in report.artifacts)
+    print(f"\n{passed} of {report.ran} artifacts that ran here passed")
+
+
+def _row(item: edgekd.ArtifactReport) -> tuple[str, ...]:
+    if item.session is None or item.decisions is None:
+        return (item.target, item.precision, "-", "-", "-", "-", item.status)
+    found, bound = item.decisions, item.tolerance
+    decisions = f"{found.same} of {found.reference} same"
+    decisions += f", {found.borderline} borderline" if found.borderline else ""
+    decisions += f", {found.different} differ" if found.different else ""
+    score_bound = f" ({bound.score:g})" if bound else ""
+    box_bound = f" ({bound.box_px:g}, {'all rows' if bound.all_rows else 'detected rows'})" if bound else ""
+    return (
+        item.target,
+        item.precision,
+        item.session.compute,
+        f"{item.score_difference:.1e}{score_bound}",
+        f"{item.box_difference_px:.4f}{box_bound}",
+        decisions,
+        item.status,
+    )
