@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from typing_extensions import Self
 
 from . import native
 from ._bundle import Bundle
@@ -22,10 +21,14 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    import PIL.Image
     from numpy.typing import NDArray
+    from typing_extensions import Self
 
     from ._manifest import Manifest
     from ._session import Session, SessionInfo
+
+    Image = str | Path | bytes | bytearray | NDArray[Any] | PIL.Image.Image
 
 BATCH = 8  # images letterboxed and sent to the engine at once; bounds the memory a long list takes
 
@@ -95,14 +98,32 @@ class Detector:
         return self.manifest.classes
 
     @overload
-    def predict(self, images: list[Any] | tuple[Any, ...], **options: Any) -> list[Detections]: ...
+    def predict(
+        self,
+        images: list[Any] | tuple[Any, ...],
+        *,
+        conf: float | None = None,
+        iou: float | None = None,
+        max_det: int | None = None,
+        classes: Sequence[int | str] | None = None,
+        color: str = "bgr",
+    ) -> list[Detections]: ...
 
     @overload
-    def predict(self, images: Any, **options: Any) -> Detections: ...
+    def predict(
+        self,
+        images: Image,
+        *,
+        conf: float | None = None,
+        iou: float | None = None,
+        max_det: int | None = None,
+        classes: Sequence[int | str] | None = None,
+        color: str = "bgr",
+    ) -> Detections: ...
 
     def predict(
         self,
-        images: Any,
+        images: Image | list[Any] | tuple[Any, ...],
         *,
         conf: float | None = None,
         iou: float | None = None,
@@ -161,7 +182,8 @@ class Detector:
 
     def __repr__(self) -> str:
         ran = self.info.session
-        return f"Detector({self.manifest.name!r}, {ran.target} {ran.precision} on {ran.device}, {len(self.names)} classes)"
+        where = f"{ran.target} {ran.precision} on {ran.device}"
+        return f"Detector({self.manifest.name!r}, {where}, {len(self.names)} classes)"
 
     def _request(
         self, conf: float | None, iou: float | None, max_det: int | None, classes: Sequence[int | str] | None

@@ -169,18 +169,18 @@ class Recipe:
     def resolved(self, folder: Path) -> Recipe:
         """Return a copy whose relative paths are absolute, taken from `folder`."""
 
-        def absolute(text: str | None) -> str | None:
-            return None if text is None else str((folder / text).resolve())
+        def absolute(text: str) -> str:
+            return str((folder / text).resolve())
 
-        def model(config: ModelConfig | None) -> ModelConfig | None:
-            if config is None or config.weights == "none":
+        def model(config: ModelConfig) -> ModelConfig:
+            if config.weights == "none":
                 return config
             return dataclasses.replace(config, weights=absolute(config.weights))
 
-        data = dataclasses.replace(
-            self.data, train=absolute(self.data.train), val=absolute(self.data.val), test=absolute(self.data.test)
-        )
-        return dataclasses.replace(self, data=data, student=model(self.student), teacher=model(self.teacher))
+        test = None if self.data.test is None else absolute(self.data.test)
+        data = dataclasses.replace(self.data, train=absolute(self.data.train), val=absolute(self.data.val), test=test)
+        teacher = None if self.teacher is None else model(self.teacher)
+        return dataclasses.replace(self, data=data, student=model(self.student), teacher=teacher)
 
     def replace(self, **changes: Any) -> Recipe:
         """Return a copy with top-level fields changed, as `dataclasses.replace`."""
