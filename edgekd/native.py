@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["IMPLEMENTATIONS", "Placement", "candidates", "implementation", "letterbox", "nms", "select", "suppress"]
+__all__ = [
+    "IMPLEMENTATIONS",
+    "Placement",
+    "available",
+    "candidates",
+    "implementation",
+    "letterbox",
+    "nms",
+    "select",
+    "suppress",
+]
 
 IMPLEMENTATIONS = ("c++ avx2", "c++", "numpy reference")
 """What can compute, fastest first."""
@@ -65,7 +75,7 @@ class _Kernels:
         if self.lib is None and not self.told:
             self.told = True
             logging.getLogger("edgekd").warning(
-                "%s; the NumPy reference serves, right but slow. To compile them: install a C++ compiler and "
+                "edgekd: %s; the NumPy reference serves, right but slow. To compile them: install a C++ compiler and "
                 "reinstall edgekd",
                 self.reason,
             )
@@ -98,6 +108,11 @@ def implementation() -> str:
     return _kernels.serving
 
 
+def available() -> tuple[str, ...]:
+    """Return what of `IMPLEMENTATIONS` can compute here, fastest first."""
+    return _kernels.available()
+
+
 def select(name: str) -> None:
     """Choose what computes, for the whole process: to compare implementations or to track a fault down.
 
@@ -107,10 +122,10 @@ def select(name: str) -> None:
     Raises:
         UsageError: it is not available here; the message lists what is.
     """
-    available = _kernels.available()
-    if name != "auto" and name not in available:
-        raise UsageError(f"no implementation {name!r} here; possible: auto, {', '.join(available)}")
-    _kernels.serving = available[0] if name == "auto" else name
+    possible = _kernels.available()
+    if name != "auto" and name not in possible:
+        raise UsageError(f"no implementation {name!r} here; possible: auto, {', '.join(possible)}")
+    _kernels.serving = possible[0] if name == "auto" else name
 
 
 def letterbox(

@@ -1,0 +1,86 @@
+"""The C ABI by itself: status codes instead of crashes, and nothing done on a refusal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+native_module = pytest.importorskip("edgekd._native", reason="the kernels were not compiled")
+ffi, lib = native_module.ffi, native_module.lib
+
+OK, BAD_ARGUMENT, SMALL_WORKSPACE = 0, -1, -2
+
+
+def _nms(
+    n: int = 3, iou: float = 0.5, limit: int = 3, instructions: int = 0, space: int | None = None, **null: bool
+) -> int:
+    boxes, scores = np.zeros((4, 4), np.float32), np.zeros(4, np.float32)
+    keep, count = np.full(4, -7, np.int64), ffi.new("int64_t *", -7)
+    needed = lib.edgekd_nms_workspace(max(n, 0) if n < 100 else 3)
+    memory = np.empty(needed, np.uint8)
+    status: int = lib.edgekd_nms(
+        ffi.NULL if null.get("boxes") else ffi.from_buffer("float[]", boxes),
+        ffi.from_buffer("float[]", scores), ffi.NULL,
+        n, iou, limit, ffi.from_buffer("int64_t[]", keep), count, instructions,
+        ffi.NULL if null.get("workspace") else ffi.from_buffer(memory), needed if space is None else space,
+    )  # fmt: skip
+    if status != OK:
+        assert count[0] == -7
+        assert (keep == -7).all()
+    return status
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ({}, OK),
+        ({"n": 0}, OK),
+        ({"n": -1}, BAD_ARGUMENT),
+        ({"n": 2**62}, BAD_ARGUMENT),
+        ({"iou": float("nan")}, BAD_ARGUMENT),
+        ({"limit": 0}, BAD_ARGUMENT),
+        ({"boxes": True}, BAD_ARGUMENT),
+        ({"instructions": 77}, BAD_ARGUMENT),
+        ({"space": 10}, SMALL_WORKSPACE),
+        ({"space": -1}, SMALL_WORKSPACE),
+        ({"workspace": True}, SMALL_WORKSPACE),
+    ],
+)
+def test_nms_refuses_with_a_status(arguments, status) -> None:
+    assert _nms(**arguments) == status
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2**40])
+def test_letterbox_workspace_of_a_bad_size_is_an_error(bad) -> None:
+    assert lib.edgekd_letterbox_workspace(bad) == BAD_ARGUMENT
+
+
+@pytest.mark.parametrize("bad", [-1, 2**62])
+def test_workspaces_of_a_bad_size_are_errors(bad) -> None:
+    assert lib.edgekd_nms_workspace(bad) == BAD_ARGUMENT
+    assert lib.edgekd_candidates_workspace(bad) == BAD_ARGUMENT
+    assert lib.edgekd_suppress_workspace(bad, 10) == BAD_ARGUMENT
+    assert lib.edgekd_suppress_workspace(10, 0) == BAD_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("channels", 2), ("height", 0), ("width", 2**33), ("new_width", 9), ("new_height", 9), ("left", -1), ("top", 5),
+        ("pad", 256), ("std", (1.0, -1.0, 1.0)), ("std", (1.0, float("nan"), 1.0)), ("image", ffi.NULL),
+        ("out", ffi.NULL),
+    ],
+)  # fmt: skip
+def test_letterbox_refuses_what_would_leave_its_memory(name, value) -> None:
+    image, out = np.zeros((4, 4, 3), np.uint8), np.full((3, 8, 8), np.nan, np.float32)
+    space = lib.edgekd_letterbox_workspace(4)
+    arguments = {
+        "image": ffi.from_buffer("uint8_t[]", image), "height": 4, "width": 4, "channels": 3, "row_stride": 12,
+        "out": ffi.from_buffer("float[]", out), "out_height": 8, "out_width": 8, "new_height": 4, "new_width": 4,
+        "left": 2, "top": 2, "swap": 0, "mean": (0.0,) * 3, "std": (1.0,) * 3, "pad": 0, "instructions": 0,
+        "workspace": ffi.new("char[]", space), "space": space,
+    }  # fmt: skip
+    assert lib.edgekd_letterbox(*{**arguments, name: value}.values()) == BAD_ARGUMENT
+    assert np.isnan(out).all()
+    assert lib.edgekd_letterbox(*{**arguments, "space": 100}.values()) == SMALL_WORKSPACE
+    assert lib.edgekd_letterbox(*arguments.values()) == OK
