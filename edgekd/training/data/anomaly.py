@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import DataError
-from .files import ImageFolder, header_size, read_text
+from .files import ImageFolder, header_size, is_file, read_text
 from .sample import Dataset, Sample
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _visa_rows(source: Path, category: str, split: str) -> Iterator[Sample]:
 
 def _inside(root: Path, name: str | None, where: str) -> Path:
     path = root / (name or "")
-    if not name or Path(name).is_absolute() or ".." in Path(name).parts or not path.is_file():
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts or not is_file(path):
         raise DataError(f"{where}: no file {name!r} in {root}")
     return path
 

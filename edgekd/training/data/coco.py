@@ -7,11 +7,12 @@ become an oriented box instead.
 from __future__ import annotations
 
 import json
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import DataError
-from .files import header_size, read_text
+from .files import header_size, is_file, read_text
 from .polygon import quads_to_xywhr
 from .records import Annotation, Record, assemble, number
 
@@ -67,13 +68,9 @@ def find_json(path: Path, split: str | None) -> Path:
     """
     if path.is_file():
         return path
-    name = split or "*"
-    for pattern in (
-        f"{name}.json",
-        f"annotations/{name}.json",
-        f"annotations/instances_{name}*.json",
-        f"{name}/*.json",
-    ):
+    name = escape(split) if split else "*"
+    long = f"annotations/instances_{name}" + ("*.json" if split else ".json")
+    for pattern in (f"{name}.json", f"annotations/{name}.json", long, f"{name}/*.json"):
         matches = sorted(path.glob(pattern))
         if len(matches) == 1:
             return matches[0]
@@ -147,12 +144,12 @@ def _image_folders(source: Path) -> list[Path]:
 
 def _record(item: dict[str, Any], found: list[Annotation], folders: list[Path], where: str) -> Record:
     name = item.get("file_name")
-    if not isinstance(name, str) or not name or "\0" in name:
+    if not isinstance(name, str) or not name:
         raise DataError(f"{where}: file_name should be a file name, got {name!r}")
     relative = Path(name)
     if relative.is_absolute() or ".." in relative.parts:
         raise DataError(f"{where}: file_name {name!r} leaves the data set; make it relative to the image folder")
-    path = next((folder / relative for folder in folders if (folder / relative).is_file()), None)
+    path = next((folder / relative for folder in folders if is_file(folder / relative)), None)
     if path is None:
         listed = ", ".join(str(folder) for folder in folders)
         raise DataError(f"{where}: no file {name!r} in any of {listed}")

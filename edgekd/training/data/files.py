@@ -65,6 +65,22 @@ def sibling(start: Path, names: Iterable[str]) -> Path | None:
     return None
 
 
+def is_file(path: Path) -> bool:
+    """Return whether a name from an annotation is a file; one that no file can have (too long a name) is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a name from an annotation is a folder."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def header_size(path: Path) -> tuple[int, int]:
     """Return `(width, height)` of an image from its header, upright as its EXIF orientation says.
 
@@ -164,7 +180,7 @@ def _listed_pairs(path: Path, suffix: str, folders: tuple[str, ...]) -> list[tup
         annotation, image = annotations / f"{stem}{suffix}", images.get(stem)
         if image is None:
             raise DataError(f"{where}: no image {stem}.* in {images.folder}")
-        if not annotation.is_file():
+        if not is_file(annotation):
             raise DataError(f"{where}: no {annotation.name} in {annotations}")
         pairs.append((annotation, image))
     return pairs

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import DataError
-from .files import IMAGE_SUFFIXES, ImageFolder, header_size, read_text
+from .files import IMAGE_SUFFIXES, ImageFolder, header_size, is_file, is_folder, read_text
 from .polygon import quads_to_xywhr
 from .records import Annotation, Record, assemble, number
 from .yolo_config import read_config, read_names
@@ -39,7 +39,7 @@ def read_yolo(
     """
     images = _images(path, split)
     rows = {image: _rows(image) for image in images}
-    if not any(label_file(image).is_file() for image in images):
+    if not any(is_file(label_file(image)) for image in images):
         raise DataError(f"{path}: no image has a label file; the first would be {label_file(images[0])}")
     task = task or next((COLUMNS[len(words)] for found in rows.values() for _, words in found), "detect")
     names = read_names(path, images[0].parent) or (tuple(classes) if classes else None)
@@ -66,16 +66,10 @@ def label_file(image: Path) -> Path:
 
 def _images(path: Path, split: str | None) -> list[Path]:
     """Return the images in order."""
-    if (path / "data.yaml").is_file():
-        path /= "data.yaml"
     if path.suffix.lower() in (".yaml", ".yml"):
-        config = read_config(path)
-        wanted = split or "train"
-        if not isinstance(config.get(wanted), str):
-            raise DataError(f"{path} has no split {wanted!r}; it has {', '.join(sorted(config))}")
-        base = path.parent / str(config.get("path", ""))
-        base = base if base.is_dir() else path.parent  # `path` of a copied set often points to another machine
-        return _images(_existing(base, str(config[wanted]), path), split)
+        path, split = _configured(path, split or "train"), None
+    elif (path / "data.yaml").is_file():
+        path, split = _configured(path / "data.yaml", split or "train"), None
     if path.is_file():
         return _listed(path)
     for inner in (path / "images" / (split or ""), path / (split or "") / "images", path / (split or "")):
@@ -86,12 +80,20 @@ def _images(path: Path, split: str | None) -> list[Path]:
     raise DataError(f"no images in {path}, {path}/images or a folder of split {split!r}")
 
 
-def _existing(base: Path, name: str, config: Path) -> Path:
-    """Return the file or folder a data.yaml means; exporters write "../train/images" where "train/images" is right."""
-    for found in (base / name, base / name.removeprefix("../")):
-        if found.exists():
+def _configured(config: Path, split: str) -> Path:
+    """Return the list or folder that a data.yaml names for a split.
+
+    Its `path` often points to another machine, and exporters write "../train/images" where "train/images" is right.
+    """
+    keys = read_config(config)
+    name = keys.get(split)
+    if not isinstance(name, str):
+        raise DataError(f"{config} names no file or folder for {split!r}; it has {', '.join(sorted(keys))}")
+    bases = (config.parent / str(keys.get("path", "")), config.parent)
+    for found in (base / tail for base in bases for tail in (name, name.removeprefix("../"))):
+        if is_file(found) or is_folder(found):
             return found
-    raise DataError(f"{config}: {name!r} does not exist in {base}")
+    raise DataError(f"{config}: {name!r} is neither in {bases[0]} nor in {bases[1]}")
 
 
 def _listed(path: Path) -> list[Path]:
@@ -101,7 +103,7 @@ def _listed(path: Path) -> list[Path]:
         if not name:
             continue
         image = path.parent / name
-        if image.suffix.lower() not in IMAGE_SUFFIXES or not image.is_file():
+        if image.suffix.lower() not in IMAGE_SUFFIXES or not is_file(image):
             raise DataError(f"{path}:{row}: no image at {image}; lines are paths relative to the list, or absolute")
         images.append(image)
     if not images:
@@ -112,7 +114,7 @@ def _listed(path: Path) -> list[Path]:
 def _rows(image: Path) -> list[tuple[str, list[str]]]:
     """Return the label lines of an image as `("file:line", words)`."""
     label = label_file(image)
-    if not label.is_file():
+    if not is_file(label):
         return []
     rows = []
     for row, line in enumerate(read_text(label).splitlines(), start=1):

@@ -61,12 +61,12 @@ def read_config(path: Path) -> dict[str, Value]:
         i += 1
         if match is None:
             continue
-        key, inline = match[1], (match[2] or "").strip()
+        key, inline, where = match[1], (match[2] or "").strip(), f"{path}:{i}"
         end = i
         while end < len(lines) and not _KEY.match(lines[end]):
             end += 1
         below, i = [line.strip() for line in lines[i:end] if line.strip()], end
-        value = _value(inline, below, f"{path}:{end - len(below)}")
+        value = _value(inline, below, where)
         if value is not None:
             config[key] = value
     return config
