@@ -1,0 +1,144 @@
+// Drives every kernel with random, hostile input on memory that ends exactly where the contract says, so that a sanitizer
+// sees each byte read or written too far. Built and run by test_sanitizers.py. Checks that plain and AVX2 give the same
+// bits, and prints "ok". With one argument, a number: also runs that many threads at once.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "edgekd_kernels.h"
+
+namespace {
+
+using Random = std::mt19937;
+
+int64_t pick(Random& random, int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(random);
+}
+
+// Heap memory of exactly n elements; the sanitizer guards both ends.
+template <typename T>
+struct Exact {
+    explicit Exact(int64_t n) : size(n), data(static_cast<T*>(std::malloc(n ? n * sizeof(T) : 1))) {}
+    ~Exact() { std::free(data); }
+    Exact(const Exact&) = delete;
+    Exact& operator=(const Exact&) = delete;
+    int64_t size;
+    T* data;
+};
+
+[[noreturn]] void fail(const char* what) {
+    std::fprintf(stderr, "failed: %s\n", what);
+    std::exit(1);
+}
+
+void expect(bool condition, const char* what) {
+    if (!condition) fail(what);
+}
+
+int32_t instructions(int run) { return run == 0 || edgekd_best_instructions() == EDGEKD_PLAIN ? EDGEKD_PLAIN : EDGEKD_AVX2; }
+
+float hostile(Random& random) {
+    const float inf = std::numeric_limits<float>::infinity();
+    const float values[] = {std::numeric_limits<float>::quiet_NaN(), inf, -inf, 3e38f, -3e38f, 1e-40f, -0.0f, 1e19f};
+    return pick(random, 0, 9) == 0 ? values[pick(random, 0, 7)] : float(pick(random, -4, 40)) / 4;
+}
+
+void letterbox(Random& random) {
+    const int64_t choices[] = {1, 3, 4}, channels = choices[pick(random, 0, 2)];
+    const int64_t height = pick(random, 1, 40), width = pick(random, 1, 90), gap = pick(random, 0, 5);
+    const int64_t new_height = pick(random, 1, 40), new_width = pick(random, 1, 90);
+    const int64_t left = pick(random, 0, 5), top = pick(random, 0, 5);
+    const int64_t out_height = new_height + top + pick(random, 0, 5), out_width = new_width + left + pick(random, 0, 5);
+    const int64_t stride = width * channels + gap;
+    Exact<uint8_t> image((height - 1) * stride + width * channels);
+    for (int64_t i = 0; i < image.size; ++i) image.data[i] = uint8_t(random());
+    const bool flipped = random() % 2;
+    const uint8_t* first = flipped ? image.data + (height - 1) * stride : image.data;
+    const float mean[3] = {1, 2, 3}, std[3] = {4, 5, 6};
+    Exact<float> out[2] = {Exact<float>(3 * out_height * out_width), Exact<float>(3 * out_height * out_width)};
+    for (int run = 0; run < 2; ++run) {
+        Exact<char> workspace(edgekd_letterbox_workspace(new_width));
+        expect(edgekd_letterbox(first, height, width, channels, flipped ? -stride : stride, out[run].data, out_height,
+                                out_width, new_height, new_width, left, top, flipped, mean, std, 114, instructions(run),
+                                workspace.data, workspace.size) == EDGEKD_OK, "letterbox");
+    }
+    expect(!std::memcmp(out[0].data, out[1].data, out[0].size * sizeof(float)), "letterbox differs");
+}
+
+struct Problem {
+    int64_t n, classes;
+    Exact<float> boxes, scores;
+    Exact<int64_t> labels;
+    Problem(Random& random, int64_t rows, int64_t columns)
+        : n(rows), classes(columns), boxes(4 * rows), scores(rows * columns), labels(rows) {
+        for (int64_t i = 0; i < boxes.size; ++i) boxes.data[i] = hostile(random) + float(i % 4 / 2 * 3);
+        for (int64_t i = 0; i < scores.size; ++i) scores.data[i] = hostile(random) / 8;
+        for (int64_t i = 0; i < labels.size; ++i) labels.data[i] = pick(random, -1, 2);
+    }
+};
+
+void candidates(const Problem& p, int64_t limit) {
+    Exact<int64_t> rows[2] = {Exact<int64_t>(limit), Exact<int64_t>(limit)};
+    int64_t count[2];
+    for (int run = 0; run < 2; ++run) {
+        Exact<int64_t> labels(limit);
+        Exact<float> best(limit);
+        Exact<char> workspace(edgekd_candidates_workspace(p.n));
+        expect(edgekd_candidates(p.scores.data, p.n, p.classes, 0.3f, limit, nullptr, rows[run].data, labels.data, best.data,
+                                 &count[run], instructions(run), workspace.data, workspace.size) == EDGEKD_OK, "candidates");
+    }
+    expect(count[0] == count[1] && !std::memcmp(rows[0].data, rows[1].data, count[0] * 8), "candidates differ");
+}
+
+void nms(const Problem& p) {
+    Exact<int64_t> keep[2] = {Exact<int64_t>(p.n), Exact<int64_t>(p.n)};
+    int64_t count[2];
+    for (int run = 0; run < 2; ++run) {
+        Exact<char> workspace(edgekd_nms_workspace(p.n));
+        expect(edgekd_nms(p.boxes.data, p.scores.data, p.labels.data, p.n, 0.4f, p.n ? p.n : 1, keep[run].data, &count[run],
+                          instructions(run), workspace.data, workspace.size) == EDGEKD_OK, "nms");
+    }
+    expect(count[0] == count[1] && !std::memcmp(keep[0].data, keep[1].data, count[0] * 8), "nms differs");
+}
+
+void suppress(const Problem& p, int64_t limit, int64_t most) {
+    Exact<float> boxes[2] = {Exact<float>(4 * most), Exact<float>(4 * most)};
+    int64_t count[2];
+    for (int run = 0; run < 2; ++run) {
+        Exact<float> scores(most);
+        Exact<int64_t> labels(most);
+        Exact<char> workspace(edgekd_suppress_workspace(p.n, limit));
+        expect(edgekd_suppress(p.boxes.data, p.scores.data, p.n, p.classes, 0.3f, 0.4f, limit, most, nullptr,
+                               boxes[run].data, scores.data, labels.data, &count[run], instructions(run), workspace.data,
+                               workspace.size) == EDGEKD_OK, "suppress");
+    }
+    expect(count[0] == count[1] && !std::memcmp(boxes[0].data, boxes[1].data, count[0] * 16), "suppress differs");
+}
+
+void all(unsigned seed, int rounds) {
+    Random random(seed);
+    for (int i = 0; i < rounds; ++i) {
+        letterbox(random);
+        const Problem problem(random, i % 50 == 0 ? pick(random, 300, 5000) : pick(random, 0, 70), pick(random, 1, 20));
+        candidates(problem, pick(random, 1, 80));
+        nms(problem);
+        suppress(problem, pick(random, 1, 80), pick(random, 1, 80));
+    }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const int threads = argc > 1 ? std::atoi(argv[1]) : 0;
+    std::vector<std::thread> running;
+    for (int i = 0; i < threads; ++i) running.emplace_back(all, 100 + i, 100);
+    all(1, threads ? 50 : 600);
+    for (auto& thread : running) thread.join();
+    std::puts("ok");
+    return 0;
+}
