@@ -1,4 +1,4 @@
-"""Seeded synthetic data sets: baggage scans (xray)."""
+"""Seeded synthetic data sets: baggage scans (xray), aerial pictures (aerial), inspected surfaces (surface)."""
 
 from __future__ import annotations
 

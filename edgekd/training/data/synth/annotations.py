@@ -25,6 +25,7 @@ class Annotations:
             aerial: share of the object that lies inside the image; surface: empty.
         mask: `(H, W)` bool, defective pixels, surface scenes only.
         category, defect: names, surface scenes only; `defect` is "good" for a normal image.
+        contrast: |mean change of luminance over the mask| in standard deviations of the surface; None without a defect.
     """
 
     boxes: NDArray[np.float32]
@@ -33,6 +34,7 @@ class Annotations:
     mask: NDArray[np.bool_] | None = None
     category: str | None = None
     defect: str | None = None
+    contrast: float | None = None
 
 
 def generator(seed: int, split: str, index: int) -> np.random.Generator:

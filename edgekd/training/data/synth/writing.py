@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
 from ....errors import DataError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from .annotations import Annotations
@@ -69,16 +69,16 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 class CocoFile:
     """Collects the COCO JSON of one split."""
 
-    def __init__(self, classes: tuple[str, ...], description: str) -> None:
+    def __init__(self, classes: tuple[str, ...], description: str, layout: str) -> None:
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
         self._categories = [{"id": k + 1, "name": name, "supercategory": "object"} for k, name in enumerate(classes)]
-        self._description = description
+        self._info = {"description": description, "layout": layout}
 
     def add(
         self, file_name: str, image: NDArray[np.uint8], found: Annotations, corners: NDArray[np.float32] | None
     ) -> None:
-        """Add an image; with `corners` `(N, 4, 2)` each box also gets them as its `segmentation`."""
+        """Add an image; `corners` `(N, 4, 2)` become the `segmentation`, and `bbox` their hull in the image."""
         image_id = len(self._images) + 1
         height, width = image.shape[:2]
         self._images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
@@ -87,7 +87,8 @@ class CocoFile:
                 x0, y0, x1, y1 = (float(v) for v in found.boxes[k])
                 outline, area = [], (x1 - x0) * (y1 - y0)
             else:
-                (x0, y0), (x1, y1) = corners[k].min(0).tolist(), corners[k].max(0).tolist()
+                inside = np.clip(corners[k], 0, (width, height))
+                (x0, y0), (x1, y1) = inside.min(0).tolist(), inside.max(0).tolist()
                 outline, area = [corners[k].reshape(-1).tolist()], float(found.boxes[k, 2] * found.boxes[k, 3])
             self._annotations.append(
                 {
@@ -105,7 +106,7 @@ class CocoFile:
     def write(self, path: Path) -> None:
         """Write the file."""
         content = {
-            "info": {"description": self._description},
+            "info": self._info,
             "images": self._images,
             "annotations": self._annotations,
             "categories": self._categories,
