@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import onnxruntime
 
 from edgekd._target import Built
@@ -28,6 +29,10 @@ def prepare(bundle: Bundle, precision: str, progress: Progress) -> Built:
     """Make `model.onnx` and check it by ONNX Runtime and, where installed, by TensorRT-RTX's parser and builder."""
     spec = bundle.manifest.input
     graph = bundle.graph()
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+    except Exception as error:  # protobuf's and ONNX's errors share no other base
+        raise BuildError(f"the portable graph is no sound ONNX: {error}") from error
     tools = {name: version(name) for name in ("onnx", "onnxruntime")}
     if precision == "fp16":
         progress("TensorRT: float16 up to the head's last convolutions, compared with float32 by ONNX Runtime")

@@ -11,12 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import litert_torch
 import numpy as np
 import onnx
 import onnxruntime
 import torch
-from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe_manager
 
 from edgekd.errors import BuildError
 
@@ -32,7 +30,7 @@ def translate(graph: bytes, names: list[str]) -> tuple[TranslatedGraph, torch.Te
     Raises:
         BuildError: an operator cannot be translated, or the module computes something else.
     """
-    module = TranslatedGraph(onnx.load_from_string(graph), names).eval()
+    module = TranslatedGraph(_parsed(graph), names).eval()
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     shape = session.get_inputs()[0].shape[1:]
     images = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
@@ -51,8 +49,19 @@ def translate(graph: bytes, names: list[str]) -> tuple[TranslatedGraph, torch.Te
     return module, torch.from_numpy(images)
 
 
+def _parsed(graph: bytes) -> onnx.ModelProto:
+    try:
+        model = onnx.load_from_string(graph)
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # protobuf's and ONNX's errors share no other base
+        raise BuildError(f"the portable graph is no sound ONNX: {error}") from error
+    return model
+
+
 def halve_weights(model: bytes) -> bytes:
     """Return the model with the weights of convolutions and matrix products stored as float16 behind a DEQUANTIZE."""
+    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe_manager
+
     recipe = recipe_manager.RecipeManager()
     recipe.add_weight_only_config(
         regex=".*",
@@ -70,6 +79,8 @@ def answer(folder: Path) -> dict[str, Any]:
         module, images = translate((folder / "graph.onnx").read_bytes(), request["outputs"])
     except BuildError as error:
         return {"error": str(error)}
+    import litert_torch  # after the translation, which fails sooner: this import takes seconds
+
     model = litert_torch.convert(module, (images,)).model_content()
     if request["precision"] == "fp16":
         model = halve_weights(model)

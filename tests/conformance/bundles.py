@@ -1,0 +1,132 @@
+"""Bundles to try targets on: made once a process, in memory or as a file, from the small detectors beside this file."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from edgekd._bundle import Bundle
+from edgekd._golden import add_golden
+from edgekd._manifest import Artifact, InputSpec, Manifest, OutputSpec
+from edgekd._target import load_target, target_names
+
+from .detectors import STRIDES, detector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+HEIGHT, WIDTH = 64, 96
+CLASSES = ("bolt", "nut", "washer")
+MEAN, STD = (120.0, 115.0, 105.0), (58.0, 57.0, 59.0)
+
+
+def manifest(height: int = HEIGHT, width: int = WIDTH) -> Manifest:
+    """Return what `detectors.detector(height, width)` needs to be told about."""
+    rows = sum((height // stride) * (width // stride) for stride in STRIDES)
+    return Manifest(
+        name="conformance",
+        task="detect",
+        classes=CLASSES,
+        input=InputSpec(height=height, width=width, mean=MEAN, std=STD),
+        outputs=(
+            OutputSpec(name="boxes", kind="boxes", shape=(rows, 4), layout="xyxy"),
+            OutputSpec(name="scores", kind="scores", shape=(rows, len(CLASSES)), activation="sigmoid"),
+        ),
+    )
+
+
+def pictures(count: int = 3, height: int = 90, width: int = 120) -> list[NDArray[np.uint8]]:
+    """Return pictures `(height, width, 3)` of blobs and noise."""
+    rng = np.random.default_rng(5)
+    coarse = rng.integers(0, 256, (count, height // 10, width // 10, 3))
+    noise = rng.integers(-20, 21, (count, height, width, 3))
+    return list(np.clip(coarse.repeat(10, axis=1).repeat(10, axis=2) + noise, 0, 255).astype(np.uint8))
+
+
+def pixels(batch: int, seed: int = 0) -> NDArray[np.float32]:
+    """Return network input `(batch, 3, HEIGHT, WIDTH)`."""
+    return np.random.default_rng(seed).normal(size=(batch, 3, HEIGHT, WIDTH)).astype(np.float32)
+
+
+@cache
+def portable() -> Bundle:
+    """Return a bundle with a graph and a golden set, and no artifact."""
+    bundle = Bundle.create(manifest(), {"graph.onnx": detector(HEIGHT, WIDTH, len(CLASSES))})
+    reference = load_target("reference").load(bundle, Artifact(target="reference", precision="fp32", files={}))
+    return add_golden(bundle, pictures(), reference.infer)
+
+
+class Build(NamedTuple):
+    """A bundle with one artifact, the artifact, and what its target said and printed while it built."""
+
+    bundle: Bundle
+    artifact: Artifact
+    progress: tuple[str, ...]
+    printed: bytes
+
+
+@cache
+def built(target: str, precision: str) -> Build:
+    """Build one artifact of the portable bundle."""
+    bundle = portable()
+    lines: list[str] = []
+    with _printed() as printed:
+        result = load_target(target).build(bundle, precision, lines.append)
+    files = {name: f"artifacts/{target}/{precision}/{name}" for name in result.files}
+    artifact = Artifact(
+        target=target, precision=precision, files=files, options=dict(result.options), tools=dict(result.tools)
+    )
+    chunks = {files[name]: content for name, content in result.files.items()}
+    whole = bundle.replace(dataclasses.replace(bundle.manifest, artifacts=(artifact,)), chunks)
+    return Build(whole, artifact, tuple(lines), bytes(printed))
+
+
+@contextlib.contextmanager
+def _printed() -> Iterator[bytearray]:
+    """Collect what this process and its children write to stdout and stderr, C++ included."""
+    collected = bytearray()
+    real = [os.dup(1), os.dup(2)]
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 1)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield collected
+        finally:
+            for number, saved in enumerate(real, 1):
+                os.dup2(saved, number)
+                os.close(saved)
+            held.seek(0)
+            collected += held.read()
+
+
+def written(target: str, precision: str, folder: Path) -> Path:
+    """Return a `model.bin` with one artifact."""
+    path = folder / f"{target}-{precision}.bin"
+    built(target, precision).bundle.write(path)
+    return path
+
+
+def with_contents(bundle: Bundle, artifact: Artifact, contents: bytes) -> Bundle:
+    """Return the bundle with other bytes in every file that the artifact's target reads."""
+    names = list(artifact.files.values()) or [bundle.manifest.graph]
+    return bundle.replace(add=dict.fromkeys(names, contents))
+
+
+def foreign_contents(target: str) -> dict[str, bytes]:
+    """Return what other targets run on, by "target file"; for those without files that is the portable graph."""
+    found: dict[str, bytes] = {}
+    for name in target_names():
+        if name != target and load_target(name).probe_build() is None:
+            bundle, artifact = built(name, "fp32")[:2]
+            chunks = artifact.files or {"graph": bundle.manifest.graph}
+            found |= {f"{name} {file}": bytes(bundle.chunk(chunk)) for file, chunk in chunks.items()}
+    return found

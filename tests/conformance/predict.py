@@ -1,0 +1,146 @@
+"""What `predict` gives on every target, whatever the picture; and the whole suite."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgekd._bundle import Bundle
+from edgekd._detector import Detector, load
+from edgekd._target import load_target
+from edgekd.errors import ClosedError, ImageError, SessionError, UsageError
+
+from . import bundles
+from .build import BuildCases
+from .session import SessionCases
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgekd._detections import Detections
+
+BOX_PX = 0.5
+SCORE = 1e-3
+
+
+def _png16(height: int, width: int) -> bytes:
+    grey = np.random.default_rng(3).integers(0, 65536, (height, width)).astype(np.uint16)
+    file = io.BytesIO()
+    Image.fromarray(grey).save(file, "PNG")
+    return file.getvalue()
+
+
+def _noise(*shape: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(4).integers(0, 256, shape).astype(np.uint8)
+
+
+PICTURES: dict[str, Any] = {
+    "black": lambda: np.zeros((90, 120, 3), np.uint8),
+    "white": lambda: np.full((90, 120, 3), 255, np.uint8),
+    "grey": lambda: _noise(90, 120),
+    "one channel": lambda: _noise(90, 120, 1),
+    "RGBA": lambda: _noise(90, 120, 4),
+    "16-bit PNG": lambda: _png16(90, 120),
+    "1x1": lambda: _noise(1, 1, 3),
+    "17x999": lambda: _noise(999, 17, 3),
+    "999x17": lambda: _noise(17, 999, 3),
+    "8K": lambda: np.broadcast_to(_noise(1, 7680, 3), (4320, 7680, 3)),
+    "turned": lambda: _noise(120, 90, 3).transpose(1, 0, 2),
+    "PIL": lambda: Image.fromarray(_noise(90, 120, 3)),
+}
+
+
+def assert_sound(found: Detections, size: tuple[int, int]) -> None:
+    """Check what holds for any result."""
+    assert found.image_size == size
+    assert found.boxes.shape == (len(found), 4)
+    assert np.isfinite(found.boxes).all()
+    assert (np.diff(found.scores) <= 0).all()
+    assert ((found.labels >= 0) & (found.labels < len(bundles.CLASSES))).all()
+    assert (found.xyxy[:, :2] <= found.xyxy[:, 2:]).all()
+
+
+def assert_same(found: Detections, expected: Detections) -> None:
+    """Check that two runs found the same objects; rows of nearly equal score may come in another order."""
+    assert sorted(found.labels) == sorted(expected.labels)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=SCORE)
+    scale = max(found.image_size) / min(bundles.HEIGHT, bundles.WIDTH)
+    for box, score in zip(expected.boxes, expected.scores, strict=True):
+        near = np.abs(found.boxes - box).max(axis=1) <= BOX_PX * max(scale, 1.0)
+        assert (near & (np.abs(found.scores - score) <= SCORE)).any(), (box, score)
+
+
+class PredictCases:
+    """Inherited by every target that can run: through the detector, as users call it."""
+
+    TARGET: str
+
+    @pytest.fixture
+    def path(self, precision: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
+        return bundles.written(self.TARGET, precision, tmp_path_factory.mktemp("bundle"))
+
+    @pytest.fixture
+    def detector(self, path: Any, precision: str) -> Iterator[Detector]:
+        with load(path, device=self.TARGET, precision=precision) as detector:
+            yield detector
+
+    @pytest.fixture
+    def reference(self) -> Detector:
+        bundle, artifact = bundles.built("reference", "fp32")[:2]
+        session = load_target("reference").load(bundle, artifact)
+        return Detector(bundle.manifest, session, info=None)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("kind", PICTURES)
+    def test_predict_of_any_picture_agrees_with_the_reference(
+        self, detector: Detector, reference: Detector, precision: str, kind: str
+    ) -> None:
+        picture = PICTURES[kind]()
+        found = detector.predict(picture)
+        expected = reference.predict(picture)
+        assert_sound(found, expected.image_size)
+        if precision == "fp32":
+            assert_same(found, expected)
+
+    def test_predict_of_16_bit_and_float_arrays_is_refused(self, detector: Detector) -> None:
+        for dtype in (np.uint16, np.float32):
+            with pytest.raises(ImageError) as caught:
+                detector.predict(np.zeros((9, 9, 3), dtype))
+            assert np.dtype(dtype).name in str(caught.value)
+
+    def test_predict_of_a_list_equals_its_pictures_one_by_one(self, detector: Detector) -> None:
+        pictures = [*bundles.pictures(3), _noise(17, 40, 3)]
+        for found, picture in zip(detector.predict(pictures), pictures, strict=True):
+            assert_same(found, detector.predict(picture))
+
+    def test_closed_detector_raises_closed_error(self, path: Any, precision: str) -> None:
+        detector = load(path, device=self.TARGET, precision=precision)
+        detector.close()
+        detector.close()
+        with pytest.raises(ClosedError):
+            detector.predict(np.zeros((9, 9, 3), np.uint8))
+
+    def test_detector_says_why_it_chose(self, detector: Detector, precision: str) -> None:
+        assert detector.info.session.target == self.TARGET
+        assert detector.info.session.precision == precision
+        assert self.TARGET in detector.info.reason
+
+    def test_precision_that_is_not_there_says_what_to_type(self, path: Any) -> None:
+        with pytest.raises(UsageError) as caught:
+            load(path, device=self.TARGET, precision="int8")
+        assert "edgekd build" in str(caught.value)
+
+    def test_damaged_artifact_with_right_hashes_raises_session_error(self, precision: str, tmp_path: Any) -> None:
+        bundle, artifact = bundles.built(self.TARGET, precision)[:2]
+        path = tmp_path / "model.bin"
+        bundles.with_contents(bundle, artifact, b"garbage" * 50).write(path)
+        with pytest.raises(SessionError):
+            load(path, device=self.TARGET, precision=precision)
+        Bundle.read(path).close()
+
+
+class RunnableTarget(BuildCases, SessionCases, PredictCases):
+    """The whole suite."""
