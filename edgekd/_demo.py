@@ -14,7 +14,7 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ._build import build
 from ._bundle import Bundle
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._build import BuildReport
+    from .training.models import Detector
 
     Tell = Callable[[str], None]
 
 ASSETS = Path("examples") / "01_distill_and_deploy"
-SCENES = {"train": 600, "val": 60, "test": 200}
-SEED = 0
+TRAIN, VAL, TEST, SEED = 600, 60, 200, 0  # scenes
 TIMED = 100  # predictions per target
 PRECISIONS = ("fp32", "fp16")
 
@@ -46,7 +46,6 @@ class NetworkRow:
 
     name: str
     parameters: int
-    weights_bytes: int  # as float32
     ap: float
     ap50: float
     train_s: float | None  # None: it was shipped
@@ -74,7 +73,7 @@ class DemoReport:
 
     bundle: str
     bundle_bytes: int
-    scenes: dict[str, int]
+    test_scenes: int
     networks: tuple[NetworkRow, ...]
     targets: tuple[TargetRow, ...]
     total_s: float
@@ -99,19 +98,18 @@ def demo(out: str | Path = "out/demo", *, assets: str | Path | None = None, prog
     start = time.perf_counter()
     tell = progress or (lambda _: None)
     folder, source = _prepare(Path(out)), _assets(assets)
-    tell(f"drawing {sum(SCENES.values())} synthetic X-ray scenes")
-    data = data_synth("xray", folder / "data", **SCENES, seed=SEED)
+    tell(f"drawing {TRAIN + VAL + TEST} synthetic X-ray scenes")
+    data = data_synth("xray", folder / "data", train=TRAIN, val=VAL, test=TEST, seed=SEED)
     alone, taught = (_recipe(source / name, data) for name in ("student.toml", "distill.toml"))
     rows = [_teacher_row(taught, data, tell)]
     for label, recipe in (("student alone", alone), ("student distilled", taught)):
         rows.append(_student_row(label, recipe, folder / label.replace(" ", "-"), data, tell))
     bundle = folder / "model.bin"
     tell("building for every target")
-    built = build(
-        folder / "student-distilled" / "model.bin", targets="all", precisions=PRECISIONS, out=bundle, progress=tell
-    )
+    student = folder / "student-distilled" / "model.bin"
+    built = build(student, targets="all", precisions=PRECISIONS, out=bundle, progress=tell)
     targets = tuple(_target_rows(bundle, built, sorted((data / "test").iterdir()), folder, tell))
-    report = DemoReport(str(bundle), built.size_bytes, SCENES, tuple(rows), targets, time.perf_counter() - start)
+    report = DemoReport(str(bundle), built.size_bytes, TEST, tuple(rows), targets, time.perf_counter() - start)
     _write(folder / "report.json", report)
     return report
 
@@ -131,35 +129,50 @@ def _assets(assets: str | Path | None) -> Path:
     for place in places:
         if (place / "teacher.safetensors").exists():
             return place
+    looked = " or ".join(str(place) for place in places)
     raise UsageError(
-        f"no teacher.safetensors in {' or '.join(str(place) for place in places)}. The demo's teacher is not in the wheel: "
-        "run it in a checkout of edgekd, or pass --assets DIR with student.toml, distill.toml and teacher.safetensors"
+        f"no teacher.safetensors in {looked}. The demo's teacher is not in the wheel: run it in a checkout of edgekd, "
+        "or pass --assets DIR with student.toml, distill.toml and teacher.safetensors"
     )
 
 
 def _recipe(file: Path, data: Path) -> Recipe:
     """Read a shipped recipe, its data replaced by the scenes just drawn."""
     recipe = Recipe.read(file)
-    files = {split: str(data / f"{split}.json") for split in ("train", "val", "test")}
-    return recipe.replace(data=dataclasses.replace(recipe.data, **files))
+    train_file, val_file, test_file = (str(data / f"{split}.json") for split in ("train", "val", "test"))
+    return recipe.replace(data=dataclasses.replace(recipe.data, train=train_file, val=val_file, test=test_file))
 
 
 def _teacher_row(recipe: Recipe, data: Path, tell: Tell) -> NetworkRow:
-    from .training.detector_file import evaluate_file
+    """Measure the shipped teacher through torch; it is never exported."""
+    from .training.data.read import read
+    from .training.detector_file import load_teacher
+    from .training.evaluate import evaluate as measure
+    from .training.run import choose_device
 
-    assert recipe.teacher is not None
+    assert recipe.teacher is not None  # distill.toml has one
     tell("measuring the teacher")
-    found, parameters = evaluate_file(recipe.teacher, recipe.input, data / "test.json")
-    return NetworkRow("teacher (shipped)", parameters, 4 * parameters, found["AP"], found["AP50"], None)
+    test = read(data / "test.json")
+    teacher = load_teacher(recipe.teacher, recipe.input, len(test.classes))
+    network = cast("Detector", teacher.network)
+    found = measure(network, test, teacher.input, choose_device("cpu"))
+    return NetworkRow("teacher (shipped)", _parameters(network), found["AP"], found["AP50"], None)
 
 
 def _student_row(label: str, recipe: Recipe, folder: Path, data: Path, tell: Tell) -> NetworkRow:
+    from .training.models import build_model
+
     tell(f"training: {label}, {recipe.train.steps} steps of {recipe.train.batch} images")
     start = time.perf_counter()
-    report = (distill if recipe.distill else train)(recipe, folder)
+    (distill if recipe.distill else train)(recipe, folder)
     seconds = time.perf_counter() - start
-    metrics = evaluate(folder / "model.bin", data / "test.json").metrics
-    return NetworkRow(label, report.parameters, 4 * report.parameters, metrics["AP"], metrics["AP50"], seconds)
+    report = evaluate(folder / "model.bin", data / "test.json")
+    parameters = _parameters(build_model(recipe.student, len(report.metrics["per_class"]), recipe.input))
+    return NetworkRow(label, parameters, report.metrics["AP"], report.metrics["AP50"], seconds)
+
+
+def _parameters(network: Detector) -> int:
+    return sum(item.numel() for item in network.parameters())
 
 
 def _target_rows(bundle: Path, built: BuildReport, images: list[Path], folder: Path, tell: Tell) -> list[TargetRow]:

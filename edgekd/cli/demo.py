@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
-    parser = subparsers.add_parser(
-        "demo", help="the whole way on synthetic X-ray scenes", description=edgekd.demo.__doc__
-    )
+    parser = subparsers.add_parser("demo", help="the whole way on synthetic X-ray scenes", description=__doc__)
     parser.add_argument("--out", default="out/demo", help="folder to write to (default out/demo)")
     parser.add_argument("--assets", help="folder with student.toml, distill.toml and teacher.safetensors")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -45,21 +43,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_networks(report: edgekd.DemoReport) -> None:
-    print(f"\nAccuracy on {report.scenes['test']} test scenes (COCO AP in %, one seed; docs/results.md has several)")
+    print(f"\nAccuracy on {report.test_scenes} test scenes (COCO AP in %, one seed; docs/results.md has several)")
     print(f"  {'network':<20} {'parameters':>10} {'fp32 size':>10} {'AP':>6} {'AP50':>6} {'training':>9}")
     for row in report.networks:
         taken = "shipped" if row.train_s is None else f"{row.train_s:.0f} s"
-        size = f"{row.weights_bytes / 2**20:.1f} MiB"
-        print(
-            f"  {row.name:<20} {row.parameters / 1e6:>8.2f} M {size:>10} {100 * row.ap:>6.1f} {100 * row.ap50:>6.1f} {taken:>9}"
-        )
+        size = f"{4 * row.parameters / 2**20:.1f} MiB"
+        accuracy = f"{100 * row.ap:>6.1f} {100 * row.ap50:>6.1f}"
+        print(f"  {row.name:<20} {row.parameters / 1e6:>8.2f} M {size:>10} {accuracy} {taken:>9}")
 
 
 def _print_targets(report: edgekd.DemoReport) -> None:
     print("\nOne bundle, every target (whole predict, one thread)")
-    print(
-        f"  {'target':<10} {'artifact':<8} {'computes':<8} {'size':>10} {'build':>7} {'p50':>9} {'p90':>9}  objects in one picture"
-    )
+    columns = f"{'target':<10} {'artifact':<8} {'computes':<8} {'size':>10} {'build':>7} {'p50':>9} {'p90':>9}"
+    print(f"  {columns}  objects in one picture")
     for row in report.targets:
         size = f"{row.size_bytes / 2**20:.2f} MiB" if row.size_bytes else "-"
         head = f"  {row.target:<10} {row.precision:<8} {row.compute or '-':<8} {size:>10} {row.build_s:>5.1f} s"
