@@ -1,0 +1,237 @@
+"""`build`: compile a bundle's portable graph for targets, and keep what agrees with the golden set."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._bundle import Bundle
+from ._manifest import Artifact
+from ._target import load_target, target_names
+from ._verify import check_artifact, golden_samples
+from .errors import BuildError, BundleError, GateError, TargetUnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._manifest import Manifest
+    from ._target import Built, Progress
+    from ._verify import ArtifactReport, Samples
+
+Pair = tuple[str, str]
+"""A target and a precision."""
+
+
+@dataclass(frozen=True)
+class BuiltArtifact:
+    """One artifact that `build` made.
+
+    Attributes:
+        target: of the artifact.
+        precision: of the artifact.
+        size_bytes: of its files together; 0 where the portable graph is what runs.
+        build_s: seconds the target took.
+        parity: its differences from the golden set; status "skipped", with the reason, where it cannot run here.
+    """
+
+    target: str
+    precision: str
+    size_bytes: int
+    build_s: float
+    parity: ArtifactReport
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What `build` did.
+
+    Attributes:
+        path: the bundle that was written.
+        size_bytes: of that file.
+        artifacts: what was built, in the order asked for.
+        unavailable: with targets="all", why each of the others was left out, by target.
+        signature_dropped: whether the bundle was signed; new contents need a new signature.
+    """
+
+    path: str
+    size_bytes: int
+    artifacts: tuple[BuiltArtifact, ...]
+    unavailable: dict[str, str]
+    signature_dropped: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        report = dataclasses.asdict(self)
+        return {**report, "artifacts": list(report["artifacts"])}
+
+
+def build(
+    path: str | Path,
+    *,
+    targets: str | Sequence[str],
+    precisions: Sequence[str] = ("fp32",),
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Build a bundle for targets and write it, in place or to `out`, atomically.
+
+    Every artifact that can run here is compared with the golden set before it is kept (the bounds of `verify`). What
+    fails is left out, what passes is written, and then the failures raise.
+
+    Args:
+        path: `model.bin`.
+        targets: names, or "all": every target that can build here and needs building.
+        precisions: each is built for each target.
+        out: the file to write; None: `path` is replaced.
+        progress: told one short line a stage.
+
+    Returns:
+        Sizes, seconds and differences.
+
+    Raises:
+        BundleError: not a sound bundle, or it has no golden set.
+        UsageError: no such target, or a precision that one of them does not have.
+        TargetUnavailableError: a target named cannot build here; nothing was built.
+        GateError: an artifact differs too much from the golden set; the others were written.
+        BuildError: a vendor's compiler refused the graph; the other artifacts were written.
+    """
+    tell = progress or (lambda _: None)
+    pairs, unavailable = _plan(targets, precisions)
+    with Bundle.read(path) as bundle:
+        if not bundle.manifest.golden:
+            raise BundleError(f"{path} has no golden set to check a build with; `edgekd train` and `distill` write one")
+        samples = golden_samples(bundle)
+        current, done, problems = bundle, [], []
+        for pair in pairs:
+            candidate, result = _build_one(current, pair, samples, tell)
+            if isinstance(result, BuiltArtifact):
+                current = candidate
+                done.append(result)
+            else:
+                problems.append(result)
+        destination = Path(path if out is None else out)
+        if done:
+            current.write(destination)
+    if problems:
+        kept = f"; {destination} was written with {_listed(done)}" if done else "; nothing was written"
+        kind = BuildError if any(isinstance(item, BuildError) for item in problems) else GateError
+        raise kind("\n  ".join(str(item) for item in problems) + kept)
+    return BuildReport(
+        str(destination), destination.stat().st_size, tuple(done), unavailable, bundle.signature is not None
+    )
+
+
+def _plan(targets: str | Sequence[str], precisions: Sequence[str]) -> tuple[list[Pair], dict[str, str]]:
+    """Return what to build, and why targets of "all" are left out."""
+    if targets in ("all", ["all"], ("all",)):
+        return _plan_all(precisions)
+    names = [targets] if isinstance(targets, str) else list(dict.fromkeys(targets))
+    for name in names:
+        offered = load_target(name).PRECISIONS
+        for precision in precisions:
+            if precision not in offered:
+                raise UsageError(f"{name} has no precision {precision!r}; possible: {', '.join(offered)}")
+    for name in names:
+        reason = load_target(name).probe_build()
+        if reason is not None:
+            raise TargetUnavailableError(f"cannot build for {name} here: {reason}")
+    if not names or not precisions:
+        raise UsageError(f"nothing to build: name targets ({', '.join(target_names())}, or all) and precisions")
+    return [(name, precision) for name in names for precision in dict.fromkeys(precisions)], {}
+
+
+def _plan_all(precisions: Sequence[str]) -> tuple[list[Pair], dict[str, str]]:
+    pairs: list[Pair] = []
+    unavailable: dict[str, str] = {}
+    for name in target_names():
+        target = load_target(name)
+        offered = [item for item in dict.fromkeys(precisions) if item in target.PRECISIONS]
+        if target.PORTABLE:
+            unavailable[name] = "runs the portable graph as it is; there is nothing to build"
+        elif not offered:
+            unavailable[name] = f"has only {', '.join(target.PRECISIONS)}"
+        else:
+            reason = target.probe_build()
+            if reason is None:
+                pairs += [(name, precision) for precision in offered]
+            else:
+                unavailable[name] = reason
+    if not pairs:
+        listed = "\n  ".join(f"{name}: {reason}" for name, reason in unavailable.items())
+        raise TargetUnavailableError(f"no target can build {', '.join(precisions)} here:\n  {listed}")
+    return pairs, unavailable
+
+
+def _build_one(
+    bundle: Bundle, pair: Pair, samples: Samples, tell: Progress
+) -> tuple[Bundle, BuiltArtifact | BuildError | GateError]:
+    """Return the bundle with the new artifact and its row, or the bundle as it was and what went wrong."""
+    target, precision = pair
+    start = time.perf_counter()
+    try:
+        built = load_target(target).build(bundle, precision, tell)
+    except BuildError as error:
+        tell(f"{target} {precision}: refused")
+        return bundle, BuildError(f"{target} {precision}: {error}")
+    seconds = time.perf_counter() - start
+    candidate, artifact = _with_artifact(bundle, pair, built)
+    parity = check_artifact(candidate, artifact, samples)
+    if parity.status == "failed":
+        tell(f"{target} {precision}: failed the golden set")
+        return bundle, GateError(f"{target} {precision} failed the golden set: {parity.reason}")
+    size = sum(len(content) for content in built.files.values())
+    row = BuiltArtifact(target, precision, size, seconds, parity)
+    tell(f"{target} {precision}: {parity.status}")
+    return candidate.replace(_with_receipts(candidate.manifest, row)), row
+
+
+def _with_artifact(bundle: Bundle, pair: Pair, built: Built) -> tuple[Bundle, Artifact]:
+    """Return the bundle with a new artifact instead of the one it may have for the same target and precision."""
+    folder = "/".join(pair)
+    files = {name: f"artifacts/{folder}/{name}" for name in built.files}
+    artifact = Artifact(
+        target=pair[0], precision=pair[1], files=files, options=dict(built.options), tools=dict(built.tools)
+    )
+    others = tuple(item for item in bundle.manifest.artifacts if (item.target, item.precision) != pair)
+    manifest = dataclasses.replace(bundle.manifest, artifacts=(*others, artifact))
+    still_named = {name for item in manifest.artifacts for name in item.files.values()}
+    stale = [name for item in bundle.manifest.artifacts for name in item.files.values() if name not in still_named]
+    chunks = {files[name]: content for name, content in built.files.items()}
+    return bundle.replace(manifest, chunks, stale), artifact
+
+
+def _with_receipts(manifest: Manifest, row: BuiltArtifact) -> Manifest:
+    """Return the manifest with the measured differences among its receipts, in place of older ones of this artifact."""
+    about = {"target": row.target, "precision": row.precision}
+    others = [
+        item
+        for item in manifest.receipts
+        if not (item["what"].startswith("parity ") and all(item.get(key) == value for key, value in about.items()))
+    ]
+    found = {
+        "parity score difference": (row.parity.score_difference, "score"),
+        "parity box difference": (row.parity.box_difference_px, "px"),
+    }
+    session = row.parity.session
+    where = {
+        **about,
+        "compute": session.compute if session else "",
+        "runtime": session.runtime if session else "",
+        "machine": platform.machine(),
+        "date": dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    new = [
+        {"what": what, "value": value, "unit": unit, **where}
+        for what, (value, unit) in found.items()
+        if value is not None
+    ]
+    return dataclasses.replace(manifest, receipts=(*others, *new))
+
+
+def _listed(rows: Sequence[BuiltArtifact]) -> str:
+    return ", ".join(f"{row.target} {row.precision}" for row in rows)

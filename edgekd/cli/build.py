@@ -1,0 +1,91 @@
+"""`edgekd build`: compile a bundle's network for targets, and keep what agrees with its golden set."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import edgekd
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+HEAD = ("target", "precision", "size", "build", "computes in", "score diff", "box diff", "golden set")
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser("build", help="compile a bundle for targets", description=__doc__)
+    parser.add_argument("bundle", help="model.bin")
+    parser.add_argument(
+        "--target",
+        required=True,
+        action="append",
+        metavar="NAMES",
+        help="comma-separated (openvino,tflite,tensorrt), or all that can build here; may be given several times",
+    )
+    parser.add_argument(
+        "--precision", action="append", metavar="NAMES", help="comma-separated: fp32, fp16 (default fp32)"
+    )
+    parser.add_argument("--out", metavar="FILE", help="write here (default: replace the bundle)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build and print what it cost."""
+    targets = _split(args.target)
+    report = edgekd.build(
+        args.bundle,
+        targets="all" if targets == ["all"] else targets,
+        precisions=_split(args.precision or ["fp32"]),
+        out=args.out,
+        progress=_tell if sys.stderr.isatty() else None,
+    )
+    if args.json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        _print(report)
+    return 0
+
+
+def _split(items: Sequence[str]) -> list[str]:
+    return [word for item in items for word in item.split(",") if word]
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print(report: edgekd.BuildReport) -> None:
+    rows = [HEAD, *(_row(item) for item in report.artifacts)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for item in report.artifacts:
+        if item.parity.reason:
+            print(f"{item.target} {item.precision} was not run: {item.parity.reason}")
+    for name, reason in report.unavailable.items():
+        print(f"{name} was left out: {reason}")
+    dropped = "; its signature was dropped, since the contents changed" if report.signature_dropped else ""
+    print(f"wrote {report.path}, {_size(report.size_bytes)}{dropped}")
+
+
+def _row(item: edgekd.BuiltArtifact) -> tuple[str, ...]:
+    cost = (item.target, item.precision, _size(item.size_bytes), f"{item.build_s:.1f} s")
+    parity = item.parity
+    if parity.session is None:
+        return (*cost, "-", "-", "-", "not run")
+    return (
+        *cost,
+        parity.session.compute,
+        f"{parity.score_difference:.1e}",
+        f"{parity.box_difference_px:.4f} px",
+        parity.status,
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1024:.1f} KiB" if count < 1 << 20 else f"{count / (1 << 20):.2f} MiB"
