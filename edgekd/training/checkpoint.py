@@ -28,11 +28,14 @@ KEPT = 2
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part."""
     partial = path.with_name(path.name + f".{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -131,12 +134,20 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, s
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put back what `optimizer_tensors` returned; torch places each tensor on its parameter's device."""
-    order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    """Put back what `optimizer_tensors` returned; torch places each tensor on its parameter's device.
+
+    A file knows no memory layout, but a fused step walks parameter and state side by side in memory: the state takes
+    the parameter's layout.
+    """
+    order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    number = {names[parameter]: index for index, parameter in enumerate(order)}
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         owner, key = name.rsplit("/", 1)
-        state.setdefault(order.index(owner), {})[key] = tensor
+        parameter = order[number[owner]]
+        if tensor.shape == parameter.shape:
+            tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+        state.setdefault(number[owner], {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -54,6 +54,12 @@ class ProgressLine:
             self.stream.flush()
 
 
+def announce(text: str) -> None:
+    """Write one line about a stage of long work to stderr, on terminals only."""
+    if sys.stderr.isatty():
+        sys.stderr.write(text + "\n")
+
+
 def duration(seconds: float) -> str:
     """Write seconds as 45s, 3m20s or 2h05m."""
     whole = round(seconds)
@@ -72,11 +78,11 @@ class MetricsLog:
 
     def __init__(self, path: Path, step: int, tensorboard: Path | None = None) -> None:
         self.path = path
+        self._events = _event_writer(tensorboard, step) if tensorboard else None
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= step] if step else []
         write_bytes(path, "".join(line + "\n" for line in kept).encode())
         self._file = path.open("a", encoding="utf-8")
-        self._events = _event_writer(tensorboard, step) if tensorboard else None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append one line and, where asked for, TensorBoard scalars of the same names."""

@@ -1,0 +1,54 @@
+"""`distill`: one detector from a recipe, taught by another network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._train import TrainReport, adjusted, run
+from .errors import RecipeError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ._recipe import Recipe
+    from .training.teacher import Teacher
+
+
+def distill(
+    recipe: Recipe | str | Path,
+    out: str | Path,
+    *,
+    teacher: Teacher | None = None,
+    seed: int | None = None,
+    steps: int | None = None,
+    device: str = "auto",
+    resume: bool = True,
+    tensorboard: bool = False,
+) -> TrainReport:
+    """Train a recipe's student against its teacher and write a portable bundle, which holds the student alone.
+
+    Args:
+        recipe: a `Recipe` or the path of its TOML file, with at least one [[distill]] entry and a [teacher].
+        out: folder of the run; created if missing.
+        teacher: a network of your own instead of [teacher]: `edgekd.training.teacher.Teacher(TappedNetwork(...), ...)`.
+        seed: instead of the recipe's.
+        steps: instead of the recipe's.
+        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
+        resume: False: remove an earlier run in `out` and start anew.
+        tensorboard: write events for TensorBoard to `out/tensorboard` too.
+
+    Raises:
+        RecipeError: the recipe is impossible, has no [[distill]] or no teacher, or `out` holds a run of another one.
+        DataError: the data cannot be read.
+        WeightsError: the teacher's or pretrained weights are missing or do not fit.
+        MissingPackageError: the packages for training are not installed.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; a checkpoint was written first.
+    """
+    plan = adjusted(recipe, seed, steps)
+    if not plan.distill:
+        raise RecipeError(
+            f'recipe {plan.name!r} has no [[distill]] entry: add one (method = "pkd"), or `edgekd train` it'
+        )
+    if teacher is not None and plan.teacher is not None:
+        raise RecipeError(f"recipe {plan.name!r} has a [teacher], and another was given: remove one of them")
+    return run(plan, out, teacher, device=device, resume=resume, tensorboard=tensorboard)

@@ -1,0 +1,132 @@
+"""`train`: one detector from a recipe, without a teacher."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._recipe import Recipe
+from .errors import MissingPackageError, RecipeError
+
+if TYPE_CHECKING:
+    from .training.teacher import Teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainReport:
+    """What a training run left.
+
+    Attributes:
+        folder: of the run: `recipe.json`, `metrics.jsonl`, `checkpoints/` and the two files below.
+        bundle: portable bundle, ready to be built for targets.
+        weights: the trained detector in safetensors; a recipe may name it as the weights of a teacher.
+        steps: optimiser steps of the whole run.
+        seconds: of this call; less than the run took if it was resumed.
+        metrics: split ("val", "test") -> AP, AP50, AP75, AP_small, AP_medium, AP_large in [0, 1] or NaN, and per_class.
+    """
+
+    folder: Path
+    bundle: Path
+    weights: Path
+    steps: int
+    seconds: float
+    metrics: dict[str, dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values; NaN becomes None."""
+        return {
+            "folder": str(self.folder),
+            "bundle": str(self.bundle),
+            "weights": str(self.weights),
+            "steps": self.steps,
+            "seconds": round(self.seconds, 1),
+            "metrics": {split: json_ready(found) for split, found in self.metrics.items()},
+        }
+
+
+def train(
+    recipe: Recipe | str | Path,
+    out: str | Path,
+    *,
+    seed: int | None = None,
+    steps: int | None = None,
+    device: str = "auto",
+    resume: bool = True,
+    tensorboard: bool = False,
+) -> TrainReport:
+    """Train a recipe's student and write a portable bundle.
+
+    A run that was stopped goes on from its newest checkpoint in `out`, and on a CPU ends with the same bits. Under
+    `torchrun` the processes share every batch.
+
+    Args:
+        recipe: a `Recipe` or the path of its TOML file. It has neither [teacher] nor [[distill]].
+        out: folder of the run; created if missing.
+        seed: instead of the recipe's.
+        steps: instead of the recipe's.
+        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
+        resume: False: remove an earlier run in `out` and start anew.
+        tensorboard: write events for TensorBoard to `out/tensorboard` too.
+
+    Raises:
+        RecipeError: the recipe is impossible or distils, or `out` holds a run of another one.
+        DataError: the data cannot be read.
+        WeightsError: pretrained weights are missing or do not fit.
+        MissingPackageError: the packages for training are not installed.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; a checkpoint was written first.
+    """
+    plan = adjusted(recipe, seed, steps)
+    if plan.distill or plan.teacher is not None:
+        raise RecipeError(f"recipe {plan.name!r} has a [teacher] or [[distill]]: type `edgekd distill`, or remove them")
+    return run(plan, out, None, device=device, resume=resume, tensorboard=tensorboard)
+
+
+def adjusted(recipe: Recipe | str | Path, seed: int | None, steps: int | None) -> Recipe:
+    """Return the recipe, read if it is a path, with another seed or budget where given."""
+    plan = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+    train = plan.train
+    return plan.replace(
+        train=dataclasses.replace(
+            train, seed=train.seed if seed is None else seed, steps=train.steps if steps is None else steps
+        )
+    )
+
+
+def run(
+    plan: Recipe, out: str | Path, teacher: Teacher | None, *, device: str, resume: bool, tensorboard: bool
+) -> TrainReport:
+    """Run a recipe whole; what `train` and `distill` have in common.
+
+    Raises:
+        MissingPackageError: the packages for training are not installed.
+    """
+    try:
+        from .training import run as training
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"training needs {error.name}: pip install 'edgekd[train]'") from error
+    folder = Path(out)
+    began = time.monotonic()
+    outcome = training.run(plan, folder, teacher=teacher, device=device, resume=resume, tensorboard=tensorboard)
+    return TrainReport(
+        folder=folder,
+        bundle=outcome.bundle,
+        weights=outcome.weights,
+        steps=plan.train.steps,
+        seconds=time.monotonic() - began,
+        metrics=outcome.metrics,
+    )
+
+
+def json_ready(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures with None for NaN, which JSON does not have."""
+    ready: dict[str, Any] = {}
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            ready[name] = json_ready(value)
+        else:
+            ready[name] = None if isinstance(value, float) and math.isnan(value) else value
+    return ready

@@ -1,0 +1,80 @@
+"""`edgekd train`: train a recipe's detector without a teacher."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import edgekd
+
+if TYPE_CHECKING:
+    import argparse
+
+FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser("train", help="train a detector from a recipe", description=__doc__)
+    add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `train` and `distill` have in common."""
+    parser.add_argument("recipe", help="recipe.toml")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run; resumes the run it holds")
+    parser.add_argument("--seed", type=int, help="instead of the recipe's")
+    parser.add_argument("--steps", type=int, help="optimiser steps instead of the recipe's")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default auto)")
+    parser.add_argument("--no-resume", action="store_true", help="remove an earlier run in DIR and start anew")
+    parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard events to DIR/tensorboard too")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and print where the result is and how good."""
+    try:
+        report = edgekd.train(args.recipe, args.out, **options(args))
+    except KeyboardInterrupt as stop:
+        return interrupted(args, stop)
+    return show(args, report)
+
+
+def options(args: argparse.Namespace) -> dict[str, object]:
+    """Return the keyword arguments of the verb."""
+    return {
+        "seed": args.seed,
+        "steps": args.steps,
+        "device": args.device,
+        "resume": not args.no_resume,
+        "tensorboard": args.tensorboard,
+    }
+
+
+def interrupted(args: argparse.Namespace, stop: KeyboardInterrupt) -> int:
+    """Say how to go on."""
+    given = "".join(f" --{name} {getattr(args, name)}" for name in ("seed", "steps") if getattr(args, name) is not None)
+    said = str(stop) or "interrupted"
+    print(
+        f"edgekd {args.command}: {said}; to go on: edgekd {args.command} {args.recipe} --out {args.out}{given}",
+        file=sys.stderr,
+    )
+    return 130
+
+
+def show(args: argparse.Namespace, report: edgekd.TrainReport) -> int:
+    """Print the report, on the first rank only."""
+    if os.environ.get("RANK", "0") != "0":
+        return 0
+    if args.json:
+        print(json.dumps(report.to_dict(), indent=2))
+        return 0
+    print(f"{report.steps} steps in {report.seconds:.0f} s")
+    for split, found in report.metrics.items():
+        print(f"  {split}: " + ", ".join(f"{name} {100 * found[name]:.1f}" for name in FIGURES))
+    print(f"  {report.bundle}")
+    print(f"  {report.weights}")
+    return 0

@@ -1,0 +1,167 @@
+"""The end of a run: average weights evaluated, saved as a detector, exported, and written as a portable bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from datetime import datetime, timezone
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import onnxruntime
+import torch
+
+from .._bundle import Bundle
+from .._golden import add_golden
+from .._manifest import InputSpec, Manifest, OutputSpec, Suppression
+from ..errors import BuildError
+from .export import export_onnx
+from .resume import data_fingerprint
+from .teacher import fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from .._recipe import Recipe
+    from .._session import Outputs
+    from .data.sample import Dataset
+    from .models import Detector
+    from .teacher import Teacher
+
+GOLDEN_IMAGES = 4
+GOLDEN_SIDE = 640  # pixels, the longer side at most
+TOOLS = ("edgekd", "torch", "onnx", "onnxruntime", "onnxslim", "numpy", "opencv-python-headless", "pycocotools")
+
+
+def write_bundle(
+    path: Path,
+    model: Detector,
+    recipe: Recipe,
+    splits: Mapping[str, Dataset],
+    metrics: Mapping[str, Mapping[str, Any]],
+    teacher: Teacher | None,
+) -> None:
+    """Write `model.bin`: portable graph, golden set, receipts, recipe and provenance.
+
+    Args:
+        path: file to write, atomically.
+        model: the trained detector.
+        recipe: of the run.
+        splits: "train", "val" and perhaps "test".
+        metrics: split name -> what `evaluate` found.
+        teacher: the teacher, for the provenance.
+
+    Raises:
+        BuildError: the model cannot be exported, or ONNX Runtime cannot run the graph.
+    """
+    graph = export_onnx(model, recipe.input)
+    infer = _Portable(graph)
+    shapes = infer.shapes(recipe.input.height, recipe.input.width)
+    manifest = Manifest(
+        name=recipe.name,
+        task=recipe.task,
+        classes=splits["train"].classes,
+        input=_input_spec(recipe),
+        outputs=(
+            OutputSpec(name="boxes", kind="boxes", shape=shapes[0], layout="xyxy"),
+            OutputSpec(name="scores", kind="scores", shape=shapes[1], activation="sigmoid"),
+        ),
+        predict=Suppression(conf=recipe.predict.conf, iou=recipe.predict.iou, max_det=recipe.predict.max_det),
+        created=_now(),
+        edgekd=metadata.version("edgekd"),
+        receipts=_receipts(splits, metrics),
+        recipe=recipe.to_dict(),
+        provenance=_provenance(model, recipe, splits, teacher),
+    )
+    bundle = Bundle.create(manifest, {manifest.graph: graph})
+    add_golden(bundle, _golden_images(splits["val"]), infer).write(path)
+
+
+class _Portable:
+    """The portable graph on ONNX Runtime, fp32, one thread: the reference that every target is compared with."""
+
+    def __init__(self, graph: bytes) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        try:
+            self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime has no common class of its own
+            raise BuildError(f"ONNX Runtime cannot load the exported graph: {error}") from error
+
+    def __call__(self, pixels: NDArray[np.float32]) -> Outputs:
+        """Return boxes `(B, N, 4)` and scores `(B, N, C)` for `(B, 3, H, W)`."""
+        boxes, scores = self._session.run(["boxes", "scores"], {"images": pixels})
+        return boxes, scores
+
+    def shapes(self, height: int, width: int) -> tuple[tuple[int, ...], ...]:
+        """Return the outputs' shapes without the batch."""
+        return tuple(output.shape[1:] for output in self(np.zeros((1, 3, height, width), np.float32)))
+
+
+def _input_spec(recipe: Recipe) -> InputSpec:
+    size = recipe.input
+    return InputSpec(height=size.height, width=size.width, color=size.color, mean=size.mean, std=size.std, pad=size.pad)
+
+
+def _golden_images(dataset: Dataset) -> list[NDArray[np.uint8]]:
+    """Return up to four images spread over the set, RGB, at most 640 pixels on the longer side."""
+    chosen = np.linspace(0, len(dataset) - 1, min(GOLDEN_IMAGES, len(dataset))).round().astype(int)
+    images = []
+    for index in chosen:
+        image = dataset.samples[index].load()
+        shrink = GOLDEN_SIDE / max(image.shape[:2])
+        if shrink < 1:
+            size = max(1, round(image.shape[1] * shrink)), max(1, round(image.shape[0] * shrink))
+            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        images.append(np.ascontiguousarray(image))
+    return images
+
+
+def _receipts(splits: Mapping[str, Dataset], metrics: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Return one row a finite figure."""
+    conditions = {
+        "unit": "fraction",
+        "runtime": f"torch {torch.__version__}",
+        "precision": "fp32",
+        "machine": f"{platform.machine()} {platform.system()}",
+        "date": _now(),
+    }
+    return tuple(
+        {"what": name, "value": value, "split": split, "images": len(splits[split]), **conditions}
+        for split, found in metrics.items()
+        for name, value in found.items()
+        if isinstance(value, float) and np.isfinite(value)
+    )
+
+
+def _provenance(
+    model: Detector, recipe: Recipe, splits: Mapping[str, Dataset], teacher: Teacher | None
+) -> dict[str, Any]:
+    start = dataclasses.asdict(model.weights) if model.weights is not None else None
+    return {
+        "student": {
+            "state_sha256": fingerprint(model),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "pretrained": {"file": model.weights.path.name, "sha256": start["sha256"]}
+            if start and model.weights
+            else None,
+        },
+        "teacher": teacher.source if teacher is not None else None,
+        "data": {name: {"images": len(each), "sha256": data_fingerprint(each)} for name, each in splits.items()},
+        "seed": recipe.train.seed,
+        "tools": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of the distributions that are installed; OpenCV, say, has several."""
+    return {name: found for name in TOOLS for found in [each.version for each in metadata.distributions(name=name)][:1]}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
