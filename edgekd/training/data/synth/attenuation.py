@@ -159,7 +159,8 @@ def colours(attenuation: NDArray[np.float32], extinction: NDArray[np.float64], g
     mass = np.float32(gain) * (high + 0.06 * high**2)
     index = np.clip((ratio - RATIOS[0]) / (RATIOS[-1] - RATIOS[0]), 0, 1)
     # Where the low energy is spent (the detector sees noise) the ratio falls back to 1: dense matter counts as metal.
-    index = np.maximum(index, np.clip((attenuation[0] - 4.0) / 1.5, 0, 1))
+    spent = cv2.GaussianBlur(attenuation[0], (0, 0), 1.0)
+    index = np.maximum(index, np.clip((spent - 3.2) / 1.2, 0, 1))
     # 256 steps of hue are more than the eye or 8 bits can tell; a table is faster than three interpolations.
     table = np.stack([np.interp(np.linspace(0, 1, 256), STOPS, extinction[:, channel]) for channel in range(3)], 1)
     hue = table.astype(np.float32)[(index * 255).astype(np.uint8)]

@@ -70,10 +70,10 @@ def scene(
 def defect_of(index: int) -> str:
     """Return the defect that test image `index` gets, "good" for none."""
     round_, place = divmod(index // len(CATEGORIES), 5)
-    if place < 2:
+    if place % 2:
         return "good"
-    # Three defective images a round: two rounds go through all six kinds.
-    return DEFECTS[(3 * round_ + place - 2 + index % len(CATEGORIES)) % len(DEFECTS)]
+    # Three defective images a round: two rounds go through all six kinds; each category starts at another.
+    return DEFECTS[(3 * round_ + place // 2 + index % len(CATEGORIES)) % len(DEFECTS)]
 
 
 def _render(rng: np.random.Generator, seed: int, category: str, size: tuple[int, int], extra: float) -> Rendering:

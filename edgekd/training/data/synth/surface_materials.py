@@ -55,10 +55,9 @@ class Lattices:
 
     def value(self, u: Field, v: Field, layer: int = 0) -> Field:
         """Return smooth noise at (u, v), one lattice point per unit, roughly N(0, 0.5)."""
-        flags = cv2.INTER_CUBIC
         x, y = np.mod(u, LATTICE), np.mod(v, LATTICE)
-        field: Field = cv2.remap(self.noise[layer], x, y, flags, borderMode=cv2.BORDER_WRAP)
-        return field
+        field = cv2.remap(self.noise[layer], x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_WRAP)
+        return np.asarray(field, np.float32)
 
     def rough(self, u: Field, v: Field, octaves: int, gain: float = 0.55) -> Field:
         """Return fractional Brownian motion at (u, v)."""

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 CLASSES = tuple(THREATS)
 DEFAULT_SIZE = 256
 ASPECTS = (1.0, 1.0, 1.0, 0.875, 0.8125)
-HIDDEN = 0.09  # an object behind which less light than this arrives could not be found by anyone
+EASY = 1.4  # above 1: more sparse bags than crowded ones
+HIDDEN = 0.12  # an object behind which less light than this arrives could not be found by anyone
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +57,10 @@ def scene(
     rng = generator(seed, split, index)
     height, width = draw_size(rng, size)
     attenuation = _bag(rng, height, width)
-    for shadow in _clutter(rng, height, width):
+    crowding = rng.uniform(0, 1) ** EASY
+    for shadow in _clutter(rng, height, width, crowding):
         attenuation[(slice(None), *shadow.window())] += shadow.attenuation
-    threats = _threats(rng, attenuation)
+    threats = _threats(rng, attenuation, crowding)
     image = _expose(rng, attenuation)
     return image, _annotate(threats, attenuation)
 
@@ -98,7 +100,7 @@ def _cast(
     rng: np.random.Generator, shape: Shape, scale: float, height: int, width: int, margin: float
 ) -> Shadow | None:
     """Place one object at random: margin 1 keeps all of it inside the image, 0 only its origin."""
-    tilt = (rng.uniform(0, np.pi), rng.uniform(0.55, 1.0) if rng.random() < 0.5 else 1.0)
+    tilt = (rng.uniform(0, np.pi), rng.uniform(0.6, 1.0) if rng.random() < 0.5 else 1.0)
     turned, mirror = rng.uniform(0, 2 * np.pi), rng.random() < 0.5
     parts = place(shape(rng), scale=scale, angle=turned, tilt=tilt, mirror=mirror, shift=np.zeros(2))
     x0, y0, x1, y1 = extent(parts)
@@ -110,24 +112,25 @@ def _cast(
     )
 
 
-def _clutter(rng: np.random.Generator, height: int, width: int) -> list[Shadow]:
+def _clutter(rng: np.random.Generator, height: int, width: int, crowding: float) -> list[Shadow]:
+    """Fill the bag: every bag with something soft, a crowded one with look-alikes and dense things too."""
     side = min(height, width)
     drawn: list[Shadow | None] = []
-    for family, most, low, high in ((FILLING, 5, 0.3, 0.65), (COVERS, 3, 0.3, 0.8), (LOOKALIKES, 6, 0.18, 0.5)):
-        for _ in range(int(rng.integers(1, most + 1))):
+    for family, most, low, high in ((FILLING, 5.0, 0.3, 0.65), (COVERS, 3.5, 0.3, 0.7), (LOOKALIKES, 6.0, 0.18, 0.5)):
+        for _ in range(int(rng.uniform(0.2, 1.0) * crowding * most + rng.random())):
             shape = family[str(rng.choice(list(family)))]
             drawn.append(_cast(rng, shape, side * rng.uniform(low, high), height, width, 0.5))
     return [shadow for shadow in drawn if shadow is not None]
 
 
-def _threats(rng: np.random.Generator, attenuation: NDArray[np.float32]) -> list[_Threat]:
+def _threats(rng: np.random.Generator, attenuation: NDArray[np.float32], crowding: float) -> list[_Threat]:
     """Draw one to four threats and add them to `attenuation` in place; some get a dense object over them."""
     height, width = attenuation.shape[1:]
     side = min(height, width)
     threats: list[_Threat] = []
-    for _ in range(int(rng.choice(4, p=[0.4, 0.3, 0.2, 0.1])) + 1):
+    for _ in range(int(rng.choice(4, p=[0.3, 0.3, 0.25, 0.15])) + 1):
         label = int(rng.integers(len(CLASSES)))
-        shape, scale = THREATS[CLASSES[label]], side * rng.uniform(0.2, 0.5)
+        shape, scale = THREATS[CLASSES[label]], side * rng.uniform(0.3, 0.65)
         for _ in range(8):
             shadow = _cast(rng, shape, scale, height, width, 1.0)
             if shadow is None or shadow.footprint.sum() < 12:
@@ -138,7 +141,7 @@ def _threats(rng: np.random.Generator, attenuation: NDArray[np.float32]) -> list
             continue
         threats.append(_Threat(shadow, label))
         attenuation[(slice(None), *shadow.window())] += shadow.attenuation
-        if rng.random() < 0.3:
+        if rng.random() < 0.4 * crowding:
             _cover(rng, attenuation, threats)
     return threats
 
