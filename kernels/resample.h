@@ -15,16 +15,10 @@ struct Tap {
     int32_t weight;  // of the second tap, in 0..2047 of 2048
 };
 
-// Floor division; the numerator may be negative, the denominator is positive.
-EDGEKD_HOST_DEVICE inline int64_t floor_divide(int64_t a, int64_t b) {
-    const int64_t q = a / b;
-    return a % b < 0 ? q - 1 : q;
-}
-
 EDGEKD_HOST_DEVICE inline Tap tap(int64_t x, int64_t source, int64_t target) {
     const int64_t numerator = ((2 * x + 1) * source - target) * kOne + target;
     const int64_t last = (source - 1) * kOne;
-    int64_t q = floor_divide(numerator, 2 * target);
+    int64_t q = numerator / (2 * target);  // C rounds towards 0, not down; what is negative becomes 0 either way
     q = q < 0 ? 0 : q > last ? last : q;
     return {q >> kCoefficientBits, int32_t(q & (kOne - 1))};
 }
