@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from . import errors, geometry
 from ._build import BuildReport, BuiltArtifact, build
 from ._bundle import Bundle
+from ._data import data_lint, data_synth
+from ._demo import DemoReport, demo
 from ._detections import Detections
-from ._detector import Detector, load
+from ._detector import Detector, DetectorInfo, load
+from ._distill import distill
 from ._doctor import Health, TargetHealth, doctor
+from ._eval import EvalReport, evaluate
 from ._inspect import Inspection, inspect
 from ._manifest import Manifest
 from ._recipe import Recipe
+from ._session import SessionInfo
+from ._train import TrainReport, train
 from ._verify import ArtifactReport, VerifyReport, verify
+
+if TYPE_CHECKING:  # data sets are checked with the training packages, which the facade does not load
+    from .training.data.lint_report import LintReport as LintReport
 
 __version__ = "0.1.0"
 
@@ -20,20 +31,31 @@ __all__ = [
     "BuildReport",
     "BuiltArtifact",
     "Bundle",
+    "DemoReport",
     "Detections",
     "Detector",
+    "DetectorInfo",
+    "EvalReport",
     "Health",
     "Inspection",
     "Manifest",
     "Recipe",
+    "SessionInfo",
     "TargetHealth",
+    "TrainReport",
     "VerifyReport",
     "__version__",
     "build",
+    "data_lint",
+    "data_synth",
+    "demo",
+    "distill",
     "doctor",
     "errors",
+    "evaluate",
     "geometry",
     "inspect",
     "load",
+    "train",
     "verify",
 ]
