@@ -1,11 +1,11 @@
 """Whether two runs of one network decide the same: which rows survive suppression, and as which class.
 
 Row `i` of one run is row `i` of the other, so keep-lists are compared by row, not by matching boxes. A row that only
-one run keeps, or that they keep as different classes, is a difference. It is *borderline*, and forgiven, if errors
-within the score tolerance `t` explain it:
+one run keeps, or that they keep as different classes, is a difference. It is *borderline*, and forgiven, if its scores
+differ by at most the tolerance `t` and errors of that size explain it:
 
 1. threshold: where it is kept, it scores at most `conf + t`;
-2. class: the run that keeps it as A scores A at most `2 t` above B, its best class in the other run;
+2. class: its best class is another one in the other run (so the two lie within `2 t`);
 3. suppression: a box that suppresses it in the other run scores within `2 t` of it (they may swap), or overlaps it by
    at most `iou` in the run that keeps it (the overlap straddles the threshold), or is itself a borderline difference;
 4. limit: the other run is full (`max_det`, `max_candidates`), and it scores at most `2 t` above the last that got in.
@@ -109,10 +109,10 @@ def _forgiven(
     keeps, loses = (first, second) if row in first.labels else (second, first)
     label, other = keeps.labels[row], int(loses.scores[row].argmax())
     score = keeps.score(row, label)
-    if score <= predict.conf + tolerance or score <= loses.last + 2 * tolerance:
+    if not np.abs(keeps.scores[row].astype(np.float64) - loses.scores[row]).max() <= tolerance:
+        return False
+    if other != label or score <= predict.conf + tolerance or score <= loses.last + 2 * tolerance:
         return True
-    if other != label:
-        return score - keeps.score(row, other) <= 2 * tolerance
     rivals = [item for item, kept_as in loses.labels.items() if kept_as == label]
     if not rivals:
         return False

@@ -1,0 +1,270 @@
+"""`verify`: right artifacts pass, wrong ones fail by number, what cannot run here is said and is no failure."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+import edgekd
+from edgekd import _verify
+from edgekd._manifest import Artifact
+from edgekd._session import SessionInfo
+from edgekd.cli.main import main
+from edgekd.errors import (
+    BundleError,
+    CorruptBundleError,
+    MissingPackageError,
+    SessionError,
+    SignatureError,
+    UsageError,
+)
+
+from .conformance.bundles import HEIGHT, WIDTH, portable
+from .conformance.detectors import detector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from edgekd._bundle import Bundle
+
+Outputs = tuple["NDArray[np.float32]", ...]
+
+
+class BentSession:
+    """The reference outputs, bent by a function, as an engine that computes a little wrong would give them."""
+
+    def __init__(self, bundle: Bundle, bend: Callable[..., Outputs]) -> None:
+        self.reference = _verify.golden_samples(bundle)
+        self.bend = bend
+        self.closed = 0
+        self.info = SessionInfo("bent", "fp32", "fp32", "cpu", "bent 1.0")
+
+    def infer(self, pixels: NDArray[np.float32]) -> Outputs:
+        outputs = next(outputs for known, outputs in self.reference if np.array_equal(known, pixels))
+        return self.bend(*(item.copy() for item in outputs))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def bundle_for(precision: str = "fp32") -> Bundle:
+    artifact = Artifact(target="openvino", precision=precision, files={})
+    return portable().replace(dataclasses.replace(portable().manifest, artifacts=(artifact,)))
+
+
+@pytest.fixture
+def bent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., _verify.ArtifactReport]:
+    """Verify an artifact whose engine gives bent outputs."""
+
+    def report(
+        bend: Callable[..., Outputs], precision: str = "fp32", problem: Exception | None = None
+    ) -> _verify.ArtifactReport:
+        bundle = bundle_for(precision)
+        session = BentSession(bundle, bend)
+
+        def load(*_: Any, **__: Any) -> BentSession:
+            if problem is not None:
+                raise problem
+            return session
+
+        monkeypatch.setattr("edgekd.targets.openvino.probe", lambda: None)
+        monkeypatch.setattr("edgekd.targets.openvino.load", load)
+        bundle.write(tmp_path / "model.bin")
+        (found,) = edgekd.verify(tmp_path / "model.bin", ["openvino"]).artifacts
+        assert session.closed == (problem is None)
+        return found
+
+    return report
+
+
+def confident(scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return scores.max(axis=2) > portable().manifest.predict.conf
+
+
+def test_portable_graph_agrees_with_its_own_golden_set(tmp_path: Path) -> None:
+    portable().write(tmp_path / "model.bin")
+    report = edgekd.verify(tmp_path / "model.bin")
+    assert report.passed
+    assert report.ran == 1
+    (row,) = report.artifacts
+    assert (row.target, row.precision, row.status, row.reason) == ("reference", "fp32", "passed", "")
+    assert row.score_difference is not None
+    assert row.score_difference < 1e-5
+    assert row.decisions is not None
+    assert row.decisions.same == row.decisions.reference > 10
+    assert row.decisions.different == row.decisions.borderline == 0
+
+
+def test_another_networks_weights_are_found(tmp_path: Path) -> None:
+    portable().replace(add={"graph.onnx": detector(HEIGHT, WIDTH, 3, seed=7)}).write(tmp_path / "model.bin")
+    report = edgekd.verify(tmp_path / "model.bin")
+    assert not report.passed
+    assert report.artifacts[0].status == "failed"
+    assert "scores differ by" in report.artifacts[0].reason
+    assert "boxes differ by" in report.artifacts[0].reason
+    assert "decisions differ" in report.artifacts[0].reason
+
+
+def test_another_normalisation_is_found(tmp_path: Path) -> None:
+    spec = portable().manifest.input
+    wrong = dataclasses.replace(portable().manifest, input=dataclasses.replace(spec, color="bgr"))
+    portable().replace(wrong).write(tmp_path / "model.bin")
+    assert not edgekd.verify(tmp_path / "model.bin").passed
+
+
+@pytest.mark.parametrize(
+    ("precision", "error", "status"),
+    [("fp32", 9e-4, "passed"), ("fp32", 1.1e-3, "failed"), ("fp16", 9e-3, "passed"), ("fp16", 1.1e-2, "failed"),
+     ("bf16", 9e-3, "passed"), ("bf16", 1.1e-2, "failed")],
+)  # fmt: skip
+def test_scores_have_a_bound_by_precision(bent: Any, precision: str, error: float, status: str) -> None:
+    found = bent(lambda boxes, scores: (boxes, scores + np.float32(error)), precision)
+    assert found.status == status, found
+    assert found.score_difference == pytest.approx(error, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("precision", "error", "status"),
+    [("fp32", 0.49, "passed"), ("fp32", 0.51, "failed"), ("fp16", 0.99, "passed"), ("fp16", 1.01, "failed"),
+     ("bf16", 0.99, "passed"), ("bf16", 1.01, "failed")],
+)  # fmt: skip
+def test_boxes_have_a_bound_by_precision(bent: Any, precision: str, error: float, status: str) -> None:
+    found = bent(lambda boxes, scores: (boxes + np.float32(error), scores), precision)
+    assert found.status == status, found
+    assert found.box_difference_px == pytest.approx(error, rel=1e-3)
+
+
+@pytest.mark.parametrize(("precision", "status"), [("fp32", "failed"), ("fp16", "passed")])
+def test_boxes_that_nobody_sees_count_for_fp32_only(bent: Any, precision: str, status: str) -> None:
+    def bend(boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> Outputs:
+        boxes[~confident(scores)] += 5
+        return boxes, scores
+
+    assert bent(bend, precision).status == status
+
+
+def test_a_row_that_only_the_artifact_detects_counts(bent: Any) -> None:
+    def bend(boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> Outputs:
+        row = int(np.argmin(scores[0].max(axis=1)))
+        boxes[0, row] += 5
+        scores[0, row] = 0.99
+        return boxes, scores
+
+    found = bent(bend, "fp16")
+    assert "boxes differ by 5 px" in found.reason
+    assert "decisions differ" in found.reason
+
+
+def test_outputs_that_are_not_finite_fail_and_stay_json(bent: Any, tmp_path: Path) -> None:
+    def bend(boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> Outputs:
+        scores[0, 0] = np.nan
+        boxes[0, 1] = np.inf
+        return boxes, scores
+
+    assert bent(bend).status == "failed"
+    row = edgekd.verify(tmp_path / "model.bin", ["openvino"]).to_dict()["artifacts"][0]
+    assert row["score_difference"] is None
+    json.dumps(row, allow_nan=False)
+
+
+def test_outputs_of_another_shape_fail(bent: Any) -> None:
+    found = bent(lambda boxes, scores: (boxes[:, :-1], scores))
+    assert found.status == "failed"
+    assert "another network" in found.reason
+
+
+def test_precision_without_a_bound_is_measured_and_reported(bent: Any) -> None:
+    found = bent(lambda boxes, scores: (boxes, scores + np.float32(0.05)), "int8")
+    assert (found.status, found.reason) == ("reported", "no bound is set for int8")
+    assert found.score_difference == pytest.approx(0.05, rel=1e-3)
+
+
+def test_engine_that_fails_is_a_failure_and_a_missing_package_is_not(bent: Any) -> None:
+    def broken(*_: Any) -> Outputs:
+        raise SessionError("the vendor's runtime failed")
+
+    assert bent(broken).reason == "the vendor's runtime failed"
+    assert bent(broken).status == "failed"
+    assert bent(broken, problem=SessionError("refused")).status == "failed"
+    assert bent(broken, problem=CorruptBundleError("no file")).status == "failed"
+    skipped = bent(broken, problem=MissingPackageError("pip install x"))
+    assert (skipped.status, skipped.reason) == ("skipped", "pip install x")
+
+
+def test_target_that_cannot_run_here_is_listed_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekd.targets.openvino.probe", lambda: "pip install 'edgekd[openvino]'")
+    bundle_for().write(tmp_path / "model.bin")
+    report = edgekd.verify(tmp_path / "model.bin")
+    assert report.passed
+    assert [(row.target, row.status) for row in report.artifacts] == [("openvino", "skipped"), ("reference", "passed")]
+    assert report.artifacts[0].reason == "pip install 'edgekd[openvino]'"
+
+
+def test_target_of_another_installation_is_listed(tmp_path: Path) -> None:
+    artifact = Artifact(target="quantum", precision="fp32", files={})
+    portable().replace(dataclasses.replace(portable().manifest, artifacts=(artifact,))).write(tmp_path / "model.bin")
+    assert edgekd.verify(tmp_path / "model.bin").artifacts[0].reason == "this edgekd has no target 'quantum'"
+
+
+def test_impossible_requests_say_what_is_possible(tmp_path: Path) -> None:
+    portable().write(tmp_path / "model.bin")
+    with pytest.raises(UsageError, match="no target 'coral'; possible: openvino, reference, tensorrt, tflite"):
+        edgekd.verify(tmp_path / "model.bin", ["coral"])
+    with pytest.raises(
+        UsageError, match=r"nothing for the target tflite; it has: reference fp32\. To add it: edgekd build"
+    ):
+        edgekd.verify(tmp_path / "model.bin", ["tflite"])
+    portable().replace(dataclasses.replace(portable().manifest, golden=())).write(tmp_path / "model.bin")
+    with pytest.raises(BundleError, match="no golden set"):
+        edgekd.verify(tmp_path / "model.bin")
+
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+PEM = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def test_key_is_required_only_where_given(tmp_path: Path) -> None:
+    portable().write(tmp_path / "plain.bin")
+    portable().sign(KEY.private_bytes_raw()).write(tmp_path / "signed.bin")
+    assert edgekd.verify(tmp_path / "signed.bin").signed_by is None
+    expected = hashlib.sha256(KEY.public_key().public_bytes_raw()).hexdigest()
+    assert edgekd.verify(tmp_path / "signed.bin", public_keys=[PEM]).signed_by == expected
+    with pytest.raises(SignatureError, match="not signed"):
+        edgekd.verify(tmp_path / "plain.bin", public_keys=[PEM])
+
+
+def test_command_prints_a_table_and_exits_by_the_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "model.bin")
+    bundle_for().sign(KEY.private_bytes_raw()).write(path)
+    (tmp_path / "key.pem").write_bytes(PEM)
+    monkeypatch.setattr("edgekd.targets.openvino.probe", lambda: "pip install 'edgekd[openvino]'")
+    assert main(["verify", path, "--key", str(tmp_path / "key.pem")]) == 0
+    printed = capsys.readouterr().out
+    assert "signed by trusted key" in printed
+    assert "reference  fp32       fp32" in printed
+    assert "openvino fp32 skipped: pip install 'edgekd[openvino]'" in printed
+    assert "1 of 1 artifacts that ran here passed" in printed
+
+    assert main(["verify", path, "--target", "openvino"]) == 4
+    assert "0 of 0 artifacts that ran here passed" in capsys.readouterr().out
+
+    portable().replace(add={"graph.onnx": detector(HEIGHT, WIDTH, 3, seed=7)}).write(path)
+    assert main(["verify", path, "--json"]) == 3
+    report = json.loads(capsys.readouterr().out)
+    assert report["passed"] is False
+    assert report["artifacts"][0]["decisions"]["different"] > 0
+
+    assert main(["verify", path, "--key", str(tmp_path / "missing.pem")]) == 2
+    assert "cannot read the key" in capsys.readouterr().err
