@@ -90,6 +90,8 @@ def header_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
+            if image.format == "PNG" and "exif" not in image.info:  # Pillow would decode all of it to look for more
+                return width, height
             sideways = image.getexif().get(EXIF_ORIENTATION, 1) in SIDEWAYS
             return (height, width) if sideways else (width, height)
     except Exception as error:  # a damaged header raises anything: OSError, SyntaxError, struct.error, ...

@@ -7,6 +7,7 @@ near-leak, duplicate.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,10 +66,10 @@ def lint(
 
 
 def _read(path: str | Path, data_format: str, split: str | None) -> Dataset | Finding:
+    name = f"{path}:{split}" if split else str(path)
     try:
-        return read(path, data_format, split)
+        return dataclasses.replace(read(path, data_format, split), name=name)
     except DataError as error:
-        name = f"{path}:{split}" if split else str(path)
         return Finding("annotation", "error", name, "the split cannot be read", (str(error),))
 
 

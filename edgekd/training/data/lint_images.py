@@ -25,16 +25,18 @@ if TYPE_CHECKING:
 
 FLAT = 2.0  # standard deviation in grey levels below which a picture has no pattern to compare
 HASH_SIDE = 16
+NEAR = 8  # bits of 256 in which difference hashes of one picture may differ after another compression
+BLOCK = 256  # pictures compared at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Print:
     """What identifies one image file."""
 
     split: str
     path: Path
     content: str = ""  # SHA-256 of the file
-    pattern: bytes = b""  # difference hash of the pixels; empty where they are flat
+    pattern: NDArray[np.float32] | None = None  # difference hash of the pixels; None where they are flat
     trouble: str = ""  # why it cannot be read
     mismatch: str = ""  # annotated and real size, where they differ
     mask: str = ""  # what is wrong with the defect mask
@@ -70,13 +72,13 @@ def _by(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _pattern(image: NDArray[np.uint8]) -> bytes:
-    """Return the 256-bit difference hash: is a cell of a 16 x 17 grey picture brighter than its left neighbour."""
+def _pattern(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    """Return the difference hash: 256 of +1 or -1, as a cell of 16 x 17 is brighter than its left neighbour or not."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA).astype(np.int16)
     if small.std() < FLAT:
-        return b""
-    return np.packbits(np.diff(small, axis=1) > 0).tobytes()
+        return None
+    return np.where(np.diff(small, axis=1) > 0, 1, -1).astype(np.float32).ravel()
 
 
 def _mask_trouble(path: Path, shape: tuple[int, int]) -> str:
@@ -109,24 +111,36 @@ def _file_findings(split: str, prints: list[_Print]) -> Iterator[Finding]:
 
 
 def _duplicates(prints: list[_Print]) -> Iterator[Finding]:
-    """Yield equal files (an error across splits) and equal patterns of different files."""
-    same, alike = _groups(prints, "content"), _groups(prints, "pattern")
-    alike = [group for group in alike if len({item.content for item in group}) > 1]
+    """Yield equal files (an error across splits) and pictures that look like one of an earlier split."""
+    groups = defaultdict(list)
+    for item in prints:
+        groups[item.content].append(item)
+    groups.pop("", None)
+    same = [group for group in groups.values() if len(group) > 1]
     across = [group for group in same if len({item.split for item in group}) > 1]
     within = [group for group in same if len({item.split for item in group}) == 1]
-    twins = [group for group in alike if len({item.split for item in group}) > 1]
     text = "images stand in several splits, so the test is no test: keep each in one"
     yield from _grouped("leak", "error", text, across)
-    yield from _grouped("near-leak", "warning", "images of several splits look alike (difference hash)", twins)
+    text = f"images look like one of another split (difference hashes within {NEAR} of 256 bits)"
+    yield from _grouped("near-leak", "warning", text, list(_twins(prints)))
     yield from _grouped("duplicate", "warning", "images stand several times in their split", within)
 
 
-def _groups(prints: list[_Print], key: str) -> list[list[_Print]]:
-    groups = defaultdict(list)
-    for item in prints:
-        if getattr(item, key):
-            groups[getattr(item, key)].append(item)
-    return [group for group in groups.values() if len(group) > 1]
+def _twins(prints: list[_Print]) -> Iterator[list[_Print]]:
+    """Yield each picture whose nearest one in the splits before it is near but another file."""
+    prints = [item for item in prints if item.pattern is not None]
+    patterns = np.array([item.pattern for item in prints], dtype=np.float32)
+    splits = list(dict.fromkeys(item.split for item in prints))
+    order = np.array([splits.index(item.split) for item in prints])
+    for split in range(1, len(splits)):
+        earlier = np.flatnonzero(order < split)
+        for rows in np.array_split(np.flatnonzero(order == split), 1 + len(prints) // BLOCK):
+            agreement = patterns[rows] @ patterns[earlier].T  # 256 minus twice the bits that differ
+            nearest = agreement.argmax(axis=1)
+            for row, column, value in zip(rows, nearest, agreement.max(axis=1), strict=True):
+                pair = [prints[earlier[column]], prints[row]]
+                if value >= 256 - 2 * NEAR and pair[0].content != pair[1].content:
+                    yield pair
 
 
 def _grouped(kind: str, severity: str, text: str, groups: list[list[_Print]]) -> Iterator[Finding]:
