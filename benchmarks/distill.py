@@ -58,7 +58,7 @@ def settings(work: Path) -> dict[str, Setting]:
     bccd, sixray, xray = SHARED / "bccd" / "ImageSets" / "Main", SHARED / "sixray_mini", work / "data" / "xray"
     return {
         "bccd": Setting(
-            bccd / "train.txt", bccd / "val.txt", bccd / "test.txt", 256, 600, 1500, TEACHER, bccd / "train.txt",
+            bccd / "train.txt", bccd / "val.txt", bccd / "test.txt", 256, 600, 1200, TEACHER, bccd / "train.txt",
             "blood cells, 205 training images, test split of 72",
         ),
         "sixray": Setting(
@@ -128,7 +128,7 @@ def train_teacher(name: str, setting: Setting, args: argparse.Namespace) -> Path
     steps = setting.teacher_steps
     plan = recipe(
         name, setting, args, student=setting.teacher, augment={"mosaic": 0.3},
-        train={"steps": steps, "lr": 1e-3 if setting.teacher is TEACHER else 2e-3, "eval_every": steps // 6},
+        train={"steps": steps, "lr": 5e-4 if setting.teacher is TEACHER else 2e-3, "eval_every": steps // 6},
     )  # fmt: skip
     plan = plan.replace(data=dataclasses.replace(plan.data, train=str(setting.teacher_train)))
     measure(f"{name}-teacher", {"data": name, "method": "teacher", "seed": 0}, plan, folder, setting)
