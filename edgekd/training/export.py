@@ -1,0 +1,139 @@
+"""Export to the portable graph: ONNX, opset 17, plain operators, BatchNorm folded, decoding inside."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx.version_converter
+import onnxslim
+import torch
+
+from ..errors import BuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .._recipe import InputConfig
+    from .models import Detector
+
+OPSET = 17  # the newest that TensorRT 8.5 (JetPack 5) parses
+_TRACED_OPSET = 18  # the oldest that torch's exporter writes
+_IR_VERSION = 8  # of opset 17
+
+OPERATORS = frozenset(
+    (
+        "Add",
+        "Clip",
+        "Concat",
+        "Conv",
+        "Div",
+        "Exp",
+        "GlobalAveragePool",
+        "HardSigmoid",
+        "HardSwish",
+        "LeakyRelu",
+        "MaxPool",
+    )
+    + ("Mul", "Pad", "Relu", "Reshape", "Resize", "Sigmoid", "Slice", "Sub", "Transpose")
+)
+"""All that an exported graph may consist of: what TensorRT, OpenVINO and the TFLite builder all translate."""
+
+
+def export_onnx(model: Detector, size: InputConfig) -> bytes:
+    """Export a detector as it is deployed.
+
+    The same weights give the same bytes. The model itself is left as it is.
+
+    Args:
+        model: any mode, device and dtype; exported in evaluation mode and float32.
+        size: network input; only height and width are looked at.
+
+    Returns:
+        A serialized ONNX model, weights inside. Input "images" `(batch, 3, height, width)` float32, normalised; outputs
+        "boxes" `(batch, N, 4)` xyxy in network pixels and "scores" `(batch, N, C)` in [0, 1]; only the batch is dynamic.
+
+    Raises:
+        BuildError: torch or ONNX cannot express the model in opset 17 with the operators of `OPERATORS`.
+    """
+    network = copy.deepcopy(model).cpu().float().eval()
+    # Two images: torch.export takes a dimension of size one for a constant.
+    images = torch.zeros(2, 3, size.height, size.width)
+    try:
+        traced = _trace(network, images)
+        _pool_globally(traced.graph)
+        graph = onnx.version_converter.convert_version(onnxslim.slim(traced), OPSET)
+        _tidy(graph)
+        onnx.checker.check_model(graph, full_check=True)
+    except (RuntimeError, ValueError, TypeError, onnx.checker.ValidationError) as error:
+        raise BuildError(f"the model cannot be exported as ONNX opset {OPSET}: {error}") from error
+    foreign = sorted({node.op_type for node in graph.graph.node} - OPERATORS)
+    if foreign:
+        raise BuildError(
+            f"the graph needs {', '.join(foreign)}; targets translate only: {', '.join(sorted(OPERATORS))}"
+        )
+    return bytes(graph.SerializeToString(deterministic=True))
+
+
+def _trace(network: Detector, images: torch.Tensor) -> onnx.ModelProto:
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            network,
+            (images,),
+            dynamo=True,
+            opset_version=_TRACED_OPSET,
+            input_names=["images"],
+            output_names=["boxes", "scores"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's notes on its own internals (torchvision, tree specs) from the user's terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _pool_globally(graph: onnx.GraphProto) -> None:
+    """Write means over height and width as GlobalAveragePool: quantizers know it, and ReduceMean changed in opset 18."""
+    constants = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "ReduceMean" and len(node.input) == 2:
+            axes = sorted(int(axis) % 4 for axis in constants.get(node.input[1], ()))
+            kept = all(item.i == 1 for item in node.attribute if item.name == "keepdims")
+            if axes == [2, 3] and kept:
+                node.op_type = "GlobalAveragePool"
+                del node.input[1:]
+                del node.attribute[:]
+
+
+def _tidy(graph: onnx.ModelProto) -> None:
+    """Drop what differs between machines: stack traces, paths, versions of the exporter."""
+    graph.ir_version = _IR_VERSION
+    graph.producer_name = "edgekd"
+    graph.producer_version = ""
+    graph.doc_string = ""
+    del graph.metadata_props[:]
+    body = graph.graph
+    body.name = "detector"
+    body.doc_string = ""
+    del body.metadata_props[:]
+    for items in (body.node, body.input, body.output, body.value_info, body.initializer):
+        for item in items:
+            item.doc_string = ""
+            del item.metadata_props[:]
