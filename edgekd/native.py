@@ -183,7 +183,8 @@ def _readable(image: NDArray[np.uint8], swap: bool) -> tuple[NDArray[np.uint8], 
     channels = image.shape[2]
     if channels == 3 and image.strides[2] == -1:
         image, swap = image[:, :, ::-1], not swap
-    if image.strides[2] == 1 and (image.strides[1] == channels or image.shape[1] == 1):
+    packed = channels == 1 or image.strides[2] == 1  # NumPy says anything about the stride of an axis of length 1
+    if packed and (image.strides[1] == channels or image.shape[1] == 1):
         return image, swap
     return np.ascontiguousarray(image), swap
 

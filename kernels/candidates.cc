@@ -83,7 +83,7 @@ int64_t pick(const float* scores, int64_t n, int64_t classes, float conf, const 
 extern "C" int64_t edgekd_candidates_workspace(int64_t n) {
     if (n < 0 || n > edgekd::kMaxCount) return EDGEKD_BAD_ARGUMENT;
     edgekd::Workspace workspace;
-    workspace.take<edgekd::Scored>(n + 1);
+    workspace.take<edgekd::Scored>(n);
     return workspace.needed();
 }
 
@@ -95,7 +95,7 @@ extern "C" int32_t edgekd_candidates(const float* scores, int64_t n, int64_t cla
     const int32_t chosen = edgekd::resolve(instructions);
     if (chosen < 0) return chosen;
     edgekd::Workspace workspace(workspace_memory, workspace_bytes);
-    auto* picked = workspace.take<edgekd::Scored>(n + 1);
+    auto* picked = workspace.take<edgekd::Scored>(n);
     if (!workspace.fits()) return EDGEKD_SMALL_WORKSPACE;
     const int64_t found = edgekd::pick(scores, n, classes, conf, allowed, picked, chosen == EDGEKD_AVX2);
     *count = edgekd::rank_best(picked, found, limit);

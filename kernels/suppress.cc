@@ -16,7 +16,7 @@ bool sound(int64_t n, int64_t classes, float iou, int64_t max_candidates, int64_
 extern "C" int64_t edgekd_suppress_workspace(int64_t n, int64_t max_candidates) {
     if (n < 0 || n > edgekd::kMaxCount || max_candidates < 1) return EDGEKD_BAD_ARGUMENT;
     edgekd::Workspace workspace;
-    workspace.take<edgekd::Scored>(n + 1);
+    workspace.take<edgekd::Scored>(n);
     edgekd::BoxTree tree(workspace, std::min(n, max_candidates));
     return workspace.needed();
 }
@@ -31,7 +31,7 @@ extern "C" int32_t edgekd_suppress(const float* boxes, const float* scores, int6
     if (chosen < 0) return chosen;
     const bool avx2 = chosen == EDGEKD_AVX2;
     edgekd::Workspace workspace(workspace_memory, workspace_bytes);
-    auto* items = workspace.take<edgekd::Scored>(n + 1);
+    auto* items = workspace.take<edgekd::Scored>(n);
     edgekd::BoxTree tree(workspace, std::min(n, max_candidates));
     if (!workspace.fits()) return EDGEKD_SMALL_WORKSPACE;
     int64_t found = edgekd::pick(scores, n, classes, conf, allowed, items, avx2);

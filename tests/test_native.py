@@ -83,6 +83,8 @@ def test_letterbox_reads_a_reversed_view_without_a_copy() -> None:
     assert view.base is image
     crop, _ = native._readable(image[1:3, 1:3], swap=False)
     assert np.shares_memory(crop, image)
+    grey, _ = native._readable(np.zeros((4, 4), np.uint8)[:, :, None], swap=False)
+    assert grey.strides[2] == 0  # as NumPy made it: not copied
     assert not np.shares_memory(native._readable(image[:, ::2], swap=False)[0], image)
 
 

@@ -74,6 +74,17 @@ def test_nms_with_a_box_as_large_as_the_world_equals_the_reference() -> None:
     np.testing.assert_array_equal(native.nms(boxes, scores, 0.3), geometry.nms(boxes, scores, 0.3))
 
 
+def test_read_only_arrays_are_accepted() -> None:
+    boxes, scores = _random(50)
+    expected = native.nms(boxes, scores, 0.5, np.zeros(50, np.int64)).tolist()
+    labels = np.zeros(50, np.int64)
+    for array in (boxes, scores, labels):
+        array.setflags(write=False)
+    assert native.nms(boxes, scores, 0.5, labels).tolist() == expected
+    kept, _, _ = native.suppress(boxes, scores[:, None], conf=0.0, iou=0.5, max_det=99, max_candidates=99)
+    np.testing.assert_array_equal(kept, boxes[expected])
+
+
 def test_nms_of_identical_boxes_keeps_the_first() -> None:
     assert native.nms(np.tile(np.float32([1, 2, 3, 4]), (500, 1)), np.full(500, 0.5, np.float32), 0.99).tolist() == [0]
 
