@@ -128,43 +128,51 @@ def build(
 
 def _plan(targets: str | Sequence[str], precisions: Sequence[str]) -> tuple[list[Pair], dict[str, str]]:
     """Return what to build, and why targets of "all" are left out."""
-    if targets in ("all", ["all"], ("all",)):
-        return _plan_all(precisions)
     names = [targets] if isinstance(targets, str) else list(dict.fromkeys(targets))
+    wanted = list(dict.fromkeys(precisions))
+    if not names or not wanted:
+        raise UsageError(f"nothing to build: name targets ({', '.join(target_names())}, or all) and precisions")
+    if names == ["all"]:
+        return _plan_all(wanted)
     for name in names:
         offered = load_target(name).PRECISIONS
-        for precision in precisions:
+        for precision in wanted:
             if precision not in offered:
                 raise UsageError(f"{name} has no precision {precision!r}; possible: {', '.join(offered)}")
     for name in names:
         reason = load_target(name).probe_build()
         if reason is not None:
             raise TargetUnavailableError(f"cannot build for {name} here: {reason}")
-    if not names or not precisions:
-        raise UsageError(f"nothing to build: name targets ({', '.join(target_names())}, or all) and precisions")
-    return [(name, precision) for name in names for precision in dict.fromkeys(precisions)], {}
+    return [(name, precision) for name in names for precision in wanted], {}
 
 
-def _plan_all(precisions: Sequence[str]) -> tuple[list[Pair], dict[str, str]]:
-    pairs: list[Pair] = []
-    unavailable: dict[str, str] = {}
-    for name in target_names():
-        target = load_target(name)
-        offered = [item for item in dict.fromkeys(precisions) if item in target.PRECISIONS]
-        if target.PORTABLE:
-            unavailable[name] = "runs the portable graph as it is; there is nothing to build"
-        elif not offered:
-            unavailable[name] = f"has only {', '.join(target.PRECISIONS)}"
-        else:
-            reason = target.probe_build()
-            if reason is None:
-                pairs += [(name, precision) for precision in offered]
-            else:
-                unavailable[name] = reason
+def _plan_all(wanted: Sequence[str]) -> tuple[list[Pair], dict[str, str]]:
+    offered = {name: load_target(name).PRECISIONS for name in target_names()}
+    for precision in wanted:
+        if not any(precision in precisions for precisions in offered.values()):
+            listed = "\n  ".join(f"{name}: {', '.join(precisions)}" for name, precisions in offered.items())
+            raise UsageError(f"no target has the precision {precision}; possible:\n  {listed}")
+    left_out = {name: _reason_to_leave_out(name, wanted) for name in offered}
+    unavailable = {name: reason for name, reason in left_out.items() if reason is not None}
+    pairs = [
+        (name, precision)
+        for name, precisions in offered.items()
+        for precision in wanted
+        if name not in unavailable and precision in precisions
+    ]
     if not pairs:
         listed = "\n  ".join(f"{name}: {reason}" for name, reason in unavailable.items())
-        raise TargetUnavailableError(f"no target can build {', '.join(precisions)} here:\n  {listed}")
+        raise TargetUnavailableError(f"no target can build {', '.join(wanted)} here:\n  {listed}")
     return pairs, unavailable
+
+
+def _reason_to_leave_out(name: str, wanted: Sequence[str]) -> str | None:
+    target = load_target(name)
+    if target.PORTABLE:
+        return "runs the portable graph as it is; there is nothing to build"
+    if not set(wanted) & set(target.PRECISIONS):
+        return f"has only {', '.join(target.PRECISIONS)}"
+    return target.probe_build()
 
 
 def _build_one(

@@ -175,7 +175,7 @@ def _cpu() -> tuple[str, tuple[str, ...]]:
         text = CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return platform.processor() or platform.machine(), ()
-    fields = dict(re.findall(r"^([^\t:]+)\s*:\s*(.*)$", text, re.MULTILINE))
+    fields = dict(re.findall(r"^([^\t:\n]+)[\t ]*:[\t ]*(.*)$", text, re.MULTILINE))
     features = set((fields.get("flags") or fields.get("Features") or "").split())
     name = fields.get("model name") or fields.get("Model") or fields.get("Hardware") or platform.machine()
     return name, tuple(flag for flag in CPU_FLAGS if flag in features)

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 def check(bundle: Bundle, precision: str, progress: Progress) -> Built:
     """Start ONNX Runtime once on the portable graph and return an artifact without files."""
     progress(f"ONNX Runtime: load the portable graph, {precision}")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
     try:
-        onnxruntime.InferenceSession(bundle.graph(), providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(bundle.graph(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no other base
         raise BuildError(f"ONNX Runtime {onnxruntime.__version__} refused the portable graph: {error}") from error
     return Built(files={}, tools={"onnxruntime": onnxruntime.__version__})

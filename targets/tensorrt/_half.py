@@ -17,15 +17,20 @@ LARGEST = float(np.finfo(np.float16).max)
 RESIZE_FLOATS = (1, 2)  # roi and scales of Resize are float32 whatever the image's type is
 
 
-def halve(data: bytes) -> bytes:
+def halve(data: bytes, *, emulate: bool = False) -> bytes:
     """Return the graph with float16 weights and activations up to the head's last convolutions, float32 in and out.
+
+    Args:
+        data: ONNX, float32.
+        emulate: keep every operator in float32, but round what goes in and out of it to float16, overflow included:
+            for a runtime that widens whole chains of float16 operators and would round only at their ends.
 
     Raises:
         BuildError: nothing to halve, a constant beyond float16's range, or types that do not work out.
     """
     model = onnx.load_from_string(data)
     _constants_to_initializers(model.graph)
-    halving = _Halving(model)
+    halving = _Halving(model, emulate=emulate)
     if not halving.trunk:
         raise BuildError(f"the graph has no {', '.join(HEAVY)} of several output channels: nothing to make float16")
     halving.rewrite()
@@ -39,7 +44,8 @@ def halve(data: bytes) -> bytes:
 class _Halving:
     """One rewrite. The float16 twin of tensor `x` is `x_half`; the tail keeps its names, through casts back."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, *, emulate: bool) -> None:
+        self.emulate = emulate
         self.graph = model.graph
         self.floats = _float_tensors(model)
         self.weights = {item.name: item for item in self.graph.initializer}
@@ -73,15 +79,16 @@ class _Halving:
         for position, name in enumerate(node.input):
             if name in self.floats and not (node.op_type == "Resize" and position in RESIZE_FLOATS):
                 half.input[position] = self._twin(name)
+        self.nodes.append(half)
         for position, name in enumerate(node.output):
             if name in self.floats:
-                half.output[position] = f"{name}_half"
-        for item in half.attribute:
+                half.output[position] = f"{name}_exact" if self.emulate else f"{name}_half"
+                self.nodes += self._rounding(f"{name}_exact", f"{name}_half") if self.emulate else []
+        for item in () if self.emulate else half.attribute:
             if node.op_type == "Cast" and item.name == "to" and item.i == TensorProto.FLOAT:
                 item.i = TensorProto.FLOAT16
             if node.op_type == "ConstantOfShape" and item.t.data_type == TensorProto.FLOAT:
-                item.t.CopyFrom(_half_tensor(item.t, item.t.name))
-        self.nodes.append(half)
+                item.t.CopyFrom(self._half_tensor(item.t, item.t.name))
 
     def _twin(self, name: str) -> str:
         """Return the float16 twin's name; make it where no node of the trunk does."""
@@ -89,10 +96,26 @@ class _Halving:
         if twin not in self.twins:
             self.twins.add(twin)
             if name in self.weights:
-                self.graph.initializer.append(_half_tensor(self.weights[name], twin))
+                self.graph.initializer.append(self._half_tensor(self.weights[name], twin))
             elif name in self.inputs:
-                self.nodes.append(_cast(name, twin, TensorProto.FLOAT16))
+                self.nodes += self._rounding(name, twin)
         return twin
+
+    def _rounding(self, name: str, twin: str) -> list[onnx.NodeProto]:
+        """Return the nodes that make `twin` of a float32 tensor."""
+        if not self.emulate:
+            return [_cast(name, twin, TensorProto.FLOAT16)]
+        return [_cast(name, f"{twin}_16", TensorProto.FLOAT16), _cast(f"{twin}_16", twin, TensorProto.FLOAT)]
+
+    def _half_tensor(self, tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+        values = numpy_helper.to_array(tensor)
+        finite = values[np.isfinite(values)]
+        if finite.size and float(np.abs(finite).max()) > LARGEST:
+            raise BuildError(
+                f"{tensor.name!r} holds {np.abs(finite).max():.3g}; float16 ends at {LARGEST:.0f}: build fp32"
+            )
+        half = values.astype(np.float16)
+        return numpy_helper.from_array(half.astype(np.float32) if self.emulate else half, name)
 
     def _trunk(self) -> set[int]:
         """Return the indices of the heavy nodes and of all that they depend on."""
@@ -127,14 +150,6 @@ class _Halving:
 
 def _cast(source: str, result: str, kind: int) -> onnx.NodeProto:
     return helper.make_node("Cast", [source], [result], name=f"cast_{result}", to=kind)
-
-
-def _half_tensor(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
-    values = numpy_helper.to_array(tensor)
-    finite = values[np.isfinite(values)]
-    if finite.size and float(np.abs(finite).max()) > LARGEST:
-        raise BuildError(f"{tensor.name!r} holds {np.abs(finite).max():.3g}; float16 ends at {LARGEST:.0f}: build fp32")
-    return numpy_helper.from_array(values.astype(np.float16), name)
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:

@@ -20,7 +20,9 @@ from edgekd.errors import BuildError
 
 from ._torch_from_onnx import TranslatedGraph
 
-TOLERANCE = 1e-4  # of the translated module against ONNX Runtime, relative to the largest output (at least 1)
+TOLERANCE = 1e-3
+"""Of the translated module against ONNX Runtime, relative to the largest output (at least 1). A wrong translation is
+far off; float32 rounding alone moved YOLOX-nano by 2e-4 in either runtime, against float64."""
 TOOLS = ("litert-torch", "ai-edge-litert", "ai-edge-quantizer", "torch")
 
 

@@ -2,7 +2,7 @@
 
 Functions take the node's inputs in ONNX order, after its attributes if it has any; an omitted input is None. The inputs
 listed in `STATIC` (shapes, axes, limits) come as NumPy arrays, since PyTorch wants numbers there, others as tensors.
-Semantics: https://onnx.ai/onnx/operators/ (opset 13 to 20).
+Semantics: https://onnx.ai/onnx/operators/ (opset 11 to 20; before 13, axes and sizes were attributes).
 """
 
 from __future__ import annotations
@@ -165,13 +165,14 @@ def _flatten(a: Attributes, x: Tensor) -> Tensor:
     return x.reshape(math.prod(x.shape[:axis]) if axis else 1, -1)
 
 
-def _squeeze(x: Tensor, axes: Static | None = None) -> Tensor:
-    return x.squeeze() if axes is None else x.squeeze(tuple(int(axis) for axis in axes))
+def _squeeze(a: Attributes, x: Tensor, axes: Static | None = None) -> Tensor:
+    listed = a.get("axes") if axes is None else axes
+    return x.squeeze() if listed is None else x.squeeze(tuple(int(axis) for axis in listed))
 
 
-def _unsqueeze(x: Tensor, axes: Static) -> Tensor:
-    rank = x.ndim + len(axes)
-    for axis in sorted(int(item) % rank for item in axes):
+def _unsqueeze(a: Attributes, x: Tensor, axes: Static | None = None) -> Tensor:
+    listed = a["axes"] if axes is None else axes
+    for axis in sorted(int(item) % (x.ndim + len(listed)) for item in listed):
         x = x.unsqueeze(axis)
     return x
 
@@ -188,9 +189,9 @@ def _slice(x: Tensor, starts: Static, ends: Static, axes: Static | None = None, 
 
 def _split(a: Attributes, x: Tensor, sizes: Static | None = None) -> tuple[Tensor, ...]:
     axis = a.get("axis", 0)
-    if sizes is None:
+    if sizes is None and "split" not in a:
         return tuple(torch.split(x, math.ceil(x.shape[axis] / a["outputs"]), axis))
-    return tuple(torch.split(x, [int(size) for size in sizes], axis))
+    return tuple(torch.split(x, [int(size) for size in (a["split"] if sizes is None else sizes)], axis))
 
 
 def _gather(a: Attributes, x: Tensor, indices: Static) -> Tensor:
@@ -268,10 +269,8 @@ PLAIN: dict[str, Operator] = {
     "Slice": _slice,
     "Softplus": F.softplus,
     "Sqrt": torch.sqrt,
-    "Squeeze": _squeeze,
     "Sub": torch.sub,
     "Tanh": torch.tanh,
-    "Unsqueeze": _unsqueeze,
 }
 """Functions of the inputs alone."""
 
@@ -301,7 +300,9 @@ WITH_ATTRIBUTES: dict[str, Operator] = {
     "Softmax": lambda a, x: torch.softmax(x, a.get("axis", -1)),
     "SpaceToDepth": _space_to_depth,
     "Split": _split,
+    "Squeeze": _squeeze,
     "Transpose": lambda a, x: x.permute(a.get("perm", tuple(reversed(range(x.ndim))))),
+    "Unsqueeze": _unsqueeze,
 }
 """Functions of the node's attributes, then the inputs."""
 

@@ -14,6 +14,7 @@ from edgekd.errors import BuildError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+OLDEST_OPSET = 11
 ROUNDS = 8  # each round of inference can make more shapes known; real exports need one or two
 
 
@@ -21,8 +22,11 @@ def fix_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy whose first input has batch 1, whose shapes are inferred and whose constant nodes are folded.
 
     Raises:
-        BuildError: a dimension of the input other than the batch is dynamic.
+        BuildError: a dimension of the input other than the batch is dynamic, or the opset is older than 11.
     """
+    opset = next(item.version for item in model.opset_import if not item.domain)
+    if opset < OLDEST_OPSET:
+        raise BuildError(f"the graph is of opset {opset}; from {OLDEST_OPSET} on it can be translated: export it anew")
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     dims = fixed.graph.input[0].type.tensor_type.shape.dim

@@ -1,7 +1,112 @@
 """LiteRT against the conformance suite, and what only LiteRT does."""
 
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edgekd._target import load_target
+from edgekd.errors import BuildError
+
+from ..conformance import bundles
 from ..conformance.predict import RunnableTarget
 
 
 class TestTFLite(RunnableTarget):
     TARGET = "tflite"
+
+
+@pytest.fixture
+def build_module() -> Any:
+    from edgekd.targets.tflite import _build
+
+    return _build
+
+
+def test_converter_that_dies_shows_its_last_lines(build_module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "import sys; print('noise\\n' * 100); print('LLVM ERROR: out of luck', file=sys.stderr); import os; os.abort()"
+    )
+    real = subprocess.run
+    monkeypatch.setattr(build_module.subprocess, "run", lambda _, **rest: real([sys.executable, "-c", code], **rest))
+    with pytest.raises(BuildError, match=r"ended with code -6(.|\n)*LLVM ERROR: out of luck") as caught:
+        load_target("tflite").build(bundles.portable(), "fp32", lambda _: None)
+    assert len(str(caught.value).splitlines()) <= build_module.LAST_LINES + 1
+
+
+def test_unknown_operator_comes_back_from_the_converter_as_a_build_error() -> None:
+    import onnx
+    from onnx import helper
+
+    pytest.importorskip("litert_torch")
+    model = onnx.load_from_string(bundles.portable().graph())
+    for node in model.graph.node:
+        if node.op_type == "Softplus":
+            node.CopyFrom(helper.make_node("Sinh", list(node.input), list(node.output)))
+    bundle = bundles.portable().replace(add={"graph.onnx": model.SerializeToString()})
+    with pytest.raises(BuildError, match="cannot translate the operators Sinh; possible: Abs"):
+        load_target("tflite").build(bundle, "fp32", lambda _: None)
+
+
+@pytest.mark.parametrize(("system", "machine"), [("darwin", "arm64"), ("linux", "aarch64"), ("win32", "AMD64")])
+def test_building_elsewhere_says_where_to_build(monkeypatch: pytest.MonkeyPatch, system: str, machine: str) -> None:
+    target: Any = load_target("tflite")
+    monkeypatch.setattr(target, "sys", SimpleNamespace(platform=system))
+    monkeypatch.setattr(target, "platform", SimpleNamespace(machine=lambda: machine, system=lambda: system))
+    reason = target.probe_build()
+    assert machine in reason
+    assert "pip install 'edgekd[tflite-build]'" in reason
+    assert "edgekd build model.bin --target tflite" in reason
+
+
+def test_second_runtime_is_taken_where_the_first_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    target: Any = load_target("tflite")
+    monkeypatch.setattr(target, "find_spec", lambda name: object() if name == "tflite_runtime" else None)
+    assert target.probe() is None
+    monkeypatch.setattr(target, "find_spec", lambda _: None)
+    assert "pip install ai-edge-litert" in target.probe()
+
+
+def test_session_module_falls_back_to_tflite_runtime() -> None:
+    code = """
+import sys, types
+sys.modules["ai_edge_litert"] = None
+runtime = types.ModuleType("tflite_runtime"); runtime.__path__ = []
+interpreter = types.ModuleType("tflite_runtime.interpreter")
+class Interpreter: pass
+interpreter.Interpreter = Interpreter
+sys.modules |= {"tflite_runtime": runtime, "tflite_runtime.interpreter": interpreter}
+import importlib.metadata as metadata
+metadata.version = lambda name: {"tflite-runtime": "2.14.0"}[name]
+from edgekd.targets.tflite import _session
+print(_session.RUNTIME, _session.Interpreter is Interpreter)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["tflite-runtime", "2.14.0", "True"]
+
+
+def test_notice_is_dropped_and_other_lines_pass(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ai_edge_litert")
+    from edgekd.targets.tflite import _session
+
+    _session._said.clear()
+    with _session._without_notice():
+        os.write(2, b"INFO: " + _session.NOTICE + b"\nWARNING: something else\n")
+    assert capfd.readouterr().err == "WARNING: something else\n"
+    assert _session._said.is_set()
+
+
+def test_fp16_file_holds_half_the_weights() -> None:
+    pytest.importorskip("litert_torch")
+    sizes = {}
+    for precision in ("fp32", "fp16"):
+        build = bundles.built("tflite", precision)
+        sizes[precision] = len(build.bundle.file(build.artifact, "model.tflite"))
+    assert sizes["fp16"] < 0.8 * sizes["fp32"]
