@@ -38,7 +38,7 @@ def test_regularise_any_box_keeps_the_rectangle_in_le90(box: tuple[float, ...]) 
     assert same_rectangle(np.array(box), ours, 1e-4)
 
 
-@pytest.mark.parametrize("angle", [math.pi / 2, -math.pi / 2, 3 * math.pi / 2, np.nextafter(math.pi / 2, 0)])
+@pytest.mark.parametrize("angle", [math.pi / 2, -math.pi / 2, 3 * math.pi / 2, math.pi / 2 - 1e-8])
 def test_regularise_at_the_wrap_gives_minus_half_pi(angle: float) -> None:
     assert regularise([0, 0, 4, 2, angle])[0, 4] == pytest.approx(-math.pi / 2)
 
