@@ -62,7 +62,7 @@ def settings(work: Path) -> dict[str, Setting]:
             "blood cells, 205 training images, test split of 72",
         ),
         "sixray": Setting(
-            sixray / "train.txt", sixray / "val.txt", sixray / "test.txt", 256, 1000, 1500, TEACHER,
+            sixray / "train.txt", sixray / "val.txt", sixray / "test.txt", 256, 800, 1200, TEACHER,
             sixray / "train.txt",
             "SIXray subset, 364 training images, test split of 52",
         ),

@@ -1,0 +1,76 @@
+"""`edgekd predict` on a small bundle and real runtimes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgekd.cli.main import main
+
+from ..conformance import bundles
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    path = tmp_path / "model.bin"
+    bundles.portable().write(path)
+    return str(path)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index, picture in enumerate(bundles.pictures()):
+        Image.fromarray(picture).save(folder / f"{index}.png")
+    return folder
+
+
+def test_predict_prints_each_image_with_units(model: str, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", model, str(pictures), "--conf", "0.01"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.count("120x90 px") == 3
+    assert " ms" in shown.out
+    assert "runs here" in shown.err  # why this artifact
+
+
+def test_predict_json_is_one_object_a_line(model: str, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", model, str(pictures / "0.png"), str(pictures / "1.png"), "--json", "--conf", "0.01"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["image"] for row in rows] == [str(pictures / "0.png"), str(pictures / "1.png")]
+    assert all(row["layout"] == "xyxy" for row in rows)
+
+
+def test_predict_save_writes_annotated_copies(model: str, pictures: Path, tmp_path: Path) -> None:
+    assert main(["predict", model, str(pictures / "0.png"), "--save", str(tmp_path / "out"), "--conf", "0.01"]) == 0
+    drawn = np.asarray(Image.open(tmp_path / "out" / "0.png"))
+    assert drawn.shape == (90, 120, 3)
+    assert not np.array_equal(drawn, np.asarray(Image.open(pictures / "0.png")))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--classes", "spanner"], "no class 'spanner'; possible: bolt, nut, washer"),
+        (["--device", "toaster"], "no device 'toaster'; possible: auto"),
+        (["--precision", "int4"], "has no int4 artifact"),
+    ],
+)
+def test_predict_with_an_impossible_request_says_what_is_possible(
+    model: str, pictures: Path, words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", model, str(pictures), *words]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_predict_on_an_empty_folder_says_so(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["predict", model, str(tmp_path / "empty")]) == 2
+    assert "no image in the folder" in capsys.readouterr().err

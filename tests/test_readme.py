@@ -1,0 +1,64 @@
+"""README and docs: commands that exist, links that lead somewhere, figures that are in the result files."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from edgekd.cli.main import COMMANDS, parser
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "AGENTS.md",
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "examples").rglob("*.md"),
+        ROOT / "benchmarks" / "README.md",
+    ]
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_that_are_shown_parse(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    shown = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    for line in shown:
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["edgekd"]:
+            parser().parse_args(words[1:])  # exits with 2 on a flag that does not exist
+    for command in re.findall(r"`edgekd ([a-z]+)", text):
+        assert command in COMMANDS, f"{page.name} mentions edgekd {command}"
+
+
+def test_makefile_has_the_targets_the_readme_names() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"make ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8")):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_first_screen_of_the_readme_has_the_two_commands() -> None:
+    first = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:20]
+    assert any("make demo" in line for line in first)
+    assert any("make test" in line for line in first)
+
+
+def test_the_readme_shows_the_demo_that_is_in_the_results() -> None:
+    report = json.loads((ROOT / "benchmarks" / "results" / "demo.json").read_text(encoding="utf-8"))
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
+    for row in report["networks"]:
+        assert re.search(rf"{re.escape(row['name'])}.* {100 * row['ap']:.1f} +{100 * row['ap50']:.1f} ", shown), row
+    for row in report["targets"]:
+        figure = "built, not run" if row["p50_ms"] is None else f"{row['p50_ms']:.2f} ms"
+        assert re.search(rf"{row['target']} +{row['precision']} .*{re.escape(figure)}", shown), row

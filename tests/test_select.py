@@ -1,0 +1,97 @@
+"""Which artifact `load` takes, and what it says when there is none; targets are stand-ins with names of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+
+from edgekd import _select
+from edgekd._manifest import Artifact
+from edgekd.errors import TargetUnavailableError, UsageError
+
+from .conformance import bundles
+
+
+def _target(rank: int, devices: tuple[str, ...], problem: str | None = None, portable: bool = False) -> SimpleNamespace:
+    return SimpleNamespace(RANK=rank, DEVICES=devices, PORTABLE=portable, probe=lambda: problem)
+
+
+@pytest.fixture
+def targets(monkeypatch: pytest.MonkeyPatch) -> dict[str, SimpleNamespace]:
+    named = {
+        "alpha": _target(10, ("gpu", "gpu.*"), "no GPU here: pip install alpha"),
+        "beta": _target(20, ("cpu", "beta:cpu")),
+        "gamma": _target(30, ("cpu",)),
+        "plain": _target(90, ("cpu",), portable=True),
+    }
+    monkeypatch.setattr(_select, "target_names", lambda: tuple(named))
+    monkeypatch.setattr(_select, "load_target", named.__getitem__)
+    return named
+
+
+def _bundle(*pairs: tuple[str, str]) -> SimpleNamespace:
+    artifacts = tuple(Artifact(target=target, precision=precision, files={}) for target, precision in pairs)
+    return SimpleNamespace(manifest=dataclasses.replace(bundles.manifest(), artifacts=artifacts), path="model.bin")
+
+
+FULL = (("gamma", "fp32"), ("beta", "fp16"), ("beta", "fp32"), ("alpha", "fp16"))
+
+
+def _chosen(bundle: SimpleNamespace, device: str = "auto", precision: str = "auto") -> tuple[str, str]:
+    choice = _select.choose(bundle, device, precision)  # type: ignore[arg-type]
+    return choice.artifact.target, choice.artifact.precision
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "expected"),
+    [
+        ("auto", "auto", ("beta", "fp32")),  # alpha ranks first but cannot run
+        ("auto", "fp16", ("beta", "fp16")),
+        ("gamma", "auto", ("gamma", "fp32")),
+        ("CPU", "auto", ("beta", "fp32")),
+        ("BETA:CPU", "auto", ("beta", "fp32")),
+        ("plain", "auto", ("plain", "fp32")),
+    ],
+)
+def test_choice_follows_rank_precision_and_spelling(
+    targets: dict[str, SimpleNamespace], device: str, precision: str, expected: tuple[str, str]
+) -> None:
+    assert _chosen(_bundle(*FULL), device, precision) == expected
+
+
+def test_choice_prefers_the_lowest_rank_that_runs(targets: dict[str, SimpleNamespace]) -> None:
+    targets["alpha"].probe = lambda: None
+    assert _chosen(_bundle(*FULL)) == ("alpha", "fp16")
+
+
+def test_a_bundle_without_artifacts_runs_on_the_portable_target(targets: dict[str, SimpleNamespace]) -> None:
+    assert _chosen(_bundle()) == ("plain", "fp32")
+
+
+def test_choice_lists_everything_it_did_not_take_with_its_reason(targets: dict[str, SimpleNamespace]) -> None:
+    choice = _select.choose(_bundle(*FULL), "auto", "auto")  # type: ignore[arg-type]
+    assert len(choice.discarded) == len(FULL)  # and the portable one, less the chosen one
+    assert any("alpha fp16: no GPU here: pip install alpha" in line for line in choice.discarded)
+    assert "beta fp32" in choice.reason
+
+
+def test_device_that_cannot_run_says_why_and_what_to_type(targets: dict[str, SimpleNamespace]) -> None:
+    with pytest.raises(TargetUnavailableError, match="no GPU here: pip install alpha"):
+        _chosen(_bundle(*FULL), "gpu.1")
+
+
+def test_device_whose_artifact_is_missing_says_how_to_build_it(targets: dict[str, SimpleNamespace]) -> None:
+    with pytest.raises(UsageError, match=r"device='gpu' means alpha.*edgekd build model.bin --target alpha"):
+        _chosen(_bundle(("beta", "fp32")), "gpu")
+
+
+def test_precision_that_is_missing_says_what_there_is_and_how_to_add_it(targets: dict[str, SimpleNamespace]) -> None:
+    with pytest.raises(UsageError, match=r"no int8 artifact.*gamma fp32.*--target gamma --precision int8"):
+        _chosen(_bundle(*FULL), "gamma", "int8")
+
+
+def test_unknown_device_lists_every_spelling(targets: dict[str, SimpleNamespace]) -> None:
+    with pytest.raises(UsageError, match=r"no device 'toaster'; possible: alpha, auto, beta, beta:cpu"):
+        _chosen(_bundle(*FULL), "toaster")
