@@ -201,6 +201,31 @@ def stages_of(found: Any, stages: dict[str, list[float]]) -> None:
         stages.setdefault(name, []).append(value)
 
 
+def kernels_alone(runs: int) -> dict[str, Any]:
+    """Time each kernel by itself against OpenCV; return raw samples in milliseconds and medians."""
+    rng = np.random.default_rng(2)
+    image, planes = rng.integers(0, 256, (1080, 1920, 3), np.uint8), np.empty((3, 640, 640), np.float32)
+    _, scores = outputs(640)
+    centre, half = rng.random((1000, 2)) * 640, (rng.random((1000, 2)) * 128 + 2) / 2
+    boxes = np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
+    best = rng.random(1000).astype(np.float32)
+    rows = [(float(x), float(y), float(w), float(h)) for x, y, w, h in np.hstack([boxes[:, :2], 2 * half])]
+    options = {"swap": True, "mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+    assert len(native.nms(boxes, best, IOU)) == len(cv2.dnn.NMSBoxes(rows, best.tolist(), 0.0, IOU))
+    timed: dict[str, Callable[[], Any]] = {
+        "letterbox 1080p -> 640": lambda: native.letterbox(image, 640, 640, **options, out=planes),
+        "cv2.resize 1080p -> 640": lambda: cv2.resize(image, (640, 360)),
+        "candidates 8400 x 80": lambda: native.candidates(scores, CONF, 3000),
+        "nms 1000": lambda: native.nms(boxes, best, IOU),
+        "cv2.dnn.NMSBoxes 1000": lambda: cv2.dnn.NMSBoxes(rows, best.tolist(), 0.0, IOU),
+    }
+    samples: dict[str, list[float]] = {name: [] for name in timed}
+    for name, function in timed.items():  # each by itself, as warm as the other
+        rounds = [clock(function)[0] for _ in range(runs + WARMUP)]
+        samples[name] = rounds[WARMUP:]
+    return {"samples_ms": samples, "median_ms": {name: float(np.median(values)) for name, values in samples.items()}}
+
+
 def summarise(case: dict[str, Any]) -> dict[str, float]:
     """Return medians in milliseconds and the ratio to the usual chain."""
     median = {name: float(np.median(values)) for name, values in case["samples_ms"].items()}
@@ -305,9 +330,13 @@ def main() -> int:
                 python = options.ultralytics_python
                 cases[case]["ultralytics"] = ultralytics(python, folder, shape, size, options.runs)
             report(case, cases[case])
+    alone = kernels_alone(options.runs)
+    print("\nKernels by themselves, medians in ms")
+    for name, value in alone["median_ms"].items():
+        print(f"  {name}: {value:.3f}")
     load = os.getloadavg()[0]
     result = {**conditions("openvino", "opencv-python-headless"), "kernels": native.implementation(), "load": load}
-    print(f"\n{write('predict', {**result, 'cores_used': 1, 'cases': cases})}; load {load:.1f}")
+    print(f"\n{write('predict', {**result, 'cores_used': 1, 'cases': cases, 'alone': alone})}; load {load:.1f}")
     return 0 if all(case["median"]["overhead_ms"] <= GOAL_MS for case in cases.values()) else 3
 
 
