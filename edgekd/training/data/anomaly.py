@@ -30,7 +30,7 @@ def read_folders(path: Path, split: str | None = None) -> Dataset:
 
     Args:
         path: the folder of one category, or its `train` or `test`.
-        split: "train" or "test"; None: as the path ends, else "train".
+        split: "train" or "test", where the path does not end in one; None: "train".
 
     Raises:
         DataError: naming the folder or file.
@@ -68,12 +68,12 @@ def read_visa(path: Path, split: str | None = None) -> Dataset:
 
 def _root(path: Path, split: str | None) -> tuple[Path, str]:
     """Return the folder of the category and the split."""
-    if split not in (None, *SPLITS):
-        raise DataError(f"anomaly sets have the splits {' and '.join(SPLITS)}, not {split!r}")
     if not path.is_dir():
         raise DataError(f"no folder at {path}")
     if path.name in SPLITS and not (path / path.name).is_dir():
-        return path.parent, split or path.name
+        return path.parent, path.name
+    if split not in (None, *SPLITS):
+        raise DataError(f"anomaly sets have the splits {' and '.join(SPLITS)}, not {split!r}")
     return path, split or "train"
 
 

@@ -72,7 +72,8 @@ def _images(path: Path, split: str | None) -> list[Path]:
         path, split = _configured(path / "data.yaml", split or "train"), None
     if path.is_file():
         return _listed(path)
-    for inner in (path / "images" / (split or ""), path / (split or "") / "images", path / (split or "")):
+    name = split or ""
+    for inner in (path / "images" / name, path / name / "images", path / name, path / "images", path):
         if inner.is_dir():
             folder = ImageFolder(inner)
             if len(folder):

@@ -55,6 +55,15 @@ def test_folder_list_and_yaml_read_the_same(path: str, root: Path, write: Write)
     assert found.classes == ("cat", "dog")
 
 
+@pytest.mark.parametrize("path", ["images/train", "flat"])
+def test_path_of_one_split_is_read_whatever_the_split_is_called(
+    path: str, root: Path, write: Write, picture: Callable[..., Path]
+) -> None:
+    picture("flat/images/a.jpg")
+    write("flat/labels/a.txt", BOX)
+    assert len(read_yolo(root / path, "val").samples[0].boxes) == 1
+
+
 def test_export_with_splits_outside_reads(write: Write, picture: Callable[..., Path], tmp_path: Path) -> None:
     picture("valid/images/a.jpg")
     write("valid/labels/a.txt", BOX)
