@@ -7,9 +7,8 @@ import hashlib
 import mmap
 import os
 import stat
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
+from typing import TYPE_CHECKING
 
 from . import _signature
 from ._container import (
@@ -27,9 +26,16 @@ from ._container import (
     write_file,
 )
 from ._foreign import describe
-from ._manifest import Artifact, Manifest
 from ._manifest_json import check_chunks, manifest_from_json, manifest_to_json
 from .errors import BundleError, BundleVersionError, ClosedError, CorruptBundleError, NotABundleError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from ._manifest import Artifact, Manifest
 
 MANIFEST = "manifest.json"
 
@@ -211,7 +217,7 @@ class Bundle:
                 self._mapping.close()
             self._mapping = None
 
-    def __enter__(self) -> Bundle:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

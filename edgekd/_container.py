@@ -14,12 +14,15 @@ import os
 import re
 import secrets
 import struct
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ._foreign import describe
 from .errors import BundleError, BundleVersionError, CorruptBundleError, NotABundleError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
 
 MAGIC = (
     b"\x89EKDB\r\n\x1a"  # as PNG's: a high bit, a name, a line ending and an end-of-file for the ways files get mangled

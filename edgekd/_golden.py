@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import struct
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,8 @@ from ._preprocess import to_rgb
 from .errors import CorruptBundleError, ImageError, MissingPackageError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from numpy.typing import NDArray
 
     from ._bundle import Bundle

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._bundle import MANIFEST, Bundle
 from ._container import end_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ._container import Chunk
     from ._manifest import Manifest
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._container import is_name
 from ._manifest import ANGLE, FORMAT_VERSION, Artifact, GoldenImage, InputSpec, Manifest, OutputSpec, Suppression
@@ -25,6 +24,9 @@ from ._strict_json import (
     wrong,
 )
 from .errors import BundleError, BundleVersionError, CorruptBundleError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_SIDE = 16384  # pixels
 MAX_CLASSES = 10_000

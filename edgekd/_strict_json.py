@@ -19,6 +19,8 @@ MAX_DIGITS = 20  # of an integer: 64 bits and a sign
 # Control characters, line separators, direction overrides and lone surrogates: they forge lines in a terminal or a log.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 PRINTABLE = r"\S(?:.*\S)?"  # not empty, no blanks around it
+_STEPS = np.zeros(256, np.int8)  # what each byte adds to the depth
+_STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 
 T = TypeVar("T")
 Read = Callable[[object, str], T]
@@ -49,8 +51,7 @@ def _depth(data: bytes) -> int:
     """Return how deep brackets nest outside of strings, without recursion: `json` itself recurses in C."""
     no_escapes = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     structure = b"".join(no_escapes.split(b'"')[::2])
-    codes = np.frombuffer(structure, np.uint8)
-    steps = np.isin(codes, list(b"[{")).astype(np.int32) - np.isin(codes, list(b"]}"))
+    steps = _STEPS[np.frombuffer(structure, np.uint8)]
     return int(np.cumsum(steps, dtype=np.int32).max(initial=0))
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import time
 import zipfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from edgekd._bundle import Bundle
 from edgekd._container import MAGIC
 from edgekd.errors import BundleError, NotABundleError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FOREIGN = {
     "is empty": b"",

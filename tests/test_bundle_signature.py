@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
@@ -15,6 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from edgekd._bundle import Bundle
 from edgekd._manifest import InputSpec, Manifest, OutputSpec
 from edgekd.errors import MissingPackageError, SignatureError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MANIFEST = Manifest(
     name="toy",

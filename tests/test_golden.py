@@ -7,7 +7,6 @@ import io
 import struct
 import sys
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +20,8 @@ from edgekd._manifest import InputSpec, Manifest, OutputSpec
 from edgekd.errors import CorruptBundleError, ImageError, MissingPackageError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 SPEC = InputSpec(height=32, width=48, color="bgr", mean=(10.0, 20.0, 30.0), std=(2.0, 3.0, 4.0))
@@ -98,7 +99,7 @@ def test_new_golden_set_replaces_the_old_one() -> None:
     ],
 )
 def test_outputs_that_do_not_fit_the_manifest_are_refused(outputs: tuple[NDArray[np.float32], ...]) -> None:
-    with pytest.raises(UsageError, match="output the (boxes|scores): expected .*finite; got"):
+    with pytest.raises(UsageError, match=r"output the (boxes|scores): expected .*finite; got"):
         add_golden(BUNDLE, IMAGES[:1], lambda _: outputs)
 
 

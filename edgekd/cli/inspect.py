@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import edgekd
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
 
 CLASSES_SHOWN = 12
 

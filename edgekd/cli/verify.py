@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import edgekd
+
+if TYPE_CHECKING:
+    import argparse
 
 HEAD = ("target", "precision", "computes in", "score diff (bound)", "box diff px (bound)", "decisions", "result")
 OK, FAILED, NOTHING_RAN = 0, 3, 4
