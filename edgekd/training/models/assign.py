@@ -10,6 +10,8 @@ from torch import Tensor
 
 from .boxes import Truth, pairwise_iou
 
+_FEWEST = 4  # cells an object learns from at least, where it has as many candidates
+
 
 class Assignment(NamedTuple):
     """Which ground truth each cell or anchor learns.
@@ -48,7 +50,7 @@ def assign_dynamic(
 
     count = min(candidates, centres.shape[0])
     best = (iou * near).topk(count, dim=-1).values
-    wanted = best.sum(dim=-1).int().clamp_(min=1)
+    wanted = best.sum(dim=-1).int().clamp_(min=_FEWEST)
     cheapest = cost.topk(count, dim=-1, largest=False)
     rank = torch.arange(count, device=cost.device)
     taken = (rank < wanted.unsqueeze(-1)) & cheapest.values.isfinite()
@@ -68,7 +70,7 @@ def _nearness(truth: Truth, centres: Tensor, strides: Tensor) -> tuple[Tensor, T
     inside = (x > left) & (x < right) & (y > top) & (y < bottom)
     dx = ((left + right) / 2 - x).abs() / strides
     dy = ((top + bottom) / 2 - y).abs() / strides
-    holds_centre = torch.maximum(dx, dy) <= 0.5
+    holds_centre = (torch.maximum(dx, dy) <= 0.5) & (strides == strides.min())
     return (inside | holds_centre) & truth.valid.unsqueeze(-1), torch.hypot(dx, dy)
 
 

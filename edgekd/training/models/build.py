@@ -74,6 +74,4 @@ def _check(config: ModelConfig, backbone: Backbone, size: InputConfig) -> None:
     for name, value in (("height", size.height), ("width", size.width)):
         if value < coarsest or value % coarsest:
             near = max(coarsest, round(value / coarsest) * coarsest)
-            raise RecipeError(
-                f"input.{name} = {value} is not a multiple of {coarsest} (levels {list(levels)}); {near} is"
-            )
+            raise RecipeError(f"input.{name} = {value} should be a multiple of {coarsest}, for example {near}")
