@@ -29,7 +29,7 @@ def assign_dynamic(
 ) -> Assignment:
     """Dynamic soft-label assignment (RTMDet, Lyu et al. 2022, section 3.3; dynamic k as in SimOTA, Ge et al. 2021).
 
-    An object takes its k cheapest cells, k = sum of its `candidates` best IoUs (at least one). The cost adds soft
+    An object takes its k cheapest cells, k = sum of its `candidates` best IoUs (at least four). The cost adds soft
     classification, -3 log IoU and 10^(distance - 3), distance to the object's centre in strides. Candidates are the
     cells whose centre lies in the box, and on each level the cell that holds the box's centre, for small objects.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from edgekd.errors import RecipeError, UsageError
 from edgekd.training.models.grid import cell_anchors, cell_centres
 from edgekd.training.models.heads import HEADS, Head, HeadOutputs, build_head
-from edgekd.training.models.heads.dense import quality_focal
+from edgekd.training.models.heads.dense import quality_focal, relative_quality
 from edgekd.training.models.heads.head import SharedTower, join_levels
 from edgekd.training.models.heads.retina import decode_offsets, encode_boxes, focal
 
@@ -233,3 +233,11 @@ def test_join_levels_when_there_are_anchors_then_channels_of_one_anchor_stay_tog
 def test_build_head_when_the_name_is_wrong_then_the_possible_ones_are_listed() -> None:
     with pytest.raises(RecipeError, match="no head 'yolo'; possible: dense, retina, retina-giou"):
         build_head("yolo", 1, 8, 1, (8,))
+
+
+def test_relative_quality_gives_the_best_cell_of_every_object_one_and_background_zero() -> None:
+    match = torch.tensor([[0, 0, 1, -1, 1], [-1, -1, 0, 2, -2]])
+    iou = torch.tensor([[0.8, 0.4, 0.1, 0.9, 0.05], [0.3, 0.3, 0.2, 0.0, 0.7]])
+    expected = torch.tensor([[1.0, 0.5, 1.0, 0.0, 0.5], [0.0, 0.0, 1.0, 0.0, 0.0]])
+    assert torch.allclose(relative_quality(match, iou, 3), expected)
+    assert not relative_quality(torch.full((1, 4), -1), torch.zeros(1, 4), 0).any()

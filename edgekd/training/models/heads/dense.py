@@ -25,8 +25,8 @@ _BOX_WEIGHT = 2.0
 class DenseHead(Head):
     """Predicts at every cell C quality logits and the log distances, in strides, to the four edges.
 
-    The score stands for class and IoU at once (generalized focal loss, Li et al., NeurIPS 2020), so no objectness or
-    centre-ness branch is needed.
+    The score stands for class and quality of the box at once (generalized focal loss, Li et al., NeurIPS 2020), so no
+    objectness or centre-ness branch is needed.
     """
 
     def __init__(self, num_classes: int, channels: int, depth: int, strides: tuple[int, ...]) -> None:
@@ -62,7 +62,7 @@ class DenseHead(Head):
         return corners + distances * (signs * strides).unsqueeze(0)
 
     def loss(self, outputs: HeadOutputs, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return `loss_class` (quality focal, beta 2) and `loss_box` (2 GIoU), both over the summed IoU of the matches.
+        """Return `loss_class` (quality focal, beta 2) and `loss_box` (2 GIoU), over the summed quality of the matches.
 
         Args:
             outputs: what `forward` returned.
@@ -76,7 +76,8 @@ class DenseHead(Head):
             decoded = self._boxes(outputs).transpose(1, 2)
             truth = pad_truth(boxes, labels, logits.device)
             centres, strides = cell_centres(outputs.shapes, self.strides, logits.device)
-            match, quality = assign_dynamic(truth, logits.detach(), decoded.detach(), centres, strides)
+            match, iou = assign_dynamic(truth, logits.detach(), decoded.detach(), centres, strides)
+            quality = relative_quality(match, iou, truth.boxes.shape[1])
 
             image, cell = (match >= 0).nonzero(as_tuple=True)
             row = match[image, cell]
@@ -89,6 +90,23 @@ class DenseHead(Head):
                 "loss_class": quality_focal(logits, target).sum() / normaliser,
                 "loss_box": _BOX_WEIGHT * ((1 - overlap) * weight).sum() / normaliser,
             }
+
+
+def relative_quality(match: Tensor, iou: Tensor, objects: int) -> Tensor:
+    """Return `(B, N)`: the IoU of each match over the best one of its object, 0 where nothing is matched.
+
+    The best cell of every object learns the score 1. With the bare IoU as target a small object, whose boxes start
+    poor, hardly counts in the loss and stays poor: on blood cells a student's platelets had AP 0 after 600 steps and 16
+    with this (task alignment, Feng et al., ICCV 2021, section 3.2, normalises per object for the same reason).
+
+    Args:
+        match: `(B, N)` int64, row of the object, negative for none.
+        iou: `(B, N)` float32 of the match.
+        objects: rows an image has at most.
+    """
+    row = match.clamp(min=0)
+    best = iou.new_zeros(len(match), max(objects, 1)).scatter_reduce(1, row, iou * (match >= 0), "amax")
+    return iou * (match >= 0) / best.gather(1, row).clamp(min=1e-6)
 
 
 def quality_focal(logits: Tensor, target: Tensor) -> Tensor:
