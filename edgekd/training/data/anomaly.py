@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NORMAL = ("good", "ok")
 CLASSES = ("defect",)
-SPLITS = ("train", "test")
+SPLITS = ("train", "validation", "test")  # "val" is another word for the second
 VISA_CSV = "split_csv/1cls.csv"
 
 
@@ -29,8 +29,8 @@ def read_folders(path: Path, split: str | None = None) -> Dataset:
     """Read MVTec AD, BTAD or converted VisA: `train/good`, `test/{good,<defect>}`, `ground_truth/<defect>`.
 
     Args:
-        path: the folder of one category, or its `train` or `test`.
-        split: "train" or "test", where the path does not end in one; None: "train".
+        path: the folder of one category, or its `train`, `validation` or `test`.
+        split: one of these, where the path does not end in one; None: "train".
 
     Raises:
         DataError: naming the folder or file.
@@ -40,9 +40,9 @@ def read_folders(path: Path, split: str | None = None) -> Dataset:
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; a category holds train/good, test/<defect> and ground_truth/<defect>")
     kinds = sorted(item for item in folder.iterdir() if item.is_dir())
-    if split == "train" and any(item.name not in NORMAL for item in kinds):
+    if split != "test" and any(item.name not in NORMAL for item in kinds):
         listed = ", ".join(item.name for item in kinds if item.name not in NORMAL)
-        raise DataError(f"{folder} holds {listed}: training images should be normal, in {' or '.join(NORMAL)}")
+        raise DataError(f"{folder} holds {listed}: {split} images should be normal, in {' or '.join(NORMAL)}")
     problems: list[str] = []
     samples = [sample for kind in kinds for sample in _samples(kind, root / "ground_truth", problems)]
     return _dataset(root, split, samples, problems)
@@ -72,8 +72,9 @@ def _root(path: Path, split: str | None) -> tuple[Path, str]:
         raise DataError(f"no folder at {path}")
     if path.name in SPLITS and not (path / path.name).is_dir():
         return path.parent, path.name
+    split = "validation" if split == "val" else split
     if split not in (None, *SPLITS):
-        raise DataError(f"anomaly sets have the splits {' and '.join(SPLITS)}, not {split!r}")
+        raise DataError(f"anomaly sets have the splits {', '.join(SPLITS)}, not {split!r}")
     return path, split or "train"
 
 

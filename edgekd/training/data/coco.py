@@ -1,7 +1,7 @@
 """COCO JSON: `images`, `annotations` with `bbox` [x, y, width, height], `categories`.
 
-Read as "coco-obb", the four corners in `segmentation` (one polygon of eight numbers, as `Detections.to_coco` writes it)
-become an oriented box instead.
+Read as "coco-obb", or where `info` holds `"layout": "xywhr"`, the four corners in `segmentation` (one polygon of eight
+numbers, as `Detections.to_coco` writes it) become an oriented box instead.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ def read_coco(
             `annotations/instances_<split>*.json` or `<split>/*.json`.
         split: which file of a folder.
         classes: names in label order; None: the categories.
-        oriented: take the corners in `segmentation`, not `bbox`.
+        oriented: take the corners in `segmentation`, not `bbox`, also where the file does not ask for it.
 
     Raises:
         DataError: naming the file and the entry.
     """
     source = find_json(path, split)
     raw = _load(source)
+    info = raw.get("info")
+    oriented = oriented or (isinstance(info, dict) and info.get("layout") == "xywhr")
     categories = _categories(raw, source)
     images = {_integer(item, "id", f"{source}: images"): item for item in _rows(raw, "images", source)}
     found: dict[int, list[Annotation]] = {key: [] for key in images}

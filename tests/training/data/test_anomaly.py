@@ -54,6 +54,14 @@ def test_path_of_a_split_reads_it(mvtec: Path) -> None:
     assert len(read_folders(mvtec / "test", "val")) == 4, "the path says which split it is"
 
 
+@pytest.mark.parametrize(("path", "split"), [("cap", "val"), ("cap", "validation"), ("cap/validation", None)])
+def test_validation_images_are_read_where_there_are_some(
+    path: str, split: str | None, mvtec: Path, picture: Picture
+) -> None:
+    picture("cap/validation/good/000.png")
+    assert len(read_folders(mvtec.parent / path, split)) == 1
+
+
 def test_btad_with_mixed_suffixes_reads(tmp_path: Path, picture: Picture) -> None:
     picture("01/train/ok/0000.bmp")
     picture("01/test/ok/0000.png")
@@ -70,11 +78,14 @@ def test_btad_with_mixed_suffixes_reads(tmp_path: Path, picture: Picture) -> Non
 
 def test_defect_among_the_training_images_raises(mvtec: Path, picture: Picture) -> None:
     picture("cap/train/hole/000.png")
-    with pytest.raises(DataError, match=r"train holds hole: training images should be normal"):
+    with pytest.raises(DataError, match=r"train holds hole: train images should be normal"):
         read_folders(mvtec)
 
 
-@pytest.mark.parametrize(("split", "says"), [("val", "splits train and test, not 'val'"), ("test", "no folder")])
+@pytest.mark.parametrize(
+    ("split", "says"),
+    [("dev", "splits train, validation, test, not 'dev'"), ("val", "no folder .*validation"), ("test", "no folder")],
+)
 def test_missing_split_raises(split: str, says: str, tmp_path: Path, picture: Picture) -> None:
     picture("cap/train/good/000.png")
     with pytest.raises(DataError, match=says):

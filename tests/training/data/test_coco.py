@@ -107,6 +107,9 @@ def test_oriented_takes_the_corners(store: Callable[..., Path]) -> None:
     width, height = math.hypot(20, 10), math.hypot(5, 10)
     np.testing.assert_allclose(found.samples[1].boxes, [[17.5, 20, width, height, math.atan2(1, 2)]], rtol=1e-6)
     assert read_coco(path).samples[1].boxes.tolist() == [[5, 10, 30, 30]]
+    np.testing.assert_array_equal(
+        read_coco(store(annotations=[row], info={"layout": "xywhr"})).samples[1].boxes, found.samples[1].boxes
+    )
 
 
 ROW = {"id": 5, "image_id": 7, "category_id": 9, "bbox": [1, 2, 3, 4]}
