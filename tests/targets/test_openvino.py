@@ -125,7 +125,7 @@ def test_failing_engine_raises_session_error(monkeypatch: pytest.MonkeyPatch) ->
         raise RuntimeError("out of memory")
 
     with load() as session:
-        broken = SimpleNamespace(set_input_tensor=lambda _: None, infer=fail)
+        broken = SimpleNamespace(set_input_tensor=lambda _: None, set_tensor=lambda *_: None, infer=fail)
         monkeypatch.setattr(session, "_idle", [broken])
         with pytest.raises(SessionError, match="OpenVINO failed on cpu: out of memory"):
             session.infer(bundles.pixels(1))
