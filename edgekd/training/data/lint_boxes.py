@@ -105,12 +105,8 @@ def _sides(sample: Sample) -> NDArray[np.float32]:
 
 
 def _outside(sample: Sample) -> Mask:
-    """Nothing of an upright box, or not the centre of an oriented one, is in the image."""
-    if sample.boxes.shape[1] == 5:
-        low = high = sample.boxes[:, :2]
-    else:
-        low, high = sample.boxes[:, :2], sample.boxes[:, 2:]
-    return np.asarray(((high <= 0) | (low >= sample.size)).any(axis=1))
+    hulls = _hulls(sample)
+    return np.asarray(((hulls[:, 2:] <= 0) | (hulls[:, :2] >= sample.size)).any(axis=1))
 
 
 def _clipped(sample: Sample) -> Mask:
