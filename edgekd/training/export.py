@@ -26,20 +26,10 @@ _TRACED_OPSET = 18  # the oldest that torch's exporter writes
 _IR_VERSION = 8  # of opset 17
 
 OPERATORS = frozenset(
-    (
-        "Add",
-        "Clip",
-        "Concat",
-        "Conv",
-        "Div",
-        "Exp",
-        "GlobalAveragePool",
-        "HardSigmoid",
-        "HardSwish",
-        "LeakyRelu",
-        "MaxPool",
-    )
-    + ("Mul", "Pad", "Relu", "Reshape", "Resize", "Sigmoid", "Slice", "Sub", "Transpose")
+    {
+        *("Add", "Clip", "Concat", "Conv", "Div", "Exp", "GlobalAveragePool", "HardSigmoid", "HardSwish", "LeakyRelu"),
+        *("MaxPool", "Mul", "Pad", "Relu", "Reshape", "Resize", "Sigmoid", "Slice", "Sub", "Transpose"),
+    }
 )
 """All that an exported graph may consist of: what TensorRT, OpenVINO and the TFLite builder all translate."""
 
@@ -55,7 +45,7 @@ def export_onnx(model: Detector, size: InputConfig) -> bytes:
 
     Returns:
         A serialized ONNX model, weights inside. Input "images" `(batch, 3, height, width)` float32, normalised; outputs
-        "boxes" `(batch, N, 4)` xyxy in network pixels and "scores" `(batch, N, C)` in [0, 1]; only the batch is dynamic.
+        "boxes" `(batch, N, 4)` xyxy in network pixels and "scores" `(batch, N, C)` in [0, 1]. The batch is dynamic.
 
     Raises:
         BuildError: torch or ONNX cannot express the model in opset 17 with the operators of `OPERATORS`.
@@ -110,7 +100,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _pool_globally(graph: onnx.GraphProto) -> None:
-    """Write means over height and width as GlobalAveragePool: quantizers know it, and ReduceMean changed in opset 18."""
+    """Write means over height and width as GlobalAveragePool, which quantizers know; ReduceMean changed in opset 18."""
     constants = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
     for node in graph.node:
         if node.op_type == "ReduceMean" and len(node.input) == 2:
@@ -127,13 +117,13 @@ def _tidy(graph: onnx.ModelProto) -> None:
     graph.ir_version = _IR_VERSION
     graph.producer_name = "edgekd"
     graph.producer_version = ""
-    graph.doc_string = ""
+    graph.ClearField("doc_string")
     del graph.metadata_props[:]
     body = graph.graph
     body.name = "detector"
-    body.doc_string = ""
+    body.ClearField("doc_string")
     del body.metadata_props[:]
     for items in (body.node, body.input, body.output, body.value_info, body.initializer):
         for item in items:
-            item.doc_string = ""
+            item.ClearField("doc_string")
             del item.metadata_props[:]
