@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 import edgekd
 from edgekd._build import build
+from edgekd._manifest import Artifact
 from edgekd._target import load_target, target_names
 from edgekd.cli.main import main
 from edgekd.errors import BuildError, BundleError, GateError, TargetUnavailableError, UsageError
@@ -40,9 +41,8 @@ def only_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine on which nothing else can build."""
     for name in target_names():
         if name != QUICK:
-            monkeypatch.setattr(
-                load_target(name), "probe_build", lambda name=name: f"no {name} here: pip install {name}"
-            )
+            reason = f"no {name} here: pip install {name}"
+            monkeypatch.setattr(load_target(name), "probe_build", lambda reason=reason: reason)
 
 
 def artifacts(path: Path) -> list[tuple[str, str]]:
@@ -96,7 +96,7 @@ def test_build_again_replaces_the_artifact_and_its_receipts(path: Path) -> None:
 
 def test_build_drops_the_chunks_of_the_artifact_it_replaces(path: Path) -> None:
     bundle = bundles.portable()
-    old = edgekd._manifest.Artifact(target=QUICK, precision="fp32", files={"old": "stale/chunk"})  # type: ignore[attr-defined]
+    old = Artifact(target=QUICK, precision="fp32", files={"old": "stale/chunk"})
     bundle.replace(dataclasses.replace(bundle.manifest, artifacts=(old,)), {"stale/chunk": b"x"}).write(path)
     build(path, targets=[QUICK])
     with edgekd.Bundle.read(path) as built:
@@ -125,9 +125,7 @@ def _with_other_scores(path: Path) -> bytes:
 
 def test_artifact_that_fails_the_golden_set_is_not_written(path: Path) -> None:
     before = _with_other_scores(path)
-    with pytest.raises(
-        GateError, match=r"openvino fp32 failed the golden set: scores differ by 0\.\d.*nothing was written"
-    ):
+    with pytest.raises(GateError, match=r"openvino fp32 failed the golden set: scores differ.*nothing was written"):
         build(path, targets=[QUICK])
     assert path.read_bytes() == before
 
@@ -140,10 +138,8 @@ def test_what_passes_is_written_before_a_refusal_raises(path: Path) -> None:
     model = onnx.load_from_string(bundle.graph())
     body = list(model.graph.node)
     body[0].input[0] = "scaled"
-    nodes = [
-        helper.make_node("Mul", ["images", "large"], ["huge"]),
-        helper.make_node("Mul", ["huge", "small"], ["scaled"]),
-    ]
+    ends = [("images", "large", "huge"), ("huge", "small", "scaled")]
+    nodes = [helper.make_node("Mul", [first, second], [result]) for first, second, result in ends]
     del model.graph.node[:]
     model.graph.node.extend([*nodes, *body])
     for name, value in (("large", 2.0**20), ("small", 2.0**-20)):
@@ -174,9 +170,7 @@ def test_nothing_to_build_is_refused(path: Path, targets: list[str], precisions:
 
 def test_target_that_cannot_build_here_says_what_to_type(path: Path, only_quick: None) -> None:
     before = path.read_bytes()
-    with pytest.raises(
-        TargetUnavailableError, match="cannot build for tflite here: no tflite here: pip install tflite"
-    ):
+    with pytest.raises(TargetUnavailableError, match="cannot build for tflite here: no tflite here: pip"):
         build(path, targets=[QUICK, "tflite"])
     assert path.read_bytes() == before
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import os
 import tempfile
 from functools import cache
@@ -94,18 +95,20 @@ def built(target: str, precision: str) -> Build:
 def _printed() -> Iterator[bytearray]:
     """Collect what this process and its children write to stdout and stderr, C++ included."""
     collected = bytearray()
+    python = io.StringIO()
     real = [os.dup(1), os.dup(2)]
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 1)
         os.dup2(held.fileno(), 2)
         try:
-            yield collected
+            with contextlib.redirect_stdout(python), contextlib.redirect_stderr(python):
+                yield collected
         finally:
             for number, saved in enumerate(real, 1):
                 os.dup2(saved, number)
                 os.close(saved)
             held.seek(0)
-            collected += held.read()
+            collected += held.read() + python.getvalue().encode()
 
 
 def written(target: str, precision: str, folder: Path) -> Path:

@@ -125,6 +125,24 @@ def test_halve_puts_an_expectation_over_edges_into_the_tail() -> None:
     assert kinds["t0_half"] == TensorProto.FLOAT16
 
 
+@pytest.mark.parametrize("op", ["MatMul", "Gemm"])
+def test_halve_puts_a_product_with_one_column_into_the_tail(op: str) -> None:
+    weights = {"Conv0.w": noise(8, 2, 4, 4), f"{op}3.w": np.arange(8, dtype=np.float32).reshape(8, 1)}
+    chain = [("Conv", {}), ("Flatten", {}), ("Softmax", {}), (op, {})]
+    kinds = types(halve(small(chain, weights, [1, 1])))
+    assert kinds["t0_half"] == TensorProto.FLOAT16
+    assert kinds["t2"] == TensorProto.FLOAT
+
+
+@pytest.mark.parametrize(("op", "attributes", "shape"), [("MatMul", {}, (8, 3)), ("Gemm", {"transB": 1}, (3, 8))])
+def test_halve_makes_a_product_with_several_columns_float16(
+    op: str, attributes: dict[str, int], shape: tuple[int, ...]
+) -> None:
+    weights = {"Conv0.w": noise(8, 2, 4, 4), f"{op}2.w": noise(*shape)}
+    kinds = types(halve(small([("Conv", {}), ("Flatten", {}), (op, attributes)], weights, [1, 3])))
+    assert kinds["y_half"] == TensorProto.FLOAT16
+
+
 def test_halve_takes_weights_that_two_nodes_share() -> None:
     g = Graph(0)
     shared = g.constant(noise(1, 3, 1, 1))
