@@ -95,6 +95,14 @@ def test_assign_dynamic_when_one_cell_predicts_better_then_it_is_among_the_posit
     assert iou[0, best] == pytest.approx(1.0)
 
 
+def test_assign_dynamic_when_predictions_fit_badly_then_the_object_takes_four_cells_and_no_more() -> None:
+    truth = truth_of([[0, 0, 64, 64, 1]])
+    logits, boxes = predictions(0, 1)
+    boxes = torch.cat([CENTRES - 1, CENTRES + 1], dim=1).unsqueeze(0)
+    match, _ = assign_dynamic(truth, logits, boxes, CENTRES, CELL_STRIDES)
+    assert int((match == 0).sum()) == 4
+
+
 def test_assign_dynamic_when_two_boxes_want_a_cell_then_it_goes_to_one_and_better_fits_mean_more_cells() -> None:
     truth = truth_of([[8, 8, 40, 40, 0], [10, 10, 42, 42, 1]])
     logits, boxes = predictions(0, 1)

@@ -127,13 +127,15 @@ def test_tensorflow_form_when_an_image_shifts_then_stride_two_pads_right_and_bot
     stem = build_backbone("mobilenetv2-tf", 0.25).features[0][0]  # type: ignore[index]
     torch.nn.init.ones_(stem.weight)
     image = torch.zeros(1, 3, 8, 8)
-    image[..., 0, 0] = 1.0
-    corner = stem(image)[0, 0]
-    assert corner[0, 0] == 3.0  # the corner pixel lies in the first window only
-    assert corner.sum() == 3.0
+    image[..., 1, 1] = 1.0
+    response = stem(image)[0, 0]
+    assert response[0, 0] == 3.0
+    assert response.sum() == 3.0  # padded at the left, the windows 0 and 1 would both see pixel 1
     image = torch.zeros(1, 3, 8, 8)
     image[..., 7, 7] = 1.0
-    assert stem(image)[0, 0, 3, 3] == 3.0
+    response = stem(image)[0, 0]
+    assert response[3, 3] == 3.0
+    assert response.sum() == 3.0
 
 
 def test_squeezenet_when_padded_by_one_then_maps_agree_with_the_published_network_inside() -> None:

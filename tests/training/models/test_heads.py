@@ -170,6 +170,8 @@ def test_loss_when_called_under_autocast_then_it_is_computed_in_float32(name: st
         cast = head.loss(outputs, [BOX], [torch.tensor([1])])
     assert all(value.dtype == torch.float32 for value in cast.values())
     assert {key: value.item() for key, value in plain.items()} == {key: value.item() for key, value in cast.items()}
+    half = HeadOutputs(*(tuple(item.bfloat16() for item in part) for part in outputs))
+    assert all(value.dtype == torch.float32 for value in head.loss(half, [BOX], [torch.tensor([1])]).values())
 
 
 @pytest.mark.parametrize("name", NAMES)
