@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from .attenuation import coverage
+from .attenuation import window
 from .outline import Points, move, rectangle
 
 if TYPE_CHECKING:
@@ -55,11 +55,7 @@ class Canvas:
 
     def window(self, outline: Points) -> tuple[slice, slice, NDArray[np.float32]] | None:
         """Return the rows and columns that the polygon touches and how much of each pixel it covers."""
-        left, top = np.maximum(np.floor(outline.min(0)).astype(int) - 1, 0)
-        right, bottom = np.minimum(np.ceil(outline.max(0)).astype(int) + 2, (self.width, self.height))
-        if right <= left or bottom <= top:
-            return None
-        return slice(top, bottom), slice(left, right), coverage(outline - (left, top), bottom - top, right - left)
+        return window(outline, self.height, self.width)
 
     def paint(self, outline: Points, colour: Colour, *, alpha: float = 1.0, rough: float = 0.0) -> None:
         """Fill a polygon (pixels); `rough` is how much of the shared grain shows."""

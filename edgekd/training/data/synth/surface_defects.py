@@ -60,9 +60,9 @@ def spoil(rng: np.random.Generator, surface: Rendering, defect: str) -> NDArray[
     share = float(np.exp(rng.uniform(np.log(SMALLEST * 1.3), np.log(largest * 0.9))))
     components = int(rng.integers(2, 5)) if rng.random() < 0.3 else 1
     albedo = surface.albedo
-    amplitude = rng.uniform(0.6, 2.6) * (1 if rng.random() < 0.5 else -1)
+    amplitude = rng.uniform(0.6, 4.0) * (1 if rng.random() < 0.5 else -1)
     for part_share in share * rng.dirichlet(np.full(components, 6.0)):
-        area = max(part_share * height * width, 24.0)
+        area = max(part_share * height * width, 8.0)
         centre = _centre(rng, surface, defect)
         if defect == "scratch":
             albedo = _scratch(rng, surface, albedo, centre, area, amplitude)

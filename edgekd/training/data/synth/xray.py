@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 CLASSES = tuple(THREATS)
 DEFAULT_SIZE = 256
+COUNTS = (0.3, 0.35, 0.25, 0.1)  # how often one, two, three and four threats are tried
+LENGTHS = (0.3, 0.55)  # of a threat, in short sides of the image
+ATTEMPTS = 16  # at a place where the next threat can be seen
 ASPECTS = (1.0, 1.0, 1.0, 0.875, 0.8125)
-EASY = 1.4  # above 1: more sparse bags than crowded ones
+EASY = 2.0  # above 1: more sparse bags than crowded ones
 HIDDEN = 0.12  # an object behind which less light than this arrives could not be found by anyone
 
 
@@ -116,7 +119,7 @@ def _clutter(rng: np.random.Generator, height: int, width: int, crowding: float)
     """Fill the bag: every bag with something soft, a crowded one with look-alikes and dense things too."""
     side = min(height, width)
     drawn: list[Shadow | None] = []
-    for family, most, low, high in ((FILLING, 5.0, 0.3, 0.65), (COVERS, 3.5, 0.3, 0.7), (LOOKALIKES, 6.0, 0.18, 0.5)):
+    for family, most, low, high in ((FILLING, 4.0, 0.3, 0.65), (COVERS, 3.0, 0.3, 0.65), (LOOKALIKES, 5.0, 0.18, 0.5)):
         for _ in range(int(rng.uniform(0.2, 1.0) * crowding * most + rng.random())):
             shape = family[str(rng.choice(list(family)))]
             drawn.append(_cast(rng, shape, side * rng.uniform(low, high), height, width, 0.5))
@@ -128,22 +131,39 @@ def _threats(rng: np.random.Generator, attenuation: NDArray[np.float32], crowdin
     height, width = attenuation.shape[1:]
     side = min(height, width)
     threats: list[_Threat] = []
-    for _ in range(int(rng.choice(4, p=[0.3, 0.3, 0.25, 0.15])) + 1):
+    for _ in range(int(rng.choice(4, p=COUNTS)) + 1):
         label = int(rng.integers(len(CLASSES)))
-        shape, scale = THREATS[CLASSES[label]], side * rng.uniform(0.3, 0.65)
-        for _ in range(8):
+        shape, scale = THREATS[CLASSES[label]], side * rng.uniform(*LENGTHS)
+        entangled = rng.random() < 0.5 * crowding
+        best: Shadow | None = None
+        for _ in range(ATTEMPTS):
             shadow = _cast(rng, shape, scale, height, width, 1.0)
             if shadow is None or shadow.footprint.sum() < 12:
                 continue
-            if _light(attenuation, shadow) > HIDDEN or not threats:
+            if _light(attenuation, shadow) > HIDDEN and (entangled or _apart(shadow, threats)):
+                best = shadow
                 break
-        if shadow is None:
+            if not threats and (best is None or _light(attenuation, shadow) > _light(attenuation, best)):
+                best = shadow  # the first threat is drawn wherever there is most light
+        if best is None:
             continue
-        threats.append(_Threat(shadow, label))
-        attenuation[(slice(None), *shadow.window())] += shadow.attenuation
+        threats.append(_Threat(best, label))
+        attenuation[(slice(None), *best.window())] += best.attenuation
         if rng.random() < 0.4 * crowding:
             _cover(rng, attenuation, threats)
     return threats
+
+
+def _apart(shadow: Shadow, threats: list[_Threat]) -> bool:
+    """Tell whether at most a fifth of the object's window lies over the window of an earlier threat."""
+    rows, columns = shadow.window()
+    for threat in threats:
+        other_rows, other_columns = threat.shadow.window()
+        high = min(rows.stop, other_rows.stop) - max(rows.start, other_rows.start)
+        wide = min(columns.stop, other_columns.stop) - max(columns.start, other_columns.start)
+        if max(high, 0) * max(wide, 0) > 0.2 * shadow.footprint.size:
+            return False
+    return True
 
 
 def _light(attenuation: NDArray[np.float32], shadow: Shadow) -> float:

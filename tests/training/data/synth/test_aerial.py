@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -13,6 +13,9 @@ from edgekd.training.data.polygon import regularise
 from edgekd.training.data.synth import Annotations, aerial
 from edgekd.training.data.synth.aerial_canvas import SEEN, Canvas
 from edgekd.training.data.synth.aerial_objects import building, ship, vehicle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 COUNT = 16
 
@@ -81,7 +84,9 @@ def draw_building(canvas: Canvas, rng: np.random.Generator, angle: float) -> boo
 
 @pytest.mark.parametrize("angle", [0.0, 0.3, 1.2, 2.6, -0.8])
 @pytest.mark.parametrize(
-    ("draw", "fill"), [(draw_vehicle, 0.93), (draw_ship, 0.6), (draw_building, 0.97)], ids=["vehicle", "ship", "building"]
+    ("draw", "fill"),
+    [(draw_vehicle, 0.93), (draw_ship, 0.6), (draw_building, 0.97)],
+    ids=["vehicle", "ship", "building"],
 )
 def test_object_when_drawn_alone_then_its_box_is_the_rectangle_of_the_changed_pixels(
     draw: Callable[[Canvas, np.random.Generator, float], bool], fill: float, angle: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,6 +12,9 @@ from PIL import Image
 from edgekd.errors import DataError, UsageError
 from edgekd.training.data.read import read
 from edgekd.training.data.synth import KINDS, generate, scene, writing
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -113,13 +116,13 @@ def test_generate_when_the_folder_holds_something_then_it_is_refused_and_kept(co
 def test_generate_when_it_fails_midway_then_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = []
 
-    def full_disk(path: Path, image: object) -> None:
+    def full_disk(image: Image.Image, path: Path, **options: object) -> None:
         written.append(path)
         if len(written) == 3:
             raise OSError(28, "No space left on device")
         path.write_bytes(b"x")
 
-    monkeypatch.setattr("edgekd.training.data.synth.generate.write_image", full_disk)
+    monkeypatch.setattr(Image.Image, "save", full_disk)
     with pytest.raises(DataError, match="cannot write the xray set"):
         generate("xray", tmp_path / "set", train=4, val=0, test=0, size=96)
     assert len(written) == 3
@@ -137,7 +140,13 @@ def test_generate_when_the_folder_is_empty_then_it_is_used_and_readable_by_all(t
 def test_generate_when_it_runs_then_progress_counts_to_the_total(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     generate(
-        "xray", tmp_path / "set", train=2, val=1, test=1, size=96, progress=lambda done, total: calls.append((done, total))
+        "xray",
+        tmp_path / "set",
+        train=2,
+        val=1,
+        test=1,
+        size=96,
+        progress=lambda done, total: calls.append((done, total)),
     )
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
 

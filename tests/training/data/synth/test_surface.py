@@ -19,7 +19,7 @@ def tested() -> list[tuple[np.ndarray, Annotations]]:
 
 def flawless(index: int, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     with monkeypatch.context() as patch:
-        patch.setattr(surface, "defect_of", lambda index: "good")
+        patch.setattr(surface, "defect_of", lambda _index: "good")
         image, found = surface.scene(1, index, split="test", size=SIZE)
     assert found.mask is not None
     assert not found.mask.any()
@@ -60,7 +60,7 @@ def test_scene_when_defective_then_a_third_is_faint_and_some_have_several_parts(
     assert all(found.contrast is not None and np.isfinite(found.contrast) for found in defective)
     assert np.mean([found.contrast < 1.5 for found in defective if found.contrast is not None]) >= 1 / 3
     parts = [cv2.connectedComponents(found.mask.astype(np.uint8), connectivity=8)[0] - 1 for found in defective]  # type: ignore[union-attr]
-    assert 0.1 < np.mean([2 <= count <= 4 for count in parts])
+    assert np.mean([2 <= count <= 4 for count in parts]) > 0.1
     assert np.mean([count == 1 for count in parts]) > 0.3
 
 

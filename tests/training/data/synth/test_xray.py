@@ -41,7 +41,7 @@ def test_scene_when_drawn_then_some_objects_are_hidden_and_none_beyond_hope(
     scenes: list[tuple[np.ndarray, Annotations]],
 ) -> None:
     visibility = np.concatenate([found.visibility for _, found in scenes])
-    assert (visibility < 0.35).mean() > 0.1
+    assert (visibility < 0.35).mean() > 0.05
     assert (visibility > 0.6).mean() > 0.1
     assert visibility.min() > 0.02
 
@@ -80,13 +80,11 @@ def test_annotate_when_objects_lie_alone_then_boxes_are_hulls_of_their_shadows(s
     found = xray._annotate(threats, empty)
     for threat, box in zip(threats, found.boxes, strict=True):
         alone = xray._alone(threat, empty)[1]
-        tight = hull(alone > 0.5 * np.median(alone[alone > 0.01]))
-        loose = hull(alone > 1e-3)
-        assert tight is not None
-        assert loose is not None
-        assert (box[:2] >= np.array(loose[:2]) - 0.01).all()
-        assert (box[2:] <= np.array(loose[2:]) + 0.01).all()
-        assert np.abs(box - loose).max() <= 1.01  # only the antialiased rim is left out
+        touched = hull(np.exp(-alone) < 0.985)
+        assert touched is not None
+        assert (box[:2] >= touched[:2]).all()
+        assert (box[2:] <= touched[2:]).all()
+        assert np.abs(box - touched).max() <= 1  # only the antialiased rim is left out
 
 
 def test_scene_when_an_object_is_taken_out_then_only_its_box_changes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,16 +95,18 @@ def test_scene_when_an_object_is_taken_out_then_only_its_box_changes(monkeypatch
     threats: list[list[xray._Threat]] = []
     annotate = xray._annotate
     monkeypatch.setattr(xray, "_annotate", lambda t, a: (threats.append(t), annotate(t, a))[1])
-    image, found = xray.scene(0, 2)
+    _, found = xray.scene(0, 2)
     without = attenuations[0] - xray._alone(threats[0][0], attenuations[0])
     (x0, y0), (x1, y1) = found.boxes[0].reshape(2, 2).astype(int)
     changed = np.abs(np.exp(-attenuations[0]) - np.exp(-without)).max(0)
     assert changed[y0:y1, x0:x1].max() > 0.05
-    changed[max(y0 - 1, 0) : y1 + 1, max(x0 - 1, 0) : x1 + 1] = 0
+    changed[max(y0 - 1, 0) : y1 + 1, max(x0 - 1, 0) : x1 + 1] = 0  # the antialiased rim
     assert changed.max() < 1e-6
 
 
-@pytest.mark.parametrize("family", [THREATS, LOOKALIKES, COVERS, FILLING], ids=["threats", "looks", "covers", "filling"])
+@pytest.mark.parametrize(
+    "family", [THREATS, LOOKALIKES, COVERS, FILLING], ids=["threats", "looks", "covers", "filling"]
+)
 def test_shapes_when_drawn_many_times_then_they_are_about_a_unit_long_and_vary(family: dict[str, object]) -> None:
     for name, shape in family.items():
         spans = []
