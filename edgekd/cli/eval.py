@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING
 
 import edgekd
@@ -49,5 +50,6 @@ def run(args: argparse.Namespace) -> int:
     rows = {**{name: report.metrics[name] for name in FIGURES}, **report.metrics["per_class"]}
     width = max(len(name) for name in rows)
     for name, value in rows.items():
-        print(f"  {name:<{width}}  {100 * value:5.1f}")
+        shown = "none of this size" if math.isnan(value) else f"{100 * value:5.1f} %"
+        print(f"  {name:<{width}}  {shown}")
     return 0

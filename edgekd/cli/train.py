@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -74,7 +75,8 @@ def show(args: argparse.Namespace, report: edgekd.TrainReport) -> int:
         return 0
     print(f"{report.steps} steps in {report.seconds:.0f} s")
     for split, found in report.metrics.items():
-        print(f"  {split}: " + ", ".join(f"{name} {100 * found[name]:.1f}" for name in FIGURES))
+        figures = (f"{name} {100 * found[name]:.1f} %" for name in FIGURES if not math.isnan(found[name]))
+        print(f"  {split}: {', '.join(figures)}")
     print(f"  {report.bundle}")
     print(f"  {report.weights}")
     return 0
