@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+from typing import Any
 from typing import TYPE_CHECKING
 
 import edgekd
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     return show(args, report)
 
 
-def options(args: argparse.Namespace) -> dict[str, object]:
+def options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the keyword arguments of the verb."""
     return {
         "seed": args.seed,

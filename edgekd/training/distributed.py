@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 from ..errors import UsageError
 
@@ -53,6 +52,23 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+class _SumOverRanks(torch.autograd.Function):
+    """Sum over ranks; every rank's loss depends on every summand, so the gradient is summed too."""
+
+    @staticmethod
+    def forward(ctx: Any, here: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+        ctx.group = group
+        total = here.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        total = grads[0].clone()
+        dist.all_reduce(total, group=ctx.group)
+        return total, None
+
+
 class JoinedBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d over the batches of all ranks, for CPU (`nn.SyncBatchNorm` runs on accelerators only).
 
@@ -76,14 +92,7 @@ class JoinedBatchNorm2d(nn.BatchNorm2d):
         return (x * scale[:, None, None] + shift[:, None, None]).to(input.dtype)
 
     def _sum(self, here: Tensor) -> Tensor:
-        """Sum over ranks; the gradient is summed too."""
-        return cast(
-            "Tensor",
-            all_reduce(
-                here,  # type: ignore[no-untyped-call]
-                group=self.group if self.group is not None else dist.group.WORLD,
-            ),
-        )
+        return cast("Tensor", _SumOverRanks.apply(here, self.group))  # type: ignore[no-untyped-call]
 
     def _track(self, mean: Tensor, var: Tensor) -> None:
         """Update the running statistics as `nn.BatchNorm2d` does (unbiased variance)."""

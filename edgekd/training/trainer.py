@@ -163,21 +163,15 @@ class Trainer:
 
     def _loop(self, prefetch: Prefetch, log: MetricsLog | None, progress: ProgressLine, stop: StopSignal) -> None:
         config = self.config
-        began, waited, since = time.perf_counter(), 0.0, self.step
+        clock = _Clock(self.step)
         for batch in prefetch:
             total, values = self._advance(batch)
             last = self.step == config.steps
             if self.step % LOG_EVERY == 0 or last:
-                loss = self._finite(total)
-                now, steps = time.perf_counter(), self.step - since
-                timing = {
-                    "step_ms": 1e3 * (now - began) / steps,
-                    "data_ms": 1e3 * (prefetch.waited - waited) / steps,
-                }
-                began, waited, since = now, prefetch.waited, self.step
+                row = {"loss": self._finite(total), **_shared(values), "lr": self.optimizer.param_groups[0]["lr"]}
                 if log is not None:
-                    log.write(self.step, {"loss": loss, **_numbers(values), **timing})
-                progress.show(self.step, loss, self.optimizer.param_groups[0]["lr"])
+                    log.write(self.step, {**row, **clock.per_step(self.step, prefetch.waited)})
+                progress.show(self.step, row["loss"], row["lr"])
             if config.eval_every and self.step % config.eval_every == 0 and not last:
                 self._validate(log, progress)
             stopping = stop.requested()
@@ -191,8 +185,7 @@ class Trainer:
         """Do one optimiser step; return the loss and its parts, detached."""
         step, config = self.step, self.config
         torch.manual_seed(derived_seed(config.seed, "step", step, rank()))
-        rate = learning_rate(step, config)
-        set_learning_rate(self.optimizer, rate)
+        set_learning_rate(self.optimizer, learning_rate(step, config))
         images = batch.images.to(self.device, non_blocking=True)
         scene = Scene(
             [boxes.to(self.device, non_blocking=True) for boxes in batch.boxes],
@@ -214,7 +207,6 @@ class Trainer:
         self.scaler.update()
         self.average.update(self.student, step)
         self.step += 1
-        values["lr"] = torch.tensor(rate)
         return total.detach(), values
 
     def _look(self, images: Tensor) -> Taps | None:
@@ -241,7 +233,7 @@ class Trainer:
             return
         found = evaluate(self.average.model, self.val_set, self.recipe.input, self.device)
         log.write(self.step, {f"val.{name}": value for name, value in found.items() if name != "per_class"})
-        accuracy = f"AP {100 * found['AP']:.1f}, AP50 {100 * found['AP50']:.1f}"
+        accuracy = f"AP {100 * found['AP']:.1f} %, AP50 {100 * found['AP50']:.1f} %"
         progress.say(f"step {self.step}: {accuracy} on {self.val_set.name}")
 
     def _save(self) -> None:
@@ -267,5 +259,20 @@ class Trainer:
         self.step = found.step
 
 
-def _numbers(values: dict[str, Tensor]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()}
+class _Clock:
+    """Milliseconds per step since the last question: all of it, and what was spent waiting for data."""
+
+    def __init__(self, step: int) -> None:
+        self._step, self._began, self._waited = step, time.perf_counter(), 0.0
+
+    def per_step(self, step: int, waited: float) -> dict[str, float]:
+        now, steps = time.perf_counter(), step - self._step
+        spent = {"step_ms": 1e3 * (now - self._began) / steps, "data_ms": 1e3 * (waited - self._waited) / steps}
+        self._step, self._began, self._waited = step, now, waited
+        return spent
+
+
+def _shared(values: dict[str, Tensor]) -> dict[str, float]:
+    """Return the mean of each value over the ranks, in one exchange."""
+    means = mean_over_ranks(torch.stack([value.float() for value in values.values()])).tolist()
+    return dict(zip(values, means, strict=True))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,6 +12,10 @@ import torch
 from PIL import Image
 
 from edgekd._recipe import AugmentConfig, DataConfig, InputConfig, ModelConfig, Recipe, TrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
 
@@ -50,7 +52,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
     return DataConfig(**paths)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small(scenes: DataConfig) -> Callable[..., Recipe]:
     """Return a function that makes a small recipe; keywords are top-level sections or fields of [train]."""
 

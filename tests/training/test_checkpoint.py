@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -15,6 +15,9 @@ from edgekd.training import checkpoint
 from edgekd.training.checkpoint import CheckpointFolder, read_meta, read_tensors, write_tensors
 from edgekd.training.optim import build_optimizer
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 TENSORS = {"student.a": torch.arange(6.0).reshape(2, 3), "student.b": torch.tensor(3), "average.a": torch.zeros(2)}
 
 
@@ -22,11 +25,13 @@ def test_tensors_and_metadata_come_back_bit_for_bit(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path)
     folder.write(7, TENSORS, {"identity": {"x": [1, "ü"]}})
     found = folder.latest()
-    assert found is not None and found.step == 7
+    assert found is not None
+    assert found.step == 7
     assert found.meta["identity"] == {"x": [1, "ü"]}
     assert set(found.part("student")) == {"a", "b"}
     for name, tensor in TENSORS.items():
-        assert torch.equal(found.tensors[name], tensor) and found.tensors[name].dtype == tensor.dtype
+        assert torch.equal(found.tensors[name], tensor)
+        assert found.tensors[name].dtype == tensor.dtype
 
 
 def test_last_two_are_kept(tmp_path: Path) -> None:
@@ -44,7 +49,8 @@ def test_damaged_newest_is_passed_over_for_the_one_before(tmp_path: Path, damage
     data = newest.read_bytes()
     newest.write_bytes({"truncated": data[:-5], "overwritten": b"\xff" * 200, "empty": b""}[damage])
     found = folder.latest()
-    assert found is not None and found.step == 1
+    assert found is not None
+    assert found.step == 1
 
 
 def test_empty_or_missing_folder_has_no_checkpoint(tmp_path: Path) -> None:
@@ -92,12 +98,12 @@ def test_file_is_plain_safetensors_with_a_json_header(tmp_path: Path) -> None:
 def test_missing_or_foreign_file_is_named(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    with pytest.raises(WeightsError, match="cannot read .*none"):
+    with pytest.raises(WeightsError, match=r"cannot read .*none"):
         read_tensors(tmp_path / "none.safetensors")
-    with pytest.raises(WeightsError, match="cannot read .*none"):
+    with pytest.raises(WeightsError, match=r"cannot read .*none"):
         read_meta(tmp_path / "none.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(WeightsError, match="foreign.safetensors was not written by edgekd"):
+    with pytest.raises(WeightsError, match=r"foreign\.safetensors was not written by edgekd"):
         read_meta(tmp_path / "foreign.safetensors")
 
 

@@ -49,8 +49,10 @@ def test_decay_zero_is_the_weights_themselves() -> None:
 def test_average_takes_no_gradient_and_stays_in_evaluation_mode() -> None:
     model = net().train()
     average = WeightAverage(model, 0.5)
-    assert not average.model.training and not any(p.requires_grad for p in average.model.parameters())
-    assert model.training and all(p.requires_grad for p in model.parameters())
+    assert not average.model.training
+    assert not any(p.requires_grad for p in average.model.parameters())
+    assert model.training
+    assert all(p.requires_grad for p in model.parameters())
     assert average.model[0].weight.data_ptr() != model[0].weight.data_ptr()
 
 

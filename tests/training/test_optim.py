@@ -32,8 +32,10 @@ def test_norms_and_biases_are_not_decayed() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     groups = build_optimizer([model], TrainConfig(weight_decay=0.3)).param_groups
     decayed, exempt = groups
-    assert [p.ndim for p in decayed["params"]] == [4] and decayed["weight_decay"] == 0.3
-    assert [p.ndim for p in exempt["params"]] == [1, 1, 1] and exempt["weight_decay"] == 0
+    assert [p.ndim for p in decayed["params"]] == [4]
+    assert decayed["weight_decay"] == 0.3
+    assert [p.ndim for p in exempt["params"]] == [1, 1, 1]
+    assert exempt["weight_decay"] == 0
 
 
 def test_frozen_parameters_are_left_out() -> None:
@@ -60,7 +62,7 @@ def test_optimizers_step_downhill(name: str, kind: type) -> None:
 
 
 def test_unknown_optimizer_lists_the_possible_ones() -> None:
-    with pytest.raises(RecipeError, match="train.optimizer is 'lion'; possible: adamw, sgd"):
+    with pytest.raises(RecipeError, match=r"train\.optimizer is 'lion'; possible: adamw, sgd"):
         build_optimizer([nn.Linear(1, 1)], TrainConfig(optimizer="lion"))
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import json
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from edgekd.errors import MissingPackageError
 from edgekd.training import progress
 from edgekd.training.progress import MetricsLog, ProgressLine, duration
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Terminal(io.StringIO):
@@ -29,8 +32,13 @@ def test_line_shows_loss_rate_and_time_to_go(monkeypatch: pytest.MonkeyPatch) ->
     line.show(400, 0.5, 1e-6)
     line.close()
     first, last = stream.getvalue().split("\r")[1:]
-    assert "150/400" in first and "loss 1.2500" in first and "5.0 step/s" in first and "50s to go" in first
-    assert "400/400" in last and "[" + "#" * 24 + "]" in last and last.endswith("\n")
+    assert "150/400" in first
+    assert "loss 1.2500" in first
+    assert "5.0 step/s" in first
+    assert "50s to go" in first
+    assert "400/400" in last
+    assert "[" + "#" * 24 + "]" in last
+    assert last.endswith("\n")
 
 
 def test_line_is_silent_where_there_is_no_terminal() -> None:

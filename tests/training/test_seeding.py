@@ -15,13 +15,14 @@ CPU = torch.device("cpu")
 def test_derived_seeds_are_fixed_and_differ_by_every_part() -> None:
     assert derived_seed(0, "step", 1) == 3670991852909586624
     seeds = {derived_seed(*parts) for parts in ((0, "a"), (1, "a"), (0, "b"), (0, "a", 1), (0, "a", 11), (0, "a1"))}
-    assert len(seeds) == 6 and all(0 <= seed < 2**63 for seed in seeds)
+    assert len(seeds) == 6
+    assert all(0 <= seed < 2**63 for seed in seeds)
 
 
 def test_everything_is_seeded() -> None:
     def draws() -> tuple[float, float, float]:
         seed_everything(3)
-        return random.random(), float(np.random.rand()), torch.rand(()).item()
+        return random.random(), float(np.random.rand()), torch.rand(()).item()  # noqa: NPY002
 
     first = draws()
     assert draws() == first

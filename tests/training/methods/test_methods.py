@@ -33,7 +33,9 @@ def test_unknown_method_lists_the_possible_ones() -> None:
 
 
 def test_unknown_option_lists_the_possible_ones() -> None:
-    with pytest.raises(RecipeError, match=r"distill.options of pkd\] has no key 'wieght'; possible: adapt, eps, factor"):
+    with pytest.raises(
+        RecipeError, match=r"distill.options of pkd\] has no key 'wieght'; possible: adapt, eps, factor"
+    ):
         methods.method("pkd", wieght=3.0)
 
 

@@ -61,7 +61,8 @@ def test_gradient_is_orthogonal_to_scale_and_offset_and_none_reaches_the_teacher
     correlation_loss(ours, theirs.detach()).backward()
     assert theirs.grad is None
     grad = ours.grad
-    assert grad is not None and float(grad.abs().max()) > 1e-4
+    assert grad is not None
+    assert float(grad.abs().max()) > 1e-4
     centred = ours.detach() - ours.detach().mean(dim=(0, 2, 3), keepdim=True)
     assert float((grad * centred).sum(dim=(0, 2, 3)).abs().max()) < 1e-5
     assert float(grad.sum(dim=(0, 2, 3)).abs().max()) < 1e-5
@@ -94,8 +95,10 @@ def test_value_and_gradient_stay_finite_and_small(ours: torch.Tensor, theirs: to
     ours = ours.clone().requires_grad_()
     loss = correlation_loss(ours, theirs)
     loss.backward()
-    assert bool(torch.isfinite(loss)) and 0 <= loss.item() <= 2
-    assert ours.grad is not None and bool(torch.isfinite(ours.grad).all())
+    assert bool(torch.isfinite(loss))
+    assert 0 <= loss.item() <= 2
+    assert ours.grad is not None
+    assert bool(torch.isfinite(ours.grad).all())
 
 
 def test_gradient_of_a_dead_student_is_held_by_the_floor() -> None:

@@ -41,8 +41,10 @@ BOX = [10.0, 20.0, 60.0, 80.0]  # 3000 px²: medium
 def test_exact_boxes_give_one_and_absent_sizes_nan() -> None:
     metrics = average_precision([found([BOX], [0.9], [0])], dataset(sample([BOX], [0])))
     assert [metrics[name] for name in ("AP", "AP50", "AP75", "AP_medium")] == pytest.approx([1] * 4)
-    assert math.isnan(metrics["AP_small"]) and math.isnan(metrics["AP_large"])
-    assert metrics["per_class"]["cat"] == pytest.approx(1) and math.isnan(metrics["per_class"]["dog"])
+    assert math.isnan(metrics["AP_small"])
+    assert math.isnan(metrics["AP_large"])
+    assert metrics["per_class"]["cat"] == pytest.approx(1)
+    assert math.isnan(metrics["per_class"]["dog"])
 
 
 def test_no_detections_give_zero() -> None:
@@ -87,7 +89,9 @@ def test_sizes_are_told_apart() -> None:
     small, large = [0.0, 0.0, 20.0, 20.0], [100.0, 50.0, 250.0, 200.0]
     truth = dataset(sample([small, large], [0, 0]))
     metrics = average_precision([found([large], [0.9], [0])], truth)
-    assert metrics["AP_small"] == 0 and metrics["AP_large"] == pytest.approx(1) and math.isnan(metrics["AP_medium"])
+    assert metrics["AP_small"] == 0
+    assert metrics["AP_large"] == pytest.approx(1)
+    assert math.isnan(metrics["AP_medium"])
 
 
 def test_oriented_boxes_are_compared_by_their_hulls() -> None:

@@ -1,0 +1,223 @@
+"""The harness: what a method gets, and what it cannot touch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgekd._recipe import DistillConfig, ModelConfig, Recipe
+from edgekd.errors import RecipeError
+from edgekd.training import distill as distill_module
+from edgekd.training.checkpoint import CheckpointFolder
+from edgekd.training.distill import Distiller, warmed_weight
+from edgekd.training.methods import Scene, Taps
+from edgekd.training.models import build_model
+from edgekd.training.run import read_splits
+from edgekd.training.teacher import Teacher, fingerprint
+from edgekd.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Small = Callable[..., Recipe]
+SCENE = Scene([], [], 64, 64, 0, 10)
+PKD = DistillConfig(method="pkd")
+
+
+def teacher_for(recipe: Recipe, **changes: Any) -> Teacher:
+    config = ModelConfig(**{"backbone": "csp-tiny", "width": 0.25, "channels": 24, "head_depth": 1, **changes})
+    size = config.input or recipe.input
+    return Teacher(build_model(config, 2, size, seed=7), size, {})
+
+
+def trained(recipe: Recipe, folder: Path, teacher: Teacher | None = None, run: bool = True) -> Trainer:
+    splits = read_splits(recipe)
+    trainer = Trainer(recipe, folder, splits["train"], splits["val"], teacher=teacher, device=torch.device("cpu"))
+    if run:
+        trainer.run()
+    return trainer
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.equal(mine, theirs) for mine, theirs in pairs)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_run_with_all_weights_zero_is_bit_identical_to_the_baseline(small: Small, tmp_path: Path, amp: bool) -> None:
+    baseline = trained(small(amp=amp, clip_norm=0.5), tmp_path / "baseline")
+    recipe = small(amp=amp, clip_norm=0.5, distill=(DistillConfig(method="pkd", weight=0.0),) * 2)
+    control = trained(recipe, tmp_path / "control", teacher_for(recipe))
+    assert any(True for _ in control.distiller.parameters()), "there should be adapters to disturb the run"
+    assert same(baseline.student, control.student)
+    assert same(baseline.average.model, control.average.model)
+
+
+def test_run_with_a_weight_differs_from_the_baseline(small: Small, tmp_path: Path) -> None:
+    recipe = small(distill=(PKD,))
+    taught = trained(recipe, tmp_path / "taught", teacher_for(recipe))
+    assert not same(trained(small(), tmp_path / "baseline").student, taught.student)
+
+
+def test_correlation_with_the_teacher_rises(small: Small, tmp_path: Path) -> None:
+    import json
+
+    recipe = small(steps=40, lr=1e-2, distill=(PKD,))
+    trained(recipe, tmp_path, teacher_for(recipe))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for level in ("p3", "p4", "p5"):
+        assert rows[-1][f"pkd.{level}"] < 0.9 * rows[0][f"pkd.{level}"]
+
+
+def test_teacher_is_the_same_after_training(small: Small, tmp_path: Path) -> None:
+    recipe = small(distill=(PKD,))
+    teacher = teacher_for(recipe)
+    network: Any = teacher.network
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    digest = fingerprint(network)
+    trained(recipe, tmp_path, teacher)
+    assert fingerprint(network) == digest == teacher.source["state_sha256"]
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert all(p.grad is None and not p.requires_grad for p in network.parameters())
+    assert not any(module.training for module in network.modules())
+
+
+def test_adapters_are_trained_saved_and_resumed_but_no_part_of_the_student(small: Small, tmp_path: Path) -> None:
+    recipe = small(distill=(PKD,))
+    run = trained(recipe, tmp_path, teacher_for(recipe), run=False)
+    before = {name: p.detach().clone() for name, p in run.distiller.named_parameters()}
+    run.run()
+    after = dict(run.distiller.named_parameters())
+    assert before
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+    found = CheckpointFolder(tmp_path / "checkpoints").latest()
+    assert set(found.part("distiller")) == set(run.distiller.state_dict())
+    assert any(name.startswith("distiller.adapters") for name in found.part("optimizer"))
+    assert set(found.part("average")) == set(build_model(recipe.student, 2, recipe.input).state_dict())
+    resumed = trained(recipe, tmp_path, teacher_for(recipe), run=False)
+    assert same(resumed.distiller, run.distiller)
+
+
+def test_gradients_of_adapters_do_not_shrink_the_students(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Student and adapters are clipped apart: each ends at the limit, not both together."""
+    recipe = small(clip_norm=0.01, distill=(PKD,), steps=1)
+    run = trained(recipe, tmp_path, teacher_for(recipe))
+    for part in (run.student, run.distiller):
+        norm = torch.stack([p.grad.norm() for p in part.parameters() if p.grad is not None]).norm()
+        assert norm.item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_building_adapters_leaves_the_global_stream_alone_and_depends_on_the_seed() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    first = Distiller([PKD], {3: 8}, {3: 16}, seed=1)
+    assert torch.equal(torch.rand(3), expected)
+    assert same(first, Distiller([PKD], {3: 8}, {3: 16}, seed=1))
+    assert not same(first, Distiller([PKD], {3: 8}, {3: 16}, seed=2))
+
+
+class Probe:
+    """A method that draws, and keeps what it was given."""
+
+    needs_head = False
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Taps, Taps]] = []
+        self.draws: list[Tensor] = []
+        self.autocast: list[bool] = []
+
+    def adapters(self, _channels: Any) -> nn.Module:
+        return nn.Identity()
+
+    def __call__(self, student: Taps, teacher: Taps, _adapters: nn.Module, _scene: Scene) -> dict[str, Tensor]:
+        self.calls.append((student, teacher))
+        self.draws.append(torch.rand(3))
+        self.autocast.append(torch.is_autocast_enabled("cpu"))
+        return {f"p{level}": feature.mean() for level, feature in student.features.items()}
+
+
+@pytest.fixture
+def probe(monkeypatch: pytest.MonkeyPatch) -> Probe:
+    found = Probe()
+    monkeypatch.setattr(distill_module, "method", lambda *_, **__: found)
+    return found
+
+
+def test_draws_of_a_step_are_a_function_of_seed_and_step(probe: Probe) -> None:
+    distiller = Distiller([DistillConfig(method="probe")], {3: 4}, {3: 4}, seed=1)
+    taps = Taps({3: noise(1, 4, 8, 8)})
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    for step in (0, 0, 1):
+        distiller(taps, taps, Scene([], [], 64, 64, step, 10))
+    assert torch.equal(torch.rand(2), expected)
+    assert torch.equal(probe.draws[0], probe.draws[1])
+    assert not torch.equal(probe.draws[0], probe.draws[2])
+
+
+def test_method_gets_matched_levels_in_fp32_on_one_grid_without_autocast(probe: Probe) -> None:
+    distiller = Distiller([DistillConfig(method="probe")], {3: 4, 4: 4, 5: 4}, {4: 6, 5: 6, 6: 6}, seed=0)
+    student = Taps({3: noise(1, 4, 8, 8), 4: noise(1, 4, 4, 4).bfloat16(), 5: noise(1, 4, 2, 2)})
+    teacher = Taps({4: noise(1, 6, 4, 4), 5: noise(1, 6, 3, 5).requires_grad_(), 6: noise(1, 6, 1, 1)})
+    with torch.autocast("cpu", torch.bfloat16):
+        distiller(student, teacher, SCENE)
+    ours, theirs = probe.calls[0]
+    assert set(ours.features) == set(theirs.features) == {4, 5}
+    assert ours.features[4].dtype == torch.float32
+    assert probe.autocast == [False]
+    assert ours.features[5].shape == (1, 4, 3, 5)
+    assert not theirs.features[5].requires_grad
+
+
+def test_entries_add_up_by_weight_and_repeated_ones_are_numbered(probe: Probe) -> None:
+    entries = [DistillConfig(method="probe", weight=w, levels=(3,)) for w in (1.0, 0.5)]
+    student, teacher = Taps({3: torch.full((1, 4, 2, 2), 8.0)}), Taps({3: torch.zeros(1, 4, 2, 2)})
+    total, values = Distiller(entries, {3: 4}, {3: 4}, seed=0)(student, teacher, SCENE)
+    assert total.item() == 12
+    assert {name: value.item() for name, value in values.items()} == {"probe.p3": 8, "probe2.p3": 8}
+
+
+def test_weight_rises_linearly_over_the_warmup() -> None:
+    entry = DistillConfig(method="pkd", weight=2.0, warmup=4)
+    assert [warmed_weight(entry, step) for step in (0, 1, 3, 4, 100)] == [0.5, 1.0, 2.0, 2.0, 2.0]
+    assert warmed_weight(DistillConfig(method="pkd", weight=2.0), 0) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("entry", "student", "teacher", "message"),
+    [
+        (PKD, {3: 4}, {5: 4}, "no pyramid level in common: student has P3, teacher has P5"),
+        (DistillConfig(method="pkd", levels=(3, 6)), {3: 4, 4: 4}, {3: 4, 4: 4}, r"levels \[3, 6\].*possible: \[3, 4\]"),
+        (DistillConfig(method="pkd", levels=()), {3: 4}, {3: 4}, r"levels \[\] asked for, possible: \[3\]"),
+        (DistillConfig(method="nope"), {3: 4}, {3: 4}, "no distillation method 'nope'; possible: .*pkd"),
+    ],
+)  # fmt: skip
+def test_impossible_entries_are_refused(
+    entry: DistillConfig, student: dict[int, int], teacher: dict[int, int], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Distiller([entry], student, teacher, seed=0)
+
+
+def test_distill_without_a_teacher_is_refused(small: Small, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"\[\[distill\]\] needs a \[teacher\]"):
+        trained(small(distill=(PKD,)), tmp_path)
+
+
+def test_another_teacher_is_another_run(small: Small, tmp_path: Path) -> None:
+    recipe = small(distill=(PKD,), steps=2)
+    trained(recipe, tmp_path, teacher_for(recipe))
+    with pytest.raises(RecipeError, match=r"holds another run .*teacher"):
+        trained(recipe, tmp_path, teacher_for(recipe, channels=32))
