@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from edgekd._manifest import Artifact
 
 REBUILD = "edgekd build model.bin --target tflite"
-IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every LiteRT flatbuffer
 NOTICE = b"Created TensorFlow Lite XNNPACK delegate for CPU."  # printed by C++ at the first interpreter of a process
 
 
@@ -92,8 +91,6 @@ class TFLiteSession:
 
 
 def _start(model: bytes, threads: int) -> Any:
-    if model[4:8] != IDENTIFIER:
-        raise SessionError(f"model.tflite of this artifact is no LiteRT model; to rebuild it: {REBUILD}")
     try:
         with _without_notice():
             interpreter = Interpreter(model_content=model, num_threads=threads or None)

@@ -203,6 +203,12 @@ def test_every_supported_operator_has_a_case() -> None:
     assert {case.op for case in CASES} == set(SUPPORTED)
 
 
+def test_everything_the_exporter_may_write_can_be_translated() -> None:
+    from edgekd.training.export import OPERATORS
+
+    assert set(SUPPORTED) >= OPERATORS
+
+
 def test_detector_computes_what_onnx_runtime_does() -> None:
     check(onnx.load_from_string(detector()), floats(1, 3, 64, 96, seed=2), tolerance=1e-4)
 

@@ -1,0 +1,103 @@
+"""What the trainer exports, through every target's front end: quick parts only, the whole way is the demo's."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cache
+
+import numpy as np
+import onnx
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from edgekd.targets.tensorrt import _ahead  # noqa: E402
+from edgekd.targets.tensorrt._half import halve  # noqa: E402
+from edgekd.targets.tflite._torch_from_onnx import TranslatedGraph  # noqa: E402
+
+from edgekd._bundle import Bundle  # noqa: E402
+from edgekd._manifest import Artifact, InputSpec, Manifest, OutputSpec  # noqa: E402
+from edgekd._recipe import InputConfig, ModelConfig  # noqa: E402
+from edgekd._target import load_target  # noqa: E402
+from edgekd.training.export import export_onnx  # noqa: E402
+from edgekd.training.models import build_model  # noqa: E402
+
+pytestmark = pytest.mark.slow  # torch's exporter takes its time
+SIZE = 128
+CLASSES = 3
+CLOSE = {"atol": 0.02, "rtol": 1e-4}  # an untrained student sends a few boxes thousands of pixels away
+STUDENTS = {
+    "csp-tiny dense": ModelConfig(backbone="csp-tiny", width=0.5, channels=16, head_depth=1),
+    "mobilenet retina": ModelConfig(backbone="mobilenetv3-small", neck="fpn", channels=16, head="retina", head_depth=1),
+}
+
+
+@cache
+def exported(name: str) -> Bundle:
+    """Return a bundle with an untrained student whose biases let it find something."""
+    size = InputConfig(height=SIZE, width=SIZE)
+    model = build_model(STUDENTS[name], CLASSES, size, seed=0).eval()
+    with torch.no_grad():
+        rows = model(torch.zeros(1, 3, SIZE, SIZE))[0].shape[1]
+    manifest = Manifest(
+        name=name,
+        task="detect",
+        classes=tuple("abc"),
+        input=InputSpec(height=SIZE, width=SIZE),
+        outputs=(
+            OutputSpec(name="boxes", kind="boxes", shape=(rows, 4), layout="xyxy"),
+            OutputSpec(name="scores", kind="scores", shape=(rows, CLASSES), activation="sigmoid"),
+        ),
+    )
+    return Bundle.create(manifest, {"graph.onnx": export_onnx(model, size)})
+
+
+def outputs(bundle: Bundle, target: str) -> tuple[np.ndarray, ...]:
+    built = load_target(target).build(bundle, "fp32", lambda _: None)
+    files = {name: f"x/{name}" for name in built.files}
+    artifact = Artifact(target=target, precision="fp32", files=files)
+    whole = bundle.replace(add={files[name]: content for name, content in built.files.items()})
+    with contextlib.closing(load_target(target).load(whole, artifact)) as session:
+        return session.infer(pixels(2))
+
+
+def pixels(batch: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(batch, 3, SIZE, SIZE)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_translation_of_a_student_agrees(name: str) -> None:
+    bundle = exported(name)
+    with torch.no_grad():
+        got = TranslatedGraph(onnx.load_from_string(bundle.graph()), ["boxes", "scores"])(torch.from_numpy(pixels(1)))
+    boxes, scores = outputs(bundle, "reference")
+    np.testing.assert_allclose(got["boxes"].numpy(), boxes[:1], **CLOSE)
+    np.testing.assert_allclose(got["scores"].numpy(), scores[:1], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_openvino_runs_a_student_as_the_reference_does(name: str) -> None:
+    if load_target("openvino").probe() is not None:
+        pytest.skip(str(load_target("openvino").probe()))
+    for ours, theirs in zip(outputs(exported(name), "openvino"), outputs(exported(name), "reference"), strict=True):
+        np.testing.assert_allclose(ours, theirs, **CLOSE)
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_tensorrt_takes_a_student_in_both_precisions(name: str) -> None:
+    bundle = exported(name)
+    for precision in ("fp32", "fp16"):
+        built = load_target("tensorrt").build(bundle, precision, lambda _: None)
+        assert built.files["model.onnx"]
+        if _ahead.available():
+            assert built.options["ahead_of_time"]["layers"] > 20
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_float16_student_decodes_in_float32(name: str) -> None:
+    model = onnx.load_from_string(halve(exported(name).graph()))
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    kinds = {item.name: item.type.tensor_type.elem_type for item in (*inferred.value_info, *inferred.output)}
+    found = {node.op_type: kinds[node.output[0]] for node in model.graph.node}
+    assert found["Exp"] == found["Sigmoid"] == onnx.TensorProto.FLOAT
+    assert {kinds[node.output[0]] for node in model.graph.node if node.op_type == "Conv"} == {onnx.TensorProto.FLOAT16}
