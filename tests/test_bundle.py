@@ -350,11 +350,11 @@ def test_threads_read_one_bundle_at_once(path: Path) -> None:
 
 
 def test_reading_20_mb_takes_less_than_the_goal(tmp_path: Path) -> None:
-    """Goal: 50 ms on a quiet machine (about 18 measured); the bound here is wide for a loaded one, best of five."""
+    """Goal: 50 ms on a quiet machine (about 18 measured). In CPU time, best of five, so that a busy one passes too."""
     make_bundle().replace(add={"large": np.random.default_rng(1).bytes(20 << 20)}).write(tmp_path / "model.bin")
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         Bundle.read(tmp_path / "model.bin").close()
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.2
+        times.append(time.process_time() - start)
+    assert min(times) < 0.1

@@ -112,7 +112,7 @@ def test_chunk_that_is_no_png_is_never_given_to_the_decoder() -> None:
     """Pillow would find out by itself what else this is, Encapsulated PostScript included."""
     jpeg = io.BytesIO()
     Image.fromarray(IMAGES[0]).save(jpeg, "JPEG")
-    for data in (b"", b"%!PS-Adobe-3.0 EPSF-3.0", jpeg.getvalue()):
+    for data in (b"", b"%!PS-Adobe-3.0 EPSF-3.0", jpeg.getvalue(), b"GIF89a.." + png(5, 5)[8:]):
         bundle = with_image(data)
         with pytest.raises(CorruptBundleError, match=r"golden/0\.png is no PNG"):
             golden_pixels(bundle, bundle.manifest.golden[0])
