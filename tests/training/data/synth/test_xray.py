@@ -121,3 +121,15 @@ def test_shapes_when_drawn_many_times_then_they_are_about_a_unit_long_and_vary(f
 
 def test_lookalikes_when_listed_then_none_is_a_class() -> None:
     assert not set(THREATS) & (set(LOOKALIKES) | set(COVERS) | set(FILLING))
+
+
+def test_cover_when_laid_again_and_again_then_every_threat_still_gets_light() -> None:
+    rng = np.random.default_rng(0)
+    attenuation = np.full((2, 200, 200), 0.3, np.float32)
+    threats = xray._threats(rng, attenuation, 0.0)
+    before = attenuation.copy()
+    for _ in range(60):
+        xray._cover(rng, attenuation, threats)
+    assert (attenuation - before).max() > 0.5
+    for threat in threats:
+        assert xray._light(attenuation - xray._alone(threat, attenuation), threat.shadow) > 0.119
