@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("EDGEKD_DATA", ROOT.parent / "shared" / "data"))
 METHODS: dict[str, list[dict[str, Any]]] = {
     "baseline": [],
-    "pkd": [{"method": "pkd"}],
+    "pkd": [{"method": "pkd", "weight": 0.2}],
 }
 STUDENT = {"backbone": "csp-tiny", "width": 0.5, "neck": "pafpn", "channels": 48, "head": "dense"}
 TEACHER = {
@@ -62,7 +62,7 @@ def settings(work: Path) -> dict[str, Setting]:
             "blood cells, 205 training images, test split of 72",
         ),
         "sixray": Setting(
-            sixray / "train.txt", sixray / "val.txt", sixray / "test.txt", 256, 800, 1200, TEACHER,
+            sixray / "train.txt", sixray / "val.txt", sixray / "test.txt", 256, 400, 700, TEACHER,
             sixray / "train.txt",
             "SIXray subset, 364 training images, test split of 52",
         ),
