@@ -74,13 +74,14 @@ def test_a_known_bundle_keeps_its_bytes_across_versions() -> None:
 
 
 def test_large_chunks_are_page_aligned_and_small_ones_packed(path: Path) -> None:
+    make_bundle().replace(add={"page": b"p" * PAGE, "nearly": b"n" * (PAGE - 1)}).write(path)
     data = path.read_bytes()
     with Bundle.read(path) as bundle:
         for chunk in bundle.toc:
             assert chunk.alignment == (PAGE if chunk.length >= PAGE else LINE)
             assert chunk.offset % chunk.alignment == 0
             assert hashlib.sha256(data[chunk.offset : chunk.offset + chunk.length]).hexdigest() == chunk.sha256
-    assert len(data) < 2 * PAGE + 1000 + PAGE
+    assert len(data) == 5 * PAGE  # small ones and "nearly" in the first two pages, then BIG in two, then "page"
 
 
 def test_identical_chunks_are_stored_once(tmp_path: Path) -> None:
