@@ -1,0 +1,78 @@
+"""The demo on a tiny teacher and three steps: every stage runs, every file is there, nothing else is removed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+import edgekd
+from edgekd import _demo
+from edgekd.cli.main import main
+from edgekd.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DATA = '[data]\ntrain = "train.json"\nval = "val.json"\n'
+INPUT = "[input]\nheight = 64\nwidth = 64\n"
+NETWORK = 'backbone = "csp-tiny"\nwidth = 0.25\nchannels = 16\nhead_depth = 1\n'
+TRAIN = "[train]\nsteps = 2\nbatch = 2\n"
+
+
+@pytest.fixture
+def assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "assets"
+    folder.mkdir()
+    for name, value in (("TRAIN", 4), ("VAL", 2), ("TEST", 2), ("TIMED", 4), ("PRECISIONS", ("fp32",))):
+        monkeypatch.setattr(_demo, name, value)
+    scenes = edgekd.data_synth("xray", tmp_path / "scenes", train=4, val=2, test=2)
+    student = f'name = "tiny"\n{DATA}{INPUT}[student]\n{NETWORK}{TRAIN}'
+    taught = f'{student}[teacher]\n{NETWORK}weights = "teacher.safetensors"\n[[distill]]\nmethod = "pkd"\n'
+    (folder / "student.toml").write_text(student)
+    (folder / "distill.toml").write_text(taught)
+    (scenes / "student.toml").write_text(student)
+    report = edgekd.train(scenes / "student.toml", tmp_path / "teacher")
+    shutil.copy(report.weights, folder / "teacher.safetensors")
+    return folder
+
+
+@pytest.mark.slow
+def test_demo_goes_the_whole_way_and_leaves_its_files(
+    assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out), "--assets", str(assets)]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert [row["name"] for row in report["networks"]] == ["teacher (shipped)", "student alone", "student distilled"]
+    assert {row["target"] for row in report["targets"]} == {"openvino", "reference", "tensorrt", "tflite"}
+    ran = [row for row in report["targets"] if row["p50_ms"] is not None]
+    assert {"openvino", "reference", "tflite"} <= {row["target"] for row in ran}
+    assert len(list(out.glob("*.png"))) == len(ran)
+    assert edgekd.verify(out / "model.bin").passed
+    shown = capsys.readouterr().out
+    assert "student distilled" in shown
+    assert "built, not run: no NVIDIA driver" in shown or " ms " in shown
+
+
+def test_demo_replaces_an_earlier_demo_whole(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "report.json").write_text("{}")
+    (tmp_path / "model.bin").write_text("old")
+    assert _demo._prepare(tmp_path) == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_never_empties_a_folder_that_is_not_a_demo(assets: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="no earlier demo made it"):
+        edgekd.demo(tmp_path / "precious", assets=assets)
+    assert (tmp_path / "precious" / "thesis.tex").exists()
+
+
+def test_demo_without_its_teacher_says_where_it_looked(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not in the wheel"):
+        edgekd.demo(tmp_path / "out", assets=tmp_path)
