@@ -127,7 +127,8 @@ def _stain(
     cloud = 1 + 0.3 * fbm(rng, *mask.shape, cells=20, octaves=3)
     tint = 1 + rng.normal(0, 0.15, 3).astype(np.float32)
     # In proportion to the colour underneath: a stain filters light, it does not add grey.
-    strength = np.float32(0.35 * amplitude * surface.sigma / max(float(luminance(albedo)[surface.support].mean()), 0.05))
+    brightness = max(float(luminance(albedo)[surface.support].mean()), 0.05)
+    strength = np.float32(0.35 * amplitude * surface.sigma / brightness)
     stained: NDArray[np.float32] = (albedo * (1 + (soft * cloud)[..., None] * strength * tint)).astype(np.float32)
     return stained
 
