@@ -6,8 +6,7 @@ import json
 import math
 import os
 import sys
-from typing import Any
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import edgekd
 

@@ -60,6 +60,11 @@ class Teacher:
         cast("nn.Module", self.network).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
+    @property
+    def has_head(self) -> bool:
+        """Whether the network is a whole detector."""
+        return hasattr(self.network, "head_outputs")
+
     @torch.no_grad()
     def look(self, images: Tensor, seen_by: InputConfig, *, head: bool, amp: torch.dtype | None = None) -> Taps:
         """Run the network on the student's batch.

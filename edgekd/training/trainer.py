@@ -132,6 +132,8 @@ class Trainer:
             if self.teacher is None:
                 raise RecipeError("[[distill]] needs a [teacher]")
             distiller = Distiller(recipe.distill, channels_of(student), self.teacher.channels, config.seed)
+            if distiller.needs_head and not self.teacher.has_head:
+                raise RecipeError("a distillation method of this recipe needs a teacher with a head; this one has none")
             distiller.to(self.device)
         self.distiller = distiller
         half = torch.float16 if self.device.type == "cuda" else torch.bfloat16

@@ -79,6 +79,15 @@ def test_writer_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_reader_of_the_old_file_keeps_it_while_a_new_one_is_written(tmp_path: Path) -> None:
+    path, held = tmp_path / "x.safetensors", tmp_path / "held.safetensors"
+    write_tensors(path, {"a": torch.ones(1)}, {})
+    held.hardlink_to(path)  # as an open or mapped file is held
+    write_tensors(path, {"a": torch.zeros(1)}, {})
+    assert torch.equal(read_tensors(held)["a"], torch.ones(1))
+    assert torch.equal(read_tensors(path)["a"], torch.zeros(1))
+
+
 def test_clear_removes_all(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path)
     folder.write(1, TENSORS, {})

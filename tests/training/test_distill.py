@@ -17,7 +17,7 @@ from edgekd.training.distill import Distiller, warmed_weight
 from edgekd.training.methods import Scene, Taps
 from edgekd.training.models import build_model
 from edgekd.training.run import read_splits
-from edgekd.training.teacher import Teacher, fingerprint
+from edgekd.training.teacher import TappedNetwork, Teacher, fingerprint
 from edgekd.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def test_weight_rises_linearly_over_the_warmup() -> None:
     ("entry", "student", "teacher", "message"),
     [
         (PKD, {3: 4}, {5: 4}, "no pyramid level in common: student has P3, teacher has P5"),
-        (DistillConfig(method="pkd", levels=(3, 6)), {3: 4, 4: 4}, {3: 4, 4: 4}, r"levels \[3, 6\].*possible: \[3, 4\]"),
+        (DistillConfig(method="pkd", levels=(3, 6)), {3: 4, 4: 4}, {3: 4, 4: 4}, r"levels \[3, 6\].* \[3, 4\]"),
         (DistillConfig(method="pkd", levels=()), {3: 4}, {3: 4}, r"levels \[\] asked for, possible: \[3\]"),
         (DistillConfig(method="nope"), {3: 4}, {3: 4}, "no distillation method 'nope'; possible: .*pkd"),
     ],
@@ -214,6 +214,14 @@ def test_impossible_entries_are_refused(
 def test_distill_without_a_teacher_is_refused(small: Small, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"\[\[distill\]\] needs a \[teacher\]"):
         trained(small(distill=(PKD,)), tmp_path)
+
+
+def test_method_that_needs_a_head_refuses_a_teacher_without_one(small: Small, tmp_path: Path, probe: Probe) -> None:
+    probe.needs_head = True
+    recipe = small(distill=(DistillConfig(method="probe"),))
+    network = TappedNetwork(nn.Conv2d(3, 4, 3, 8, 1), {"": 8})
+    with pytest.raises(RecipeError, match="needs a teacher with a head; this one has none"):
+        trained(recipe, tmp_path, Teacher(network, recipe.input, {}))
 
 
 def test_another_teacher_is_another_run(small: Small, tmp_path: Path) -> None:

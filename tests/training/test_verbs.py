@@ -116,6 +116,52 @@ def test_evaluation_of_the_bundle_agrees_with_training(done: TrainReport, small:
     json.dumps(report.to_dict(), allow_nan=False)
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_eval_command_prints_figures_and_what_ran(
+    done: TrainReport, small: Small, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    from edgekd.cli.main import main
+
+    arguments = ["eval", str(done.bundle), small().data.val, "--target", "reference"]
+    assert main([*arguments, "--json"] if form == "json" else arguments) == 0
+    said = capsys.readouterr().out
+    if form == "json":
+        assert json.loads(said)["session"]["target"] == "reference"
+        assert set(json.loads(said)["metrics"]["per_class"]) == {"red", "blue"}
+    else:
+        assert "reference fp32 (computes in fp32, cpu)" in said
+        assert "4 images" in said
+        assert all(name in said for name in ("AP50", "AP_small", "red", "blue"))
+
+
+@pytest.mark.parametrize("verb", ["train", "distill"])
+def test_commands_pass_their_options_and_print_the_report(
+    done: TrainReport, verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import edgekd
+    from edgekd.cli.main import main
+
+    asked: dict[str, Any] = {}
+
+    def verb_called(recipe: str, out: str, **options: Any) -> TrainReport:
+        asked.update(recipe=recipe, out=out, **options)
+        return done
+
+    monkeypatch.setattr(edgekd, verb, verb_called)
+    assert main([verb, "r.toml", "--out", "o", "--seed", "3", "--steps", "9", "--no-resume", "--tensorboard"]) == 0
+    assert asked == {
+        "recipe": "r.toml", "out": "o", "seed": 3, "steps": 9, "device": "auto", "resume": False, "tensorboard": True,
+    }  # fmt: skip
+    said = capsys.readouterr().out
+    assert "val: AP " in said
+    assert str(done.bundle) in said
+    assert main([verb, "r.toml", "--out", "o", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bundle"] == str(done.bundle)
+    monkeypatch.setenv("RANK", "1")
+    assert main([verb, "r.toml", "--out", "o"]) == 0
+    assert capsys.readouterr().out == ""
+
+
 def test_finished_run_is_not_trained_again(
     done: TrainReport, small: Small, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,7 +278,7 @@ def test_ctrl_c_on_the_command_line_says_how_to_go_on(
     def stopped(*_: object, **__: object) -> None:
         raise Interrupted(3, 600)
 
-    monkeypatch.setattr(edgekd, "train", stopped, raising=False)
+    monkeypatch.setattr(edgekd, "train", stopped)
     parser = argparse.ArgumentParser()
     command.add(parser.add_subparsers(dest="command"))
     args = parser.parse_args(["train", "r.toml", "--out", "out/x", "--seed", "4"])

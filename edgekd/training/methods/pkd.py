@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ...errors import RecipeError
 
@@ -84,12 +83,19 @@ def correlation_loss(ours: Tensor, theirs: Tensor, eps: float = 1e-6) -> Tensor:
     m = theirs.numel() // theirs.shape[1]
     if m < SMALLEST_MAP:
         return ours.sum() * 0
-    spread_t, mean_t = torch.std_mean(theirs, dim=(0, 2, 3), keepdim=True)
-    alive = spread_t > 1e-5
-    spread_s, mean_s = torch.std_mean(ours, dim=(0, 2, 3), keepdim=True)
-    floor = 1e-3 * spread_t.median()
-    ours_z = (ours - mean_s) / (torch.maximum(spread_s, floor) + eps)
-    theirs_z = (theirs - mean_t) / (spread_t + eps)
-    per_channel = F.mse_loss(ours_z, theirs_z, reduction="none").mean(dim=(0, 2, 3)) / 2
-    weight = alive.flatten().to(per_channel.dtype)
-    return (per_channel * weight).sum() / weight.sum().clamp(min=1)
+    x, y = _rows(ours), _rows(theirs)
+    y = y - y.mean(dim=0)
+    spread_t = (y.square().sum(dim=0) / (m - 1)).sqrt()
+    y = y / (spread_t + eps)
+    x = x - x.detach().mean(dim=0)  # exact: a sum of squares has no slope in its mean, and y sums to nothing
+    var = x.square().sum(dim=0) / (m - 1)
+    floor = (1e-3 * spread_t.median()).clamp(min=1e-12)
+    scale = 1 / (torch.maximum(var, floor.square()).sqrt() + eps)
+    squares = scale.square() * var * (m - 1) + y.square().sum(dim=0) - 2 * scale * (x * y).sum(dim=0)
+    alive = (spread_t > 1e-5).to(x.dtype)
+    return (squares.clamp(min=0) / (2 * m) * alive).sum() / alive.sum().clamp(min=1)
+
+
+def _rows(features: Tensor) -> Tensor:
+    """Return `(N, C, H, W)` as `(N H W, C)`: no copy where the channels lie innermost in memory."""
+    return features.permute(0, 2, 3, 1).flatten(0, 2)
