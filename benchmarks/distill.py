@@ -2,6 +2,7 @@
 
     python benchmarks/distill.py run --data bccd,sixray,xray --seeds 0,1,2   # trains what is missing, one JSON a run
     python benchmarks/distill.py table                                        # writes the tables of docs/results.md
+    python benchmarks/distill.py ship                                         # the synthetic teacher, for example 01
 
 A run that has its JSON is skipped; a killed one resumes from its checkpoint. The teacher is trained once per data set
 and kept in the work folder. Every figure is of the last checkpoint on the test split, which nothing was chosen on.
@@ -76,7 +77,7 @@ def settings(work: Path) -> dict[str, Setting]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("teacher", "run", "table"))
+    parser.add_argument("command", choices=("teacher", "run", "table", "ship"))
     parser.add_argument("--data", default="bccd,sixray,xray")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", default="0,1,2")
@@ -87,6 +88,9 @@ def main() -> None:
         from distill_table import write_tables
 
         write_tables(RESULTS / "distill", ROOT / "docs" / "results.md")
+        return
+    if args.command == "ship":
+        ship(args.work / "xray" / "teacher" / "student.safetensors", ROOT / "examples" / "01_distill_and_deploy")
         return
     for name in args.data.split(","):
         setting = settings(args.work)[name]
@@ -184,6 +188,15 @@ def measure(label: str, what: dict[str, Any], plan: Recipe, folder: Path, settin
         f"{label}: AP {100 * accuracy.metrics['AP']:.1f}, AP50 {100 * accuracy.metrics['AP50']:.1f}, {seconds:.0f} s",
         file=sys.stderr,
     )
+
+
+def ship(weights: Path, example: Path) -> None:
+    """Write a trained detector as float16 beside the example's recipes; loading widens it again."""
+    from edgekd.training.checkpoint import read_meta, read_tensors, write_tensors
+
+    halves = {name: item.half() if item.is_floating_point() else item for name, item in read_tensors(weights).items()}
+    write_tensors(example / "teacher.safetensors", halves, read_meta(weights))
+    print(f"wrote {example / 'teacher.safetensors'}")
 
 
 def curve(log: Path) -> list[dict[str, float]]:
