@@ -16,6 +16,7 @@ from .distributed import process_group, rank, world_size
 from .evaluate import evaluate
 from .finish import write_bundle
 from .progress import announce
+from .seeding import switches_restored
 from .trainer import Trainer
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def run(
     if recipe.task != "detect":
         raise RecipeError(f"task = {recipe.task!r} cannot be trained; possible: detect")
     place = choose_device(device)
-    with process_group(place):
+    with switches_restored(), process_group(place):
         splits = read_splits(recipe)
         if teacher is None and recipe.distill:
             if recipe.teacher is None:

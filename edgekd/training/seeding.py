@@ -35,6 +35,22 @@ def seed_everything(seed: int) -> None:
 
 
 @contextmanager
+def switches_restored() -> Iterator[None]:
+    """Put back what a run sets for the whole process: torch's threads and its choice of deterministic kernels."""
+    deterministic = torch.utils.deterministic
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    mode, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(mode, warn_only=warn)
+        deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = benchmark
+
+
+@contextmanager
 def forked_random(seed: int, device: torch.device) -> Iterator[None]:
     """Run a block on torch generators of its own seed; the caller's streams go on as if the block had not run."""
     devices = [device] if device.type == "cuda" else []

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import torch
 
-from edgekd.training.seeding import derived_seed, forked_random, seed_everything
+from edgekd.training.seeding import derived_seed, forked_random, seed_everything, switches_restored
 
 CPU = torch.device("cpu")
 
@@ -27,6 +27,15 @@ def test_everything_is_seeded() -> None:
     first = draws()
     assert draws() == first
     assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_switches_of_the_process_are_put_back() -> None:
+    threads, mode = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with switches_restored():
+        seed_everything(0)
+        torch.set_num_threads(threads + 1)
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, mode)
+    assert torch.utils.deterministic.fill_uninitialized_memory
 
 
 def test_forked_block_is_reproducible_and_leaves_the_stream_outside_alone() -> None:
