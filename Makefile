@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: demo test lint wheel bench clean
 
-$(VENV)/installed: pyproject.toml setup.py constraints.txt $(wildcard kernels/*)
+$(VENV)/installed: pyproject.toml setup.py constraints.txt kernels/build_cffi.py $(wildcard kernels/*.h kernels/*.cc)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt "torch" "setuptools" "cffi"
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[$(EXTRAS)]"
