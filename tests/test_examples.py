@@ -13,7 +13,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*/README.md"))
-SMALLER = (("--train 600 --val 60 --test 200", "--train 16 --val 4 --test 4"),)
+SMALLER = (
+    ("--train 600 --val 60 --test 200", "--train 16 --val 4 --test 4"),
+    # Three steps leave boxes as large as the picture, which float16 moves by more than the bound; `build` refuses them.
+    ("--precision fp32,fp16", "--precision fp32"),
+)
 FEWER_STEPS = re.compile(r"^(edgekd (?:train|distill) .*)$")
 
 
@@ -29,7 +33,7 @@ def lines(block: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.parent.name)
 def test_the_commands_of_an_example_work_in_order(page: Path, tmp_path: Path) -> None:
     if not (page.parent / "teacher.safetensors").exists():

@@ -127,8 +127,9 @@ def test_two_processes_have_the_loss_and_the_weights_of_one(
     one = Trainer(small_sgd, tmp_path, splits["train"], splits["val"], device=CPU)
     one.run()
     names = ("loss", "loss_class", "loss_box")
-    for mine, theirs in zip(losses(tmp_path, *names), losses(two_processes / "plain", *names), strict=True):
-        assert mine == pytest.approx(theirs, rel=1e-4)
+    rows = zip(losses(tmp_path, *names), losses(two_processes / "plain", *names), strict=True)
+    for step, (mine, theirs) in enumerate(rows):  # each step multiplies the rounding of the sums before it
+        assert mine == pytest.approx(theirs, rel=1e-5 if step == 0 else 1e-3)
     norms = [losses(folder, "grad_norm")[0] for folder in (tmp_path, two_processes / "plain")]
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)  # later ones differ by what the assignment makes of rounding
     parameters = dict(one.student.named_parameters())
