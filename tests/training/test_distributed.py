@@ -136,7 +136,8 @@ def test_two_processes_have_the_loss_and_the_weights_of_one(
     for rank in range(2):
         theirs = torch.load(two_processes / f"plain{rank}.pt")
         for name, value in one.student.state_dict().items():
-            bound = 2e-5 if name in parameters else 5e-4  # statistics of features, which are larger than weights
+            # Three steps after the first rounding; statistics are of features, which are larger than weights.
+            bound = 3e-4 if name in parameters else 5e-3
             assert torch.allclose(value.float(), theirs[name].float(), atol=bound, rtol=bound), name
 
 
