@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._manifest import Manifest
-    from ._session import Session, SessionInfo
+    from ._session import Outputs, Session, SessionInfo
 
     Image = str | Path | bytes | bytearray | NDArray[Any] | PIL.Image.Image
 
@@ -226,7 +226,7 @@ class Detector:
             clocks.append((decoded - start, time.perf_counter() - decoded))
             placements.append(placement)
         start = time.perf_counter()
-        boxes, scores = self._session.infer(pixels)
+        boxes, scores = self._session.infer(pixels, self._outputs(len(images)))
         infer = (time.perf_counter() - start) / len(images)
         return [
             self._finish(boxes[row], scores[row], placements[row], (*clocks[row], infer), request)
@@ -253,9 +253,18 @@ class Detector:
         return Detections(original, best, labels, self.names, size, timings)
 
     def _pixels(self, batch: int) -> NDArray[np.float32]:
-        """Return this thread's network input, allocated once: fresh pages cost more than the letterbox itself."""
+        """Return this thread's network input."""
         spec = self.manifest.input
-        held: NDArray[np.float32] | None = getattr(self._local, "pixels", None)
-        if held is None or len(held) < batch:
-            held = self._local.pixels = np.empty((batch, 3, spec.height, spec.width), np.float32)
-        return held[:batch]
+        return self._buffers("pixels", batch, [(3, spec.height, spec.width)])[0]
+
+    def _outputs(self, batch: int) -> Outputs:
+        """Return this thread's network outputs; what `suppress` makes of them is copied out."""
+        return self._buffers("outputs", batch, [spec.shape for spec in self.manifest.outputs])
+
+    def _buffers(self, name: str, batch: int, shapes: Sequence[tuple[int, ...]]) -> Outputs:
+        """Return arrays of this thread, allocated once: fresh pages cost more than the letterbox itself."""
+        held: Outputs | None = getattr(self._local, name, None)
+        if held is None or len(held[0]) < batch:
+            held = tuple(np.empty((batch, *shape), np.float32) for shape in shapes)
+            setattr(self._local, name, held)
+        return tuple(array[:batch] for array in held)

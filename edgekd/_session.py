@@ -41,8 +41,16 @@ class Session(Protocol):
         """What runs."""
         ...
 
-    def infer(self, pixels: NDArray[np.float32]) -> Outputs:
-        """Run the network on `(B, 3, H, W)` float32, C-contiguous, B >= 1; return float32 arrays owned by the caller.
+    def infer(self, pixels: NDArray[np.float32], out: Outputs | None = None) -> Outputs:
+        """Run the network on a batch.
+
+        Args:
+            pixels: `(B, 3, H, W)` float32, C-contiguous, B >= 1.
+            out: float32 arrays to write to and return, `(B, *shape)` for each of the manifest's outputs; None: new
+                ones. Fresh pages for a detector's outputs cost as much as its suppression: a loop keeps its own.
+
+        Returns:
+            Float32 arrays owned by the caller.
 
         Raises:
             UsageError: wrong shape or dtype (says got and expected).
@@ -70,6 +78,22 @@ def check_pixels(pixels: NDArray[np.float32], spec: InputSpec) -> None:
         raise UsageError(f"infer: expected {expected}, got {pixels.dtype} of shape {pixels.shape}")
     if not pixels.flags.c_contiguous:
         raise UsageError(f"infer: expected {expected}, got strides {pixels.strides}; try np.ascontiguousarray")
+
+
+def output_arrays(batch: int, specs: Sequence[OutputSpec], out: Outputs | None) -> Outputs:
+    """Return `out` if it fits a batch, or new arrays if it is None.
+
+    Raises:
+        UsageError: not C-contiguous float32 of the shapes the manifest says; says got and expected.
+    """
+    if out is None:
+        return tuple(np.empty((batch, *spec.shape), np.float32) for spec in specs)
+    expected = [(batch, *spec.shape) for spec in specs]
+    fits = [array.dtype == np.float32 and array.flags.c_contiguous for array in out]
+    if [array.shape for array in out] != expected or not all(fits):
+        got = [f"{array.dtype} of shape {array.shape}" for array in out]
+        raise UsageError(f"infer: expected C-contiguous float32 outputs of shapes {expected}, got {got}")
+    return out
 
 
 def check_outputs(shapes: Mapping[str, tuple[int, ...]], specs: Sequence[OutputSpec], rebuild: str) -> None:

@@ -53,10 +53,20 @@ CASES = {
         run((HERE, (0.9, 0)), (MORE, (0.7, 0))),
         (2, 1, 1, 0),
     ),
-    "follows a borderline one": (  # NEAR goes under the threshold, so FAR's neighbour of its class comes back
-        run((HERE, (0.305, 0)), (NEAR, (0.304, 0))),
-        run((HERE, (0.298, 0)), (NEAR, (0.301, 0))),
+    "follows a borderline one": (  # HERE becomes class 1 and stops suppressing NEAR
+        run((HERE, (0.900, 0.895)), (NEAR, (0.7, 0))),
+        run((HERE, (0.895, 0.900)), (NEAR, (0.7, 0))),
         (1, 0, 2, 0),
+    ),
+    "follows a real one": (
+        run((HERE, (0.90, 0.80)), (NEAR, (0.7, 0))),
+        run((HERE, (0.80, 0.90)), (NEAR, (0.7, 0))),
+        (1, 0, 0, 2),
+    ),
+    "a bystander excuses nothing": (
+        run((HERE, (0.5, 0)), (NEAR, (0.7, 0)), (FAR, (0.8, 0))),
+        run((HERE, (0.9, 0)), (NEAR, (0.7, 0)), (FAR, (0.8, 0))),
+        (2, 1, 0, 2),
     ),
     "class takes it from its rival": (  # as class 1 nothing suppresses it
         run((HERE, (0.9, 0)), (NEAR, (0.600, 0.595))),

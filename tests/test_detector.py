@@ -32,7 +32,7 @@ class ScriptedSession:
         self.calls: list[NDArray[np.float32]] = []
         self.closed = 0
 
-    def infer(self, pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+    def infer(self, pixels: NDArray[np.float32], _out: object = None) -> tuple[NDArray[np.float32], ...]:
         self.calls.append(pixels.copy())
         batch = len(pixels)
         boxes = np.array([[8, 16, 24, 48], [8, 16, 25, 48], [40, 20, 60, 40]], np.float32)

@@ -38,7 +38,7 @@ MANIFEST = Manifest(
             files={"model.xml": "ov/x", "model.bin": "ov/b"},
             tools={"openvino": "2026.4"},
         ),
-        Artifact(target="tflite", precision="fp16", files={"model.tflite": "tf"}),
+        Artifact(target="tflite", precision="fp16", files={"model.tflite": "tf", "twin.tflite": "tf2"}),
     ),
     golden=(GoldenImage(image="golden/0.png", outputs=("golden/0.boxes", "golden/0.scores")),),
     receipts=(
@@ -53,6 +53,7 @@ CHUNKS = {
     "ov/x": b"x" * 1000,
     "ov/b": bytes(200_000),
     "tf": bytes(200_000),
+    "tf2": bytes(200_000),
     "golden/0.png": b"p" * 500,
     "golden/0.boxes": bytes(96),
     "golden/0.scores": bytes(336),
@@ -101,6 +102,7 @@ def test_table_says_what_a_person_asks(path: Path, capsys: pytest.CaptureFixture
     assert "signature  none" in text
     assert any(line.split() == ["portable", "fp32", "3.00", "MiB", "ONNX"] for line in lines)
     assert any(line.split() == ["openvino", "fp32", "196.3", "KiB", "openvino", "2026.4"] for line in lines)
+    assert any(line.split() == ["tflite", "fp16", "195.3", "KiB"] for line in lines), "equal files count once"
     assert any(line.split() == ["AP50", "0.7741", "split=val"] for line in lines)
     assert any(line.startswith("latency  3.25 ms") for line in lines)
     assert "golden set 1 images, 932 B" in text

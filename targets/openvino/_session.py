@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino
 
-from edgekd._session import Outputs, SessionInfo, check_outputs, check_pixels
+from edgekd._session import Outputs, SessionInfo, check_outputs, check_pixels, output_arrays
 from edgekd.errors import ClosedError, SessionError, TargetUnavailableError, UsageError
 
 from . import DEVICES
@@ -55,11 +55,11 @@ class OpenVINOSession:
         """What runs; `compute` is what the compiled model says: fp32 for fp16 artifacts on a CPU without float16."""
         return self._info
 
-    def infer(self, pixels: NDArray[np.float32]) -> Outputs:
+    def infer(self, pixels: NDArray[np.float32], out: Outputs | None = None) -> Outputs:
         """Run the network on `(B, 3, H, W)` float32; see `edgekd._session.Session.infer`."""
         check_pixels(pixels, self._input)
+        outputs = output_arrays(len(pixels), self._outputs, out)
         request = self._take()
-        outputs = tuple(np.empty((len(pixels), *spec.shape), np.float32) for spec in self._outputs)
         try:
             for row in range(len(pixels)):
                 request.set_input_tensor(openvino.Tensor(pixels[row : row + 1], shared_memory=True))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import onnxruntime
 
-from edgekd._session import Outputs, SessionInfo, check_outputs, check_pixels
+from edgekd._session import Outputs, SessionInfo, check_outputs, check_pixels, output_arrays
 from edgekd.errors import ClosedError, SessionError, UsageError
 
 from . import DEVICES
@@ -49,7 +49,7 @@ class ReferenceSession:
         """What runs."""
         return self._info
 
-    def infer(self, pixels: NDArray[np.float32]) -> Outputs:
+    def infer(self, pixels: NDArray[np.float32], out: Outputs | None = None) -> Outputs:
         """Run the network on `(B, 3, H, W)` float32; see `edgekd._session.Session.infer`."""
         session = self._session
         if session is None:
@@ -61,7 +61,11 @@ class ReferenceSession:
             raise SessionError(f"ONNX Runtime failed: {error}") from error
         shapes = {spec.name: output.shape[1:] for spec, output in zip(self._outputs, outputs, strict=True)}
         check_outputs(shapes, self._outputs, REBUILD)  # here, since an ONNX graph need not declare its shapes
-        return tuple(outputs)
+        if out is None:
+            return tuple(outputs)
+        for array, output in zip(output_arrays(len(pixels), self._outputs, out), outputs, strict=True):
+            array[...] = output
+        return out
 
     def close(self) -> None:
         """Free the engine; a second call does nothing."""

@@ -10,9 +10,7 @@ import threading
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from edgekd._session import Outputs, SessionInfo, check_outputs, check_pixels
+from edgekd._session import Outputs, SessionInfo, check_outputs, check_pixels, output_arrays
 from edgekd.errors import ClosedError, SessionError, UsageError
 
 from . import DEVICES
@@ -29,6 +27,7 @@ except ImportError:
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from edgekd._bundle import Bundle
@@ -67,10 +66,10 @@ class TFLiteSession:
         """What runs; `compute` is fp32 also for fp16 artifacts, whose weights XNNPACK widens when it starts."""
         return self._info
 
-    def infer(self, pixels: NDArray[np.float32]) -> Outputs:
+    def infer(self, pixels: NDArray[np.float32], out: Outputs | None = None) -> Outputs:
         """Run the network on `(B, 3, H, W)` float32; see `edgekd._session.Session.infer`."""
         check_pixels(pixels, self._input)
-        outputs = tuple(np.empty((len(pixels), *spec.shape), np.float32) for spec in self._outputs)
+        outputs = output_arrays(len(pixels), self._outputs, out)
         with self._lock:
             if self._interpreter is None:
                 raise ClosedError("this session was closed; load the bundle again")

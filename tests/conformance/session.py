@@ -68,6 +68,21 @@ class SessionCases:
         assert [item.dtype for item in outputs] == [np.float32, np.float32]
         assert 0.0 <= outputs[1].min() <= outputs[1].max() <= 1.0
 
+    def test_infer_into_the_callers_arrays_fills_and_returns_them(self, session: Session) -> None:
+        pixels = bundles.pixels(2)
+        wanted = session.infer(pixels)
+        out = tuple(np.full_like(item, np.nan) for item in wanted)
+        got = session.infer(pixels, out)
+        for mine, returned, expected in zip(out, got, wanted, strict=True):
+            assert returned is mine
+            np.testing.assert_allclose(mine, expected, atol=SAME, rtol=SAME)
+
+    def test_infer_into_arrays_that_do_not_fit_says_got_and_expected(self, session: Session) -> None:
+        wanted = session.infer(bundles.pixels(1))
+        for wrong in (wanted[:1], tuple(item.astype(np.float64) for item in wanted), (wanted[1], wanted[0])):
+            with pytest.raises(UsageError, match="expected C-contiguous float32 outputs of shapes"):
+                session.infer(bundles.pixels(1), wrong)
+
     def test_infer_of_a_batch_equals_its_images_one_by_one(self, session: Session) -> None:
         pixels = bundles.pixels(5)
         whole = session.infer(pixels)
