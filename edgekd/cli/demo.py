@@ -60,6 +60,7 @@ def _print_targets(report: edgekd.DemoReport) -> None:
         size = f"{row.size_bytes / 2**20:.2f} MiB" if row.size_bytes else "-"
         head = f"  {row.target:<10} {row.precision:<8} {row.compute or '-':<8} {size:>10} {row.build_s:>5.1f} s"
         if row.p50_ms is None:
-            print(f"{head} {'-':>9} {'-':>9}  built, not run: {row.note}")
+            reason = row.note.split(" (")[0]  # `edgekd doctor` has the rest
+            print(f"{head} {'-':>9} {'-':>9}  built, not run: {reason}")
         else:
             print(f"{head} {row.p50_ms:>6.2f} ms {row.p90_ms:>6.2f} ms  {row.objects}")
