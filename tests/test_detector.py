@@ -179,3 +179,23 @@ def test_close_is_final_and_idempotent() -> None:
     assert session.closed == 1
     with pytest.raises(ClosedError, match="load the bundle again"):
         detector.predict(_picture())
+
+
+def test_results_of_one_call_survive_the_next() -> None:
+    """The engine writes into arrays that the detector keeps; what was returned must not change with them."""
+    detector, session = _detector()
+    held: list[NDArray[np.float32]] = []
+
+    def infer(pixels: NDArray[np.float32], out: tuple[NDArray[np.float32], ...]) -> tuple[NDArray[np.float32], ...]:
+        boxes, scores = ScriptedSession().infer(pixels)
+        out[0][...], out[1][...] = boxes + len(held), scores
+        held.append(out[0])
+        return out
+
+    session.infer = infer  # type: ignore[assignment, method-assign]
+    first = detector.predict(_picture(64, 64))
+    before = first.boxes.copy(), first.scores.copy()
+    detector.predict(_picture(64, 64))
+    assert np.shares_memory(held[0], held[1])
+    assert np.array_equal(first.boxes, before[0])
+    assert np.array_equal(first.scores, before[1])
