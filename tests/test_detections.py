@@ -116,3 +116,10 @@ def test_plot_labels_stay_inside_small_and_cut_pictures() -> None:
 def test_repr_counts_the_objects() -> None:
     assert repr(_plain()) == "Detections(2 knife, 1 gun; image 120x100 px)"
     assert "nothing" in repr(_plain(0))
+
+
+def test_plot_moves_the_label_of_a_box_below_the_picture_inside() -> None:
+    below = np.array([[2, 200, 60, 240]], np.float32)
+    found = Detections(below, np.array([0.9], np.float32), np.array([0]), CLASSES, (100, 120))
+    drawn = found.plot(np.full((100, 120, 3), 255, np.uint8))
+    assert (drawn[90:] != 255).any()

@@ -96,8 +96,8 @@ def relative_quality(match: Tensor, iou: Tensor, objects: int) -> Tensor:
     """Return `(B, N)`: the IoU of each match over the best one of its object, 0 where nothing is matched.
 
     The best cell of every object learns the score 1. With the bare IoU as target a small object, whose boxes start
-    poor, hardly counts in the loss and stays poor: on blood cells a student's platelets had AP 0 after 600 steps and 16
-    with this (task alignment, Feng et al., ICCV 2021, section 3.2, normalises per object for the same reason).
+    poor, hardly counts in the loss and stays poor
+    (task alignment, Feng et al., ICCV 2021, section 3.2, normalises per object for the same reason).
 
     Args:
         match: `(B, N)` int64, row of the object, negative for none.
