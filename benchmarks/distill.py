@@ -63,7 +63,7 @@ def settings(work: Path) -> dict[str, Setting]:
             "blood cells, 205 training images, test split of 72",
         ),
         "sixray": Setting(
-            sixray / "train.txt", sixray / "val.txt", sixray / "test.txt", 256, 400, 700, TEACHER,
+            sixray / "train.txt", sixray / "val.txt", sixray / "test.txt", 256, 2000, 2000, TEACHER,
             sixray / "train.txt",
             "SIXray subset, 364 training images, test split of 52",
         ),

@@ -12,6 +12,17 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+CODE = ("edgekd", "kernels", "targets", ":(glob)benchmarks/*.py")  # results that are being written do not make it dirty
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=RESULTS.parents[1], capture_output=True, text=True, check=False
+    ).stdout.strip()
+
+
+# Asked when the process starts, as the code it measures is what it loaded then.
+COMMIT = _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain", "--", *CODE) else "")
 
 
 def conditions(*packages: str) -> dict[str, Any]:
@@ -24,9 +35,7 @@ def conditions(*packages: str) -> dict[str, Any]:
             "system": platform.platform(),
             "python": platform.python_version(),
         },
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
+        "commit": COMMIT,
         "versions": {name: metadata.version(name) for name in ("edgekd", "numpy", *packages)},
     }
 
