@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgekd._recipe import DistillConfig, Recipe
+from edgekd._recipe import DistillConfig, ModelConfig, Recipe
 from edgekd.errors import RecipeError
 from edgekd.training import trainer as trainer_module
 from edgekd.training.checkpoint import CheckpointFolder
@@ -72,8 +72,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_sgd(small: Callable[..., Recipe]) -> Recipe:
-    """SGD: AdamW's first steps are signs of the gradient, which turn a rounding difference into a whole step."""
-    return small(optimizer="sgd", lr=1e-3, steps=3, weight_decay=1e-4)
+    """A recipe whose gradients hardly jump, so that what rounding moves stays as small as rounding.
+
+    SGD: AdamW's first steps are signs of the gradient. MobileNetV3 has no max pooling: the one of the small CSP meets
+    ties in its 2x2 maps, and half an ulp on the weights, in a single process, then moves the gradient behind it by 7 %.
+    """
+    student = ModelConfig(backbone="mobilenetv3-small", width=0.25, channels=16, head_depth=1)
+    return small(optimizer="sgd", lr=1e-3, steps=3, weight_decay=1e-4, student=student)
 
 
 @pytest.fixture
@@ -126,18 +131,16 @@ def test_two_processes_have_the_loss_and_the_weights_of_one(
     splits = read_splits(small_sgd)
     one = Trainer(small_sgd, tmp_path, splits["train"], splits["val"], device=CPU)
     one.run()
-    names = ("loss", "loss_class", "loss_box")
+    names = ("loss", "loss_class", "loss_box", "grad_norm")
     rows = zip(losses(tmp_path, *names), losses(two_processes / "plain", *names), strict=True)
-    for step, (mine, theirs) in enumerate(rows):  # each step multiplies the rounding of the sums before it
-        assert mine == pytest.approx(theirs, rel=1e-5 if step == 0 else 1e-3)
-    norms = [losses(folder, "grad_norm")[0] for folder in (tmp_path, two_processes / "plain")]
-    assert norms[0] == pytest.approx(norms[1], rel=1e-4)  # later ones differ by what the assignment makes of rounding
+    for mine, theirs in rows:
+        assert mine[:3] == pytest.approx(theirs[:3], rel=1e-5)
+        assert mine[3] == pytest.approx(theirs[3], rel=1e-4)
     parameters = dict(one.student.named_parameters())
     for rank in range(2):
         theirs = torch.load(two_processes / f"plain{rank}.pt")
         for name, value in one.student.state_dict().items():
-            # Three steps after the first rounding; statistics are of features, which are larger than weights.
-            bound = 3e-4 if name in parameters else 5e-3
+            bound = 2e-6 if name in parameters else 5e-4  # statistics are of features, which are larger than weights
             assert torch.allclose(value.float(), theirs[name].float(), atol=bound, rtol=bound), name
 
 
