@@ -29,7 +29,7 @@ from machine import conditions, write
 from onnx import TensorProto, helper, numpy_helper
 
 import edgekd
-from edgekd import native
+from edgekd import ops
 from edgekd._bundle import Bundle
 from edgekd._manifest import Artifact, InputSpec, Manifest, OutputSpec
 from edgekd._target import load_target
@@ -209,12 +209,12 @@ def kernels_alone(runs: int) -> dict[str, Any]:
     best = rng.random(1000).astype(np.float32)
     rows = [(float(x), float(y), float(w), float(h)) for x, y, w, h in np.hstack([boxes[:, :2], 2 * half])]
     options = {"swap": True, "mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
-    assert len(native.nms(boxes, best, IOU)) == len(cv2.dnn.NMSBoxes(rows, best.tolist(), 0.0, IOU))
+    assert len(ops.nms(boxes, best, IOU)) == len(cv2.dnn.NMSBoxes(rows, best.tolist(), 0.0, IOU))
     timed: dict[str, Callable[[], Any]] = {
-        "letterbox 1080p -> 640": lambda: native.letterbox(image, 640, 640, **options, out=planes),
+        "letterbox 1080p -> 640": lambda: ops.letterbox(image, 640, 640, **options, out=planes),
         "cv2.resize 1080p -> 640": lambda: cv2.resize(image, (640, 360)),
-        "candidates 8400 x 80": lambda: native.candidates(scores, CONF, 3000),
-        "nms 1000": lambda: native.nms(boxes, best, IOU),
+        "candidates 8400 x 80": lambda: ops.candidates(scores, CONF, 3000),
+        "nms 1000": lambda: ops.nms(boxes, best, IOU),
         "cv2.dnn.NMSBoxes 1000": lambda: cv2.dnn.NMSBoxes(rows, best.tolist(), 0.0, IOU),
     }
     samples: dict[str, list[float]] = {name: [] for name in timed}
@@ -333,7 +333,7 @@ def main() -> int:
     for name, value in alone["median_ms"].items():
         print(f"  {name}: {value:.3f}")
     load = os.getloadavg()[0]
-    result = {**conditions("openvino", "opencv-python-headless"), "kernels": native.implementation(), "load": load}
+    result = {**conditions("openvino", "opencv-python-headless"), "kernels": ops.implementation(), "load": load}
     print(f"\n{write('predict', {**result, 'cores_used': 1, 'cases': cases, 'alone': alone})}; load {load:.1f}")
     return 0 if all(case["median"]["overhead_ms"] <= GOAL_MS for case in cases.values()) else 3
 

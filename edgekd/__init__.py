@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import errors, geometry
+from . import errors, geometry, ops
 from ._build import BuildReport, BuiltArtifact, build
 from ._bundle import Bundle
 from ._data import data_lint, data_synth
@@ -56,6 +56,7 @@ __all__ = [
     "geometry",
     "inspect",
     "load",
+    "ops",
     "train",
     "verify",
 ]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import geometry, native
+from . import geometry, ops
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,8 +61,8 @@ class _Run:
     def __init__(self, boxes: NDArray[np.float32], scores: NDArray[np.float32], predict: Suppression) -> None:
         self.boxes = boxes
         self.scores = scores
-        rows, labels, best = native.candidates(scores, predict.conf, predict.max_candidates)
-        keep = native.nms(boxes[rows], best, predict.iou, labels)[: predict.max_det]
+        rows, labels, best = ops.candidates(scores, predict.conf, predict.max_candidates)
+        keep = ops.nms(boxes[rows], best, predict.iou, labels)[: predict.max_det]
         self.labels = dict(zip(rows[keep].tolist(), labels[keep].tolist(), strict=True))  # row -> class, kept rows only
         full = keep if len(keep) == predict.max_det else np.arange(len(rows))
         cut = len(keep) == predict.max_det or len(rows) == predict.max_candidates

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from . import native
+from . import ops
 from ._bundle import Bundle
 from ._detections import Detections
 from ._preprocess import decode
@@ -219,7 +219,7 @@ class Detector:
             start = time.perf_counter()
             array = decode(image, color)
             decoded = time.perf_counter()
-            _, placement = native.letterbox(
+            _, placement = ops.letterbox(
                 array.pixels, spec.height, spec.width,
                 swap=array.swaps(spec.color), mean=spec.mean, std=spec.std, pad=spec.pad, out=pixels[row],
             )  # fmt: skip
@@ -237,12 +237,12 @@ class Detector:
         self,
         boxes: NDArray[np.float32],
         scores: NDArray[np.float32],
-        placement: native.Placement,
+        placement: ops.Placement,
         clocks: tuple[float, float, float],
         request: dict[str, Any],
     ) -> Detections:
         start = time.perf_counter()
-        kept, best, labels = native.suppress(boxes, scores, **request)
+        kept, best, labels = ops.suppress(boxes, scores, **request)
         original = placement.undo(kept)
         seconds = (*clocks, time.perf_counter() - start)
         stages = dict(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import native
+from . import ops
 from ._target import load_target, target_names
 
 CPU_FLAGS = (
@@ -69,7 +69,7 @@ class Health:
         cpu: model name.
         cores: that this process may use.
         cpu_flags: those of `CPU_FLAGS` that the CPU has.
-        kernels: what computes letterbox and suppression, see `edgekd.native.implementation`.
+        kernels: what computes letterbox and suppression, see `edgekd.ops.implementation`.
         accelerators: one line each: GPU, driver, device node.
         targets: one each, in the order of their names.
         packages: version by distribution, None if it is not installed; all that edgekd's extras name for this platform.
@@ -114,7 +114,7 @@ def doctor() -> Health:
         cpu=cpu,
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         cpu_flags=flags,
-        kernels=native.implementation(),
+        kernels=ops.implementation(),
         accelerators=(*_nvidia(), *_nodes()),
         targets=tuple(_target(name) for name in target_names()),
         packages=packages,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import native
+from . import ops
 from ._manifest import GoldenImage
 from ._preprocess import to_rgb
 from .errors import CorruptBundleError, ImageError, MissingPackageError, UsageError
@@ -101,7 +101,7 @@ def golden_outputs(bundle: Bundle, golden: GoldenImage) -> Outputs:
 
 
 def _letterboxed(rgb: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:
-    pixels, _ = native.letterbox(
+    pixels, _ = ops.letterbox(
         rgb, spec.height, spec.width, swap=spec.color != "rgb", mean=spec.mean, std=spec.std, pad=spec.pad
     )
     return np.ascontiguousarray(pixels[None])

@@ -2,7 +2,7 @@
 // a time; only a row with a score over it is looked at class by class.
 #include "ranking.h"
 
-#if EDGEKD_HAS_AVX2
+#if EDGEKD_HAS_AVX
 #include <immintrin.h>
 #endif
 
@@ -32,7 +32,7 @@ int64_t pick_rows(const float* scores, int64_t begin, int64_t end, int64_t class
     return count;
 }
 
-#if EDGEKD_HAS_AVX2
+#if EDGEKD_HAS_AVX
 
 EDGEKD_TARGET_AVX2 inline __m256 over(const float* scores, __m256 conf) {
     return _mm256_cmp_ps(_mm256_loadu_ps(scores), conf, _CMP_GT_OQ);
@@ -70,7 +70,7 @@ EDGEKD_TARGET_AVX2 int64_t pick_avx2(const float* scores, int64_t n, int64_t cla
 
 int64_t pick(const float* scores, int64_t n, int64_t classes, float conf, const uint8_t* allowed, Scored* picked,
              bool avx2) {
-#if EDGEKD_HAS_AVX2
+#if EDGEKD_HAS_AVX
     if (avx2 && classes > 0) return pick_avx2(scores, n, classes, conf, allowed, picked);
 #else
     (void)avx2;
@@ -97,7 +97,7 @@ extern "C" int32_t edgekd_candidates(const float* scores, int64_t n, int64_t cla
     edgekd::Workspace workspace(workspace_memory, workspace_bytes);
     auto* picked = workspace.take<edgekd::Scored>(n);
     if (!workspace.fits()) return EDGEKD_SMALL_WORKSPACE;
-    const int64_t found = edgekd::pick(scores, n, classes, conf, allowed, picked, chosen == EDGEKD_AVX2);
+    const int64_t found = edgekd::pick(scores, n, classes, conf, allowed, picked, edgekd::runs_avx2(chosen));
     *count = edgekd::rank_best(picked, found, limit);
     for (int64_t i = 0; i < *count; ++i) {
         rows[i] = picked[i].index;

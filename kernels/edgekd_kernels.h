@@ -1,6 +1,6 @@
 /* The C ABI of edgekd's kernels: raw pointers, sizes, a caller's workspace, a status code. No global state, no allocation;
  * inputs are not written; every function may be called from any number of threads at once, each with its own workspace.
- * `build_cffi.py` reads the declarations below as they stand. The semantics, to the bit, are those of edgekd/geometry.py. */
+ * `build_cffi.py` reads the declarations below as they stand. The semantics, to the bit, are those of edgekd/geometry/. */
 #ifndef EDGEKD_KERNELS_H
 #define EDGEKD_KERNELS_H
 
@@ -19,10 +19,11 @@ enum edgekd_status {
 };
 
 /* Which instructions a call may use; all give the same bits. */
-enum edgekd_instructions { EDGEKD_BEST = 0, EDGEKD_PLAIN = 1, EDGEKD_AVX2 = 2 };
+enum edgekd_instructions { EDGEKD_BEST = 0, EDGEKD_PLAIN = 1, EDGEKD_AVX2 = 2, EDGEKD_AVX512 = 3, EDGEKD_NEON = 4 };
 
-/* What EDGEKD_BEST means on this machine: EDGEKD_PLAIN or EDGEKD_AVX2. */
+/* What EDGEKD_BEST means on this machine; and whether it can run these: 1 or 0. */
 int32_t edgekd_best_instructions(void);
+int32_t edgekd_supports(int32_t instructions);
 
 /* Letterbox: HWC uint8 -> resize, pad, channel order, normalise -> float32 planes (3, out_height, out_width).
  *

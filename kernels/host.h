@@ -2,14 +2,22 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "edgekd_kernels.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
-#define EDGEKD_HAS_AVX2 1
+#define EDGEKD_HAS_AVX 1
 #define EDGEKD_TARGET_AVX2 __attribute__((target("avx2")))
+#define EDGEKD_TARGET_AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,prefer-vector-width=512")))
 #else
-#define EDGEKD_HAS_AVX2 0
+#define EDGEKD_HAS_AVX 0
+#endif
+
+#if defined(__aarch64__) && defined(__ARM_NEON)
+#define EDGEKD_HAS_NEON 1
+#else
+#define EDGEKD_HAS_NEON 0
 #endif
 
 #if defined(__GNUC__)
@@ -20,23 +28,34 @@
 
 namespace edgekd {
 
-inline bool has_avx2() {
-#if EDGEKD_HAS_AVX2
-    return __builtin_cpu_supports("avx2") != 0;
-#else
-    return false;
-#endif
-}
-
-// Turn a request into EDGEKD_PLAIN or EDGEKD_AVX2, or into an error (negative).
-inline int32_t resolve(int32_t instructions) {
+inline bool has(int32_t instructions) {
     switch (instructions) {
-        case EDGEKD_BEST: return has_avx2() ? EDGEKD_AVX2 : EDGEKD_PLAIN;
-        case EDGEKD_PLAIN: return EDGEKD_PLAIN;
-        case EDGEKD_AVX2: return has_avx2() ? int32_t(EDGEKD_AVX2) : int32_t(EDGEKD_UNSUPPORTED);
-        default: return EDGEKD_BAD_ARGUMENT;
+        case EDGEKD_PLAIN: return true;
+#if EDGEKD_HAS_AVX
+        case EDGEKD_AVX2: return __builtin_cpu_supports("avx2");
+        case EDGEKD_AVX512:
+            return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                   __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+#endif
+#if EDGEKD_HAS_NEON
+        case EDGEKD_NEON: return true;
+#endif
+        default: return false;
     }
 }
+
+// Turn a request into what will run, or into an error (negative).
+inline int32_t resolve(int32_t instructions) {
+    if (instructions < EDGEKD_BEST || instructions > EDGEKD_NEON) return EDGEKD_BAD_ARGUMENT;
+    if (instructions != EDGEKD_BEST) return has(instructions) ? instructions : int32_t(EDGEKD_UNSUPPORTED);
+    for (const int32_t best : {EDGEKD_AVX512, EDGEKD_AVX2, EDGEKD_NEON}) {
+        if (has(best)) return best;
+    }
+    return EDGEKD_PLAIN;
+}
+
+// Code for AVX2 runs where AVX-512 was asked for too: a kernel need not have both.
+inline bool runs_avx2(int32_t chosen) { return chosen == EDGEKD_AVX2 || chosen == EDGEKD_AVX512; }
 
 constexpr int64_t kMaxCount = int64_t(1) << 40;  // no size product below overflows 64 bits
 

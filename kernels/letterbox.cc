@@ -6,7 +6,7 @@
 #include "host.h"
 #include "resample.h"
 
-#if EDGEKD_HAS_AVX2
+#if EDGEKD_HAS_AVX
 #include <immintrin.h>
 #endif
 
@@ -72,7 +72,7 @@ void down_plain(const int32_t* upper, const int32_t* lower, int32_t weight, floa
     down(upper, lower, weight, mean, std, out, count);
 }
 
-#if EDGEKD_HAS_AVX2
+#if EDGEKD_HAS_AVX
 
 EDGEKD_TARGET_AVX2 void down_avx2(const int32_t* upper, const int32_t* lower, int32_t weight, float mean, float std,
                                   float* out, int64_t count) {
@@ -145,7 +145,7 @@ EDGEKD_TARGET_AVX2 int64_t across_avx2<1>(const Job& job, const Scratch& scratch
 void across(const Job& job, const Scratch& scratch, int64_t row, int32_t* sums, bool avx2) {
     const uint8_t* source = job.image + row * job.row_stride;
     int64_t begin = 0;
-#if EDGEKD_HAS_AVX2
+#if EDGEKD_HAS_AVX
     if (avx2 && job.channels == 3) begin = across_avx2<3>(job, scratch, source, sums);
     if (avx2 && job.channels == 4) begin = across_avx2<4>(job, scratch, source, sums);
     if (avx2 && job.channels == 1) begin = across_avx2<1>(job, scratch, source, sums);
@@ -185,7 +185,7 @@ void run(const Job& job, Scratch& scratch, bool avx2) {
             const int32_t* upper = scratch.rows[0] + plane * scratch.pitch;
             const int32_t* lower = t.weight == 0 ? upper : scratch.rows[1] + plane * scratch.pitch;
             float* out = job.out + (c * job.out_height + job.top + y) * job.out_width + job.left;
-#if EDGEKD_HAS_AVX2
+#if EDGEKD_HAS_AVX
             if (avx2) {
                 down_avx2(upper, lower, t.weight, job.mean[c], job.std[c], out, job.new_width);
                 continue;
@@ -233,6 +233,6 @@ extern "C" int32_t edgekd_letterbox(const uint8_t* image, int64_t height, int64_
     edgekd::Workspace workspace(workspace_memory, workspace_bytes);
     edgekd::Scratch scratch(workspace, new_width);
     if (!workspace.fits()) return EDGEKD_SMALL_WORKSPACE;
-    edgekd::run(job, scratch, chosen == EDGEKD_AVX2);
+    edgekd::run(job, scratch, edgekd::runs_avx2(chosen));
     return EDGEKD_OK;
 }

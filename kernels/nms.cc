@@ -21,7 +21,7 @@ int64_t keep_plain(Scored* items, int64_t n, float threshold, int64_t limit, Box
     return keep_greedily(items, n, threshold, limit, tree);
 }
 
-#if EDGEKD_HAS_AVX2
+#if EDGEKD_HAS_AVX
 EDGEKD_TARGET_AVX2 int64_t keep_avx2(Scored* items, int64_t n, float threshold, int64_t limit, BoxTree& tree) {
     return keep_greedily(items, n, threshold, limit, tree);
 }
@@ -42,7 +42,7 @@ int64_t greedy(const float* boxes, Scored* items, int64_t n, float threshold, in
         items[count++] = items[i];
     }
     tree.build(count, [items](int64_t rank) { return items[rank].label; });
-#if EDGEKD_HAS_AVX2
+#if EDGEKD_HAS_AVX
     if (avx2) return keep_avx2(items, count, threshold, limit, tree);
 #else
     (void)avx2;
@@ -79,7 +79,7 @@ extern "C" int32_t edgekd_nms(const float* boxes, const float* scores, const int
         if (edgekd::finite(scores[i])) items[usable++] = {scores[i], int32_t(label), i};
     }
     usable = edgekd::rank_best(items, usable, n);
-    *count = edgekd::greedy(boxes, items, usable, iou, limit, tree, chosen == EDGEKD_AVX2);
+    *count = edgekd::greedy(boxes, items, usable, iou, limit, tree, edgekd::runs_avx2(chosen));
     for (int64_t i = 0; i < *count; ++i) keep[i] = items[i].index;
     return EDGEKD_OK;
 }

@@ -29,7 +29,7 @@ extern "C" int32_t edgekd_suppress(const float* boxes, const float* scores, int6
     if (!edgekd::sound(n, classes, iou, max_candidates, max_det)) return EDGEKD_BAD_ARGUMENT;
     const int32_t chosen = edgekd::resolve(instructions);
     if (chosen < 0) return chosen;
-    const bool avx2 = chosen == EDGEKD_AVX2;
+    const bool avx2 = edgekd::runs_avx2(chosen);
     edgekd::Workspace workspace(workspace_memory, workspace_bytes);
     auto* items = workspace.take<edgekd::Scored>(n);
     edgekd::BoxTree tree(workspace, std::min(n, max_candidates));

@@ -32,7 +32,7 @@ def test_doctor_names_versions_of_this_installation() -> None:
     health = edgekd.doctor()
     assert health.edgekd == edgekd.__version__
     assert health.packages["numpy"] == np.__version__
-    assert health.kernels == _doctor.native.implementation()
+    assert health.kernels == _doctor.ops.implementation()
     assert health.cores >= 1
     assert "dev" not in health.extras
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekd import native
+from edgekd import ops
 from edgekd._bundle import Bundle
 from edgekd._golden import add_golden, golden_outputs, golden_pixels
 from edgekd._manifest import InputSpec, Manifest, OutputSpec
@@ -61,7 +61,7 @@ def test_golden_set_keeps_pixels_and_outputs(tmp_path: Path) -> None:
     with Bundle.read(tmp_path / "model.bin") as bundle:
         assert len(bundle.manifest.golden) == 2
         for image, golden in zip(IMAGES, bundle.manifest.golden, strict=True):
-            pixels, _ = native.letterbox(image, 32, 48, swap=True, mean=SPEC.mean, std=SPEC.std, pad=114)
+            pixels, _ = ops.letterbox(image, 32, 48, swap=True, mean=SPEC.mean, std=SPEC.std, pad=114)
             np.testing.assert_array_equal(golden_pixels(bundle, golden), pixels[None])
             for output, expected in zip(golden_outputs(bundle, golden), infer(pixels[None]), strict=True):
                 np.testing.assert_array_equal(output, expected)

@@ -24,6 +24,7 @@ LAYER_3 = {
     "_session",
     "_target",
     "native",
+    "ops",
 }
 LAYER_4 = {"_preprocess", "_detector", "_select", "_plot", "_golden", "_decisions"}
 VERBS = {"_train", "_distill", "_build", "_eval", "_verify", "_inspect", "_doctor", "_data", "_demo"}
@@ -36,9 +37,7 @@ def _room(path: Path) -> str:
         return "target" if len(relative.parts) > 2 else "targets"
     if relative.parts[0] == "kernels":
         return "kernels"
-    if relative.parts[1] in ("training", "cli"):
-        return relative.parts[1]
-    return relative.stem
+    return relative.parts[1].removesuffix(".py")  # a module of its own, or the package it is in
 
 
 def _imports(path: Path) -> list[tuple[str, str | None, bool]]:

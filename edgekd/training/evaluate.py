@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import native
+from .. import ops
 from .._detections import Detections
 from .metrics.coco import average_precision
 
@@ -43,7 +43,7 @@ def detect(
             samples = dataset.samples[start : start + batch]
             pixels = np.empty((len(samples), 3, input.height, input.width), np.float32)
             placements = [
-                native.letterbox(
+                ops.letterbox(
                     sample.load(),
                     input.height,
                     input.width,
@@ -69,9 +69,9 @@ def _forward(model: Detector, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _detections(
-    boxes: np.ndarray, scores: np.ndarray, placement: native.Placement, classes: tuple[str, ...]
+    boxes: np.ndarray, scores: np.ndarray, placement: ops.Placement, classes: tuple[str, ...]
 ) -> Detections:
-    kept, score, label = native.suppress(
+    kept, score, label = ops.suppress(
         boxes, scores, conf=CONF, iou=IOU, max_det=MAX_DET, max_candidates=MAX_CANDIDATES, classes=None
     )
     size = (placement.image_height, placement.image_width)

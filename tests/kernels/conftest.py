@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgekd import native
+from edgekd import ops
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-COMPILED = [name for name in native.IMPLEMENTATIONS if name != "numpy reference"]
+COMPILED = [name for name in ops.IMPLEMENTATIONS if name != "numpy reference"]
 
 
 @pytest.fixture(scope="module", params=COMPILED)
 def implementation(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param not in native.available():
-        pytest.skip(f"{request.param} is not available here: {native.available()}")
-    native.select(request.param)
+    if request.param not in ops.available():
+        pytest.skip(f"{request.param} is not available here: {ops.available()}")
+    ops.select(request.param)
     yield request.param
-    native.select("auto")
+    ops.select("auto")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgekd import geometry, native
+from edgekd import geometry, ops
 from edgekd.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("implementation")
@@ -21,7 +21,7 @@ scores = hnp.arrays(np.float32, st.tuples(st.integers(0, 40), st.integers(0, 20)
 def _assert_same(scores: np.ndarray, conf: float, limit: int, classes: list[int] | None) -> None:
     before = scores.copy()
     for ours, reference in zip(
-        native.candidates(scores, conf, limit, classes), geometry.candidates(scores, conf, limit, classes), strict=True
+        ops.candidates(scores, conf, limit, classes), geometry.candidates(scores, conf, limit, classes), strict=True
     ):
         assert ours.dtype == reference.dtype
         np.testing.assert_array_equal(ours, reference)
@@ -45,26 +45,26 @@ def test_candidates_of_a_network_sized_array_equal_the_reference(shape, share) -
 
 
 def test_candidates_at_exactly_the_threshold_are_left_out() -> None:
-    rows, _, _ = native.candidates(
+    rows, _, _ = ops.candidates(
         np.array([[0.25], [np.nextafter(np.float32(0.25), np.float32(1))]], np.float32), 0.25, 9
     )
     assert rows.tolist() == [1]
 
 
 def test_candidates_with_equal_scores_come_by_row_and_lowest_class() -> None:
-    rows, labels, best = native.candidates(np.full((5, 3), 0.5, np.float32), 0.1, 3)
+    rows, labels, best = ops.candidates(np.full((5, 3), 0.5, np.float32), 0.1, 3)
     assert (rows.tolist(), labels.tolist(), best.tolist()) == ([0, 1, 2], [0, 0, 0], [0.5, 0.5, 0.5])
 
 
 def test_candidates_that_are_not_finite_lose_to_the_next_class() -> None:
-    rows, labels, best = native.candidates(
+    rows, labels, best = ops.candidates(
         np.array([[np.nan, 0.5, np.inf], [np.nan, np.inf, -np.inf]], np.float32), 0.1, 9
     )
     assert (rows.tolist(), labels.tolist(), best.tolist()) == ([0], [1], [0.5])
 
 
 def test_candidates_of_no_class_are_none() -> None:
-    assert len(native.candidates(np.ones((5, 3), np.float32), 0.1, 9, [])[0]) == 0
+    assert len(ops.candidates(np.ones((5, 3), np.float32), 0.1, 9, [])[0]) == 0
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,6 @@ def test_candidates_of_no_class_are_none() -> None:
     ],
 )
 def test_candidates_with_a_wrong_argument_say_what_they_got(arguments, message) -> None:
-    for function in (native.candidates, geometry.candidates):
+    for function in (ops.candidates, geometry.candidates):
         with pytest.raises(UsageError, match=message):
             function(*arguments)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekd import geometry, native
+from edgekd import geometry, ops
 from edgekd.errors import UsageError
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -22,7 +22,7 @@ def _noise(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
 
 def _assert_same(image: np.ndarray, height: int, width: int, **options) -> None:
     options = {"swap": False, "mean": MEAN, "std": STD, **options}
-    ours, placement = native.letterbox(image, height, width, **options)
+    ours, placement = ops.letterbox(image, height, width, **options)
     reference, expected = geometry.letterbox(image, height, width, **options)
     assert placement == expected
     np.testing.assert_array_equal(ours.view(np.uint32), reference.view(np.uint32))
@@ -62,7 +62,7 @@ def test_letterbox_of_camera_images_equals_the_reference(size, target) -> None:
 
 @pytest.mark.parametrize("value", [0, 255])
 def test_letterbox_of_a_flat_image_is_flat(value) -> None:
-    planes, _ = native.letterbox(
+    planes, _ = ops.letterbox(
         np.full((123, 77, 3), value, np.uint8), 64, 96, swap=False, mean=(0,) * 3, std=(1,) * 3, pad=value
     )
     assert (planes == value).all()
@@ -70,7 +70,7 @@ def test_letterbox_of_a_flat_image_is_flat(value) -> None:
 
 def test_letterbox_writes_the_given_array_and_only_it() -> None:
     memory = np.full((3, 3, 40, 56), np.nan, np.float32)
-    planes, _ = native.letterbox(_noise(50, 31, 3), 40, 56, swap=True, mean=MEAN, std=STD, out=memory[1])
+    planes, _ = ops.letterbox(_noise(50, 31, 3), 40, 56, swap=True, mean=MEAN, std=STD, out=memory[1])
     assert planes.base is memory
     assert np.isfinite(memory[1]).all()
     assert np.isnan(memory[[0, 2]]).all()
@@ -88,7 +88,7 @@ def test_letterbox_from_many_threads_gives_each_its_own_result() -> None:
     wrong: list[int] = []
 
     def work(i: int) -> None:
-        results = (native.letterbox(images[i], 64, 64, swap=True, mean=MEAN, std=STD)[0] for _ in range(50))
+        results = (ops.letterbox(images[i], 64, 64, swap=True, mean=MEAN, std=STD)[0] for _ in range(50))
         wrong.extend(i for planes in results if not np.array_equal(planes, expected[i]))
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
@@ -124,6 +124,6 @@ def test_letterbox_with_a_wrong_argument_says_what_it_got(change, message) -> No
         "mean": MEAN,
         "std": STD,
     }
-    for function in (native.letterbox, geometry.letterbox):
+    for function in (ops.letterbox, geometry.letterbox):
         with pytest.raises(UsageError, match=message):
             function(**{**arguments, **change})

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgekd import geometry, native
+from edgekd import geometry, ops
 from edgekd.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("implementation")
@@ -43,7 +43,7 @@ def _random(n: int, seed: int = 0, size: float = 0.2, span: float = 640) -> tupl
 def test_nms_of_any_boxes_equals_the_reference(problem, iou, by_label) -> None:
     boxes, scores, labels = problem
     copies = boxes.copy(), scores.copy(), labels.copy()
-    ours = native.nms(boxes, scores, iou, labels if by_label else None)
+    ours = ops.nms(boxes, scores, iou, labels if by_label else None)
     reference = geometry.nms(boxes, scores, iou, labels if by_label else None)
     np.testing.assert_array_equal(ours, reference)
     assert ours.dtype == np.int64
@@ -57,70 +57,70 @@ def test_nms_of_random_boxes_equals_the_reference(n, size) -> None:
     boxes, scores = _random(n, n, size)
     scores = np.round(scores, 2)  # many ties
     labels = np.arange(n) % 3
-    np.testing.assert_array_equal(native.nms(boxes, scores, 0.45), geometry.nms(boxes, scores, 0.45))
-    np.testing.assert_array_equal(native.nms(boxes, scores, 0.45, labels), geometry.nms(boxes, scores, 0.45, labels))
+    np.testing.assert_array_equal(ops.nms(boxes, scores, 0.45), geometry.nms(boxes, scores, 0.45))
+    np.testing.assert_array_equal(ops.nms(boxes, scores, 0.45, labels), geometry.nms(boxes, scores, 0.45, labels))
 
 
 @pytest.mark.parametrize("shift", [-1e5, 1e5])
 def test_nms_far_from_the_origin_equals_the_reference(shift) -> None:
     boxes, scores = _random(800)
     boxes += np.float32(shift)
-    np.testing.assert_array_equal(native.nms(boxes, scores, 0.5), geometry.nms(boxes, scores, 0.5))
+    np.testing.assert_array_equal(ops.nms(boxes, scores, 0.5), geometry.nms(boxes, scores, 0.5))
 
 
 def test_nms_with_a_box_as_large_as_the_world_equals_the_reference() -> None:
     boxes, scores = _random(2000)
     boxes[::200] = [-1e15, -1e15, 1e15, 1e15]
-    np.testing.assert_array_equal(native.nms(boxes, scores, 0.3), geometry.nms(boxes, scores, 0.3))
+    np.testing.assert_array_equal(ops.nms(boxes, scores, 0.3), geometry.nms(boxes, scores, 0.3))
 
 
 def test_read_only_arrays_are_accepted() -> None:
     boxes, scores = _random(50)
-    expected = native.nms(boxes, scores, 0.5, np.zeros(50, np.int64)).tolist()
+    expected = ops.nms(boxes, scores, 0.5, np.zeros(50, np.int64)).tolist()
     labels = np.zeros(50, np.int64)
     for array in (boxes, scores, labels):
         array.setflags(write=False)
-    assert native.nms(boxes, scores, 0.5, labels).tolist() == expected
-    kept, _, _ = native.suppress(boxes, scores[:, None], conf=0.0, iou=0.5, max_det=99, max_candidates=99)
+    assert ops.nms(boxes, scores, 0.5, labels).tolist() == expected
+    kept, _, _ = ops.suppress(boxes, scores[:, None], conf=0.0, iou=0.5, max_det=99, max_candidates=99)
     np.testing.assert_array_equal(kept, boxes[expected])
 
 
 def test_nms_of_identical_boxes_keeps_the_first() -> None:
-    assert native.nms(np.tile(np.float32([1, 2, 3, 4]), (500, 1)), np.full(500, 0.5, np.float32), 0.99).tolist() == [0]
+    assert ops.nms(np.tile(np.float32([1, 2, 3, 4]), (500, 1)), np.full(500, 0.5, np.float32), 0.99).tolist() == [0]
 
 
 def test_nms_at_exactly_the_threshold_keeps_both() -> None:
     boxes = np.float32([[0, 0, 2, 1], [0, 0, 1, 1]])  # overlap 1/2
     scores = np.float32([0.9, 0.8])
-    assert native.nms(boxes, scores, 0.5).tolist() == [0, 1]
-    assert native.nms(boxes, scores, float(np.nextafter(np.float32(0.5), np.float32(0)))).tolist() == [0]
+    assert ops.nms(boxes, scores, 0.5).tolist() == [0, 1]
+    assert ops.nms(boxes, scores, float(np.nextafter(np.float32(0.5), np.float32(0)))).tolist() == [0]
 
 
 def test_nms_by_label_equals_nms_of_each_label() -> None:
     boxes, scores = _random(900)
     labels = np.random.default_rng(2).integers(0, 5, 900)
-    kept = [np.flatnonzero(labels == k)[native.nms(boxes[labels == k], scores[labels == k], 0.4)] for k in range(5)]
+    kept = [np.flatnonzero(labels == k)[ops.nms(boxes[labels == k], scores[labels == k], 0.4)] for k in range(5)]
     joined = np.concatenate(kept)
     expected = joined[np.lexsort((joined, -scores[joined]))]
-    np.testing.assert_array_equal(native.nms(boxes, scores, 0.4, labels), expected)
+    np.testing.assert_array_equal(ops.nms(boxes, scores, 0.4, labels), expected)
 
 
 def test_nms_of_its_own_result_changes_nothing() -> None:
     boxes, scores = _random(700)
-    keep = native.nms(boxes, scores, 0.4)
-    assert native.nms(boxes[keep], scores[keep], 0.4).tolist() == list(range(len(keep)))
+    keep = ops.nms(boxes, scores, 0.4)
+    assert ops.nms(boxes[keep], scores[keep], 0.4).tolist() == list(range(len(keep)))
 
 
 def test_nms_of_shuffled_boxes_keeps_the_same_boxes() -> None:
     boxes, scores = _random(700)
     order = np.random.default_rng(3).permutation(700)
-    np.testing.assert_array_equal(order[native.nms(boxes[order], scores[order], 0.4)], native.nms(boxes, scores, 0.4))
+    np.testing.assert_array_equal(order[ops.nms(boxes[order], scores[order], 0.4)], ops.nms(boxes, scores, 0.4))
 
 
 def test_nms_repeated_gives_the_same_bits() -> None:
     boxes, scores = _random(400)
-    first = native.nms(boxes, scores, 0.5).tobytes()
-    assert all(native.nms(boxes, scores, 0.5).tobytes() == first for _ in range(100))
+    first = ops.nms(boxes, scores, 0.5).tobytes()
+    assert all(ops.nms(boxes, scores, 0.5).tobytes() == first for _ in range(100))
 
 
 @settings(max_examples=200, deadline=None)
@@ -132,7 +132,7 @@ def test_suppress_of_any_output_equals_the_reference(problem, iou, max_det, max_
     options = {"conf": conf, "iou": iou, "max_det": max_det, "max_candidates": max_candidates}
     options["classes"] = data.draw(st.none() | columns)
     for ours, reference in zip(
-        native.suppress(boxes, scores, **options), geometry.suppress(boxes, scores, **options), strict=True
+        ops.suppress(boxes, scores, **options), geometry.suppress(boxes, scores, **options), strict=True
     ):
         assert (ours.dtype, ours.shape) == (reference.dtype, reference.shape)
         np.testing.assert_array_equal(ours, reference)
@@ -146,7 +146,7 @@ def test_suppress_of_a_network_sized_output_equals_the_reference() -> None:
         {"max_det": 100, "max_candidates": 1000},
         {"max_det": 9000, "max_candidates": 9000, "classes": [3, 5]},
     ):
-        ours = native.suppress(boxes, scores, conf=0.5, iou=0.6, **options)
+        ours = ops.suppress(boxes, scores, conf=0.5, iou=0.6, **options)
         for a, b in zip(ours, geometry.suppress(boxes, scores, conf=0.5, iou=0.6, **options), strict=True):
             np.testing.assert_array_equal(a, b)
         assert all(array.base is None for array in ours)  # owned: nothing larger stays alive behind a result
@@ -167,7 +167,7 @@ def test_suppress_of_a_network_sized_output_equals_the_reference() -> None:
 def test_suppress_with_a_wrong_argument_says_what_it_got(change, message) -> None:
     arguments = {"boxes": np.zeros((3, 4), np.float32), "scores": np.zeros((3, 2), np.float32), "conf": 0.2, "iou": 0.5}
     arguments |= {"max_det": 9, "max_candidates": 9}
-    for function in (native.suppress, geometry.suppress):
+    for function in (ops.suppress, geometry.suppress):
         with pytest.raises(UsageError, match=message):
             function(**{**arguments, **change})
 
@@ -183,6 +183,6 @@ def test_suppress_with_a_wrong_argument_says_what_it_got(change, message) -> Non
     ],
 )
 def test_nms_with_a_wrong_argument_says_what_it_got(arguments, message) -> None:
-    for function in (native.nms, geometry.nms):
+    for function in (ops.nms, geometry.nms):
         with pytest.raises(UsageError, match=message):
             function(*arguments)

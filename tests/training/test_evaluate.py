@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgekd import native
+from edgekd import ops
 from edgekd._recipe import DataConfig, InputConfig, Recipe
 from edgekd.training.data.read import read
 from edgekd.training.evaluate import detect, evaluate
@@ -33,7 +33,7 @@ class Oracle(nn.Module):
 
     @staticmethod
     def _rows(sample: Any, size: InputConfig) -> tuple[Tensor, Tensor]:
-        _, place = native.letterbox(sample.load(), size.height, size.width, swap=False, mean=(0,) * 3, std=(1,) * 3)
+        _, place = ops.letterbox(sample.load(), size.height, size.width, swap=False, mean=(0,) * 3, std=(1,) * 3)
         shift = np.array([place.left, place.top] * 2, np.float32)
         boxes = sample.boxes * np.array([place.scale_x, place.scale_y] * 2, np.float32) + shift
         both = np.zeros((20, 4), np.float32)
@@ -70,7 +70,7 @@ def test_pixels_are_those_of_the_runtime(scenes: DataConfig) -> None:
     size = InputConfig(height=64, width=96, color="bgr", mean=(10, 20, 30), std=(2, 3, 4))
     oracle = Oracle(dataset, size)
     list(detect(oracle, dataset, size, CPU, batch=3))  # type: ignore[arg-type]
-    expected, _ = native.letterbox(dataset.samples[0].load(), 64, 96, swap=True, mean=(10, 20, 30), std=(2, 3, 4))
+    expected, _ = ops.letterbox(dataset.samples[0].load(), 64, 96, swap=True, mean=(10, 20, 30), std=(2, 3, 4))
     assert [len(each) for each in oracle.seen] == [3, 1]
     np.testing.assert_array_equal(oracle.seen[0][0].numpy(), expected)
 

@@ -1,0 +1,156 @@
+"""Suppression: candidates, exact greedy NMS by label, and both in one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import UsageError
+from .boxes import areas, pairwise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+
+def nms(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], iou: float, labels: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Suppress greedily and exactly: a box goes if a better kept one of its label overlaps it more than `iou`.
+
+    Args:
+        boxes: `(N, 4)` float32 xyxy.
+        scores: `(N,)` float32; higher is better, ties go to the lower index.
+        iou: threshold in [0, 1]; strict: a pair at exactly this overlap stays.
+        labels: `(N,)` int64 in the range of int32; boxes of different labels never meet. None: all of one.
+
+    Returns:
+        `(K,)` int64 indices of the kept boxes, best score first. Boxes or scores that do not count are never kept.
+
+    Raises:
+        UsageError: wrong shapes, or `iou` outside [0, 1].
+    """
+    boxes, scores, labels = check_nms(boxes, scores, iou, labels)
+    area = areas(boxes)
+    alive = (area > 0) & np.isfinite(scores)
+    keep = []
+    for i in np.argsort(-scores, kind="stable"):
+        if alive[i]:
+            keep.append(i)
+            overlapping = pairwise(boxes[i, None], area[i, None], boxes, area)[0] > np.float32(iou)
+            alive &= ~(overlapping & (labels == labels[i]))
+    return np.array(keep, np.int64)
+
+
+def check_nms(
+    boxes: ArrayLike, scores: ArrayLike, iou: float, labels: ArrayLike | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Return the arrays of `nms` as C-contiguous float32, float32, int64, or raise UsageError."""
+    boxes = np.ascontiguousarray(boxes, np.float32)
+    scores = np.ascontiguousarray(scores, np.float32)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != (len(boxes),):
+        raise UsageError(f"expected boxes (N, 4) and scores (N,), got {boxes.shape} and {scores.shape}")
+    classes = np.zeros(len(boxes), np.int64) if labels is None else np.ascontiguousarray(labels, np.int64)
+    if classes.shape != scores.shape:
+        raise UsageError(f"labels: expected shape {scores.shape}, got {classes.shape}")
+    if not 0.0 <= iou <= 1.0:
+        raise UsageError(f"iou should be between 0 and 1, got {iou}")
+    if len(classes) and not -(1 << 31) <= classes.min() <= classes.max() < 1 << 31:
+        raise UsageError(f"labels: expected values of 32 bits, got {classes.min()} to {classes.max()}")
+    return boxes, scores, classes
+
+
+def candidates(
+    scores: NDArray[np.float32], conf: float, limit: int, classes: Sequence[int] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Pick the rows whose best class scores more than `conf`, best first.
+
+    Args:
+        scores: `(N, C)` float32; values that are not finite are as if absent.
+        conf: threshold; strict.
+        limit: most rows, at least 1; those with the best scores stay.
+        classes: only these columns compete; None: all.
+
+    Returns:
+        `(K,)` each: row int64, label int64 (the lowest on a tie), score float32; by score, ties by row.
+
+    Raises:
+        UsageError: a wrong shape, limit or class.
+    """
+    scores, allowed = check_candidates(scores, conf, limit, classes)
+    if allowed is None:
+        allowed = np.ones(scores.shape[1], np.uint8)
+    if not allowed.any():
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+    usable = np.where(np.isfinite(scores) & (allowed != 0), scores, -np.inf)
+    labels = usable.argmax(axis=1)
+    best = usable[np.arange(len(usable)), labels]
+    rows = np.flatnonzero((best > np.float32(conf)) & np.isfinite(best))
+    rows = rows[np.argsort(-best[rows], kind="stable")][:limit]
+    return rows.astype(np.int64), labels[rows].astype(np.int64), best[rows].astype(np.float32)
+
+
+def check_candidates(
+    scores: ArrayLike, conf: float, limit: int, classes: Sequence[int] | None
+) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+    """Return the scores as C-contiguous float32 and the `(C,)` mask of classes (None: all), or raise UsageError."""
+    scores = np.ascontiguousarray(scores, np.float32)
+    if scores.ndim != 2:
+        raise UsageError(f"scores: expected shape (N, C), got {scores.shape}")
+    if np.isnan(conf):
+        raise UsageError("conf should be a number, got NaN")
+    if limit < 1:
+        raise UsageError(f"limit should be at least 1, got {limit}")
+    if classes is None:
+        return scores, None
+    allowed = np.zeros(scores.shape[1], np.uint8)
+    for label in classes:
+        if not 0 <= label < len(allowed):
+            raise UsageError(f"no class {label}; possible: 0 to {len(allowed) - 1}")
+        allowed[label] = 1
+    return scores, allowed
+
+
+def suppress(
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    *,
+    conf: float,
+    iou: float,
+    max_det: int,
+    max_candidates: int,
+    classes: Sequence[int] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Turn a network's raw output into detections: `candidates`, then `nms` by label, then the first `max_det`.
+
+    Args:
+        boxes: `(N, 4)` float32 xyxy.
+        scores: `(N, C)` float32.
+        conf: see `candidates`.
+        iou: see `nms`.
+        max_det: most detections, at least 1.
+        max_candidates: most rows that reach the suppression, at least 1.
+        classes: only these; None: all.
+
+    Returns:
+        boxes `(K, 4)` float32, scores `(K,)` float32, labels `(K,)` int64; best score first.
+
+    Raises:
+        UsageError: wrong shapes or values.
+    """
+    check_suppress(boxes, scores, iou, max_det)
+    rows, labels, best = candidates(scores, conf, max_candidates, classes)
+    keep = nms(np.asarray(boxes, np.float32)[rows], best, iou, labels)[:max_det]
+    return np.asarray(boxes, np.float32)[rows[keep]], best[keep], labels[keep]
+
+
+def check_suppress(boxes: NDArray[np.float32], scores: NDArray[np.float32], iou: float, max_det: int) -> None:
+    """Raise UsageError unless the shapes fit each other, `iou` is in [0, 1] and `max_det` at least 1."""
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.ndim != 2 or len(scores) != len(boxes):
+        raise UsageError(f"expected boxes (N, 4) and scores (N, C), got {boxes.shape} and {scores.shape}")
+    if not 0.0 <= iou <= 1.0:
+        raise UsageError(f"iou should be between 0 and 1, got {iou}")
+    if max_det < 1:
+        raise UsageError(f"max_det should be at least 1, got {max_det}")
