@@ -12,7 +12,7 @@ FOLDER = Path(__file__).resolve().parent
 SOURCES = sorted(path.name for path in FOLDER.glob("*.cc"))
 HEADERS = sorted(path.name for path in FOLDER.glob("*.h"))
 # No contraction: a fused multiply-add rounds once where the definition rounds twice; -ffast-math is out for the same.
-# No trapping maths: floating-point exceptions are not looked at, so that a division may be done for a lane that drops it.
+# No trapping maths: nobody looks at floating-point exceptions, so a division may be done for a lane that drops it.
 FLAGS = [
     "-std=c++17", "-O3", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-fvisibility=hidden",
     "-fno-exceptions", "-fno-rtti", "-g0",
