@@ -20,6 +20,7 @@ INSTRUCTIONS = {"c++ avx512": 3, "c++ avx2": 2, "c++ neon": 4, "c++": 1}  # enum
 IMPLEMENTATIONS = (*INSTRUCTIONS, "numpy reference")
 """What can compute, fastest first."""
 
+METRICS = {"iou": 0, "probiou": 1}  # enum edgekd_metric
 STATUS = {
     -1: "an argument is out of range",
     -2: "the workspace is too small",

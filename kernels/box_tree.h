@@ -26,9 +26,8 @@ public:
         keys_ = workspace.take<Key>(capacity);
         boxes_ = workspace.take<Box>(capacity);
         positions_ = workspace.take<int64_t>(capacity);
-        const int64_t width = padded(std::max<int64_t>(capacity, 1));
-        areas_ = workspace.take<float>(width);
-        alive_ = workspace.take<int32_t>(width);
+        width_ = padded(std::max<int64_t>(capacity, 1));
+        alive_ = workspace.take<int32_t>(width_);
         int64_t total = 0;
         for (int64_t count = capacity; ; count = (count + kFan - 1) / kFan) {
             total += padded(std::max<int64_t>(count, 1));
@@ -60,40 +59,28 @@ public:
 
     bool alive(int64_t rank) const { return alive_[positions_[rank]] != 0; }
 
-    // Mark every box of this label that overlaps the box of `rank` more than `threshold`, itself included.
-    EDGEKD_INLINE void suppress(int64_t rank, int32_t label, float threshold) {
-        const Box box = boxes_[rank];
-        const float size = area(box);
-        struct { int level; int64_t node; } pending[kMaxDepth * kFan];
-        int count = 0;
-        pending[count++] = {depth_ - 1, 0};
-        while (count > 0) {
-            const int at = pending[--count].level;
-            const int64_t first = pending[count].node * kFan;
-            if (at == 0) {
-                suppress_leaves(first, box, size, label, threshold);
-                continue;
-            }
-            int32_t meets[kFan];
-            levels_[at].meet(first, box, label, meets);
-            for (int64_t i = 0; i < kFan; ++i) {
-                if (meets[i]) pending[count++] = {at - 1, first + i};
-            }
-        }
-    }
+    // Where the box of a rank lies among the leaves, which have room for `width()` boxes, and which rank lies at a place.
+    int64_t position(int64_t rank) const { return positions_[rank]; }
+    int64_t rank_at(int64_t position) const { return keys_[position].rank; }
+    int64_t width() const { return width_; }
 
-private:
-    struct Key {
-        uint64_t key;
-        int64_t rank;
-        bool operator<(const Key& other) const {
-            return key < other.key || (key == other.key && rank < other.rank);
-        }
-    };
-
+    // The leaves: bounding boxes side by side, labels, and 1 or 0 for alive.
     struct Level {
         float *x1, *y1, *x2, *y2;
         int32_t *lowest, *highest;  // labels
+
+        // Which of the sixteen from `first` on meet the box and may hold the label.
+        EDGEKD_INLINE void meet(int64_t first, Box box, int32_t label, int32_t* meets) const {
+            const float *left = x1 + first, *upper = y1 + first, *right = x2 + first, *lower = y2 + first;
+            const int32_t *low = lowest + first, *high = highest + first;
+            for (int64_t i = 0; i < kFan; ++i) {
+                meets[i] = (left[i] < box.x2) & (right[i] > box.x1) & (upper[i] < box.y2) & (lower[i] > box.y1) &
+                           (low[i] <= label) & (high[i] >= label);
+            }
+        }
+
+    private:
+        friend class BoxTree;
 
         void take(float*& floats, int32_t*& labels, int64_t width) {
             x1 = floats, y1 = x1 + width, x2 = y1 + width, y2 = x2 + width;
@@ -112,14 +99,38 @@ private:
             const float inf = std::numeric_limits<float>::infinity();
             set(at, {inf, inf, -inf, -inf}, std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min());
         }
+    };
 
-        EDGEKD_INLINE void meet(int64_t first, Box box, int32_t label, int32_t* meets) const {
-            const float *left = x1 + first, *upper = y1 + first, *right = x2 + first, *lower = y2 + first;
-            const int32_t *low = lowest + first, *high = highest + first;
-            for (int64_t i = 0; i < kFan; ++i) {
-                meets[i] = (left[i] < box.x2) & (right[i] > box.x1) & (upper[i] < box.y2) & (lower[i] > box.y1) &
-                           (low[i] <= label) & (high[i] >= label);
+    const Level& leaves() const { return levels_[0]; }
+    int32_t* alive() { return alive_; }
+
+    // Call `leaf(first)` for each sixteen leaves whose node meets the box and may hold the label.
+    template <typename Leaf>
+    EDGEKD_INLINE void visit(Box box, int32_t label, Leaf& leaf) const {
+        struct { int level; int64_t node; } pending[kMaxDepth * kFan];
+        int count = 0;
+        pending[count++] = {depth_ - 1, 0};
+        while (count > 0) {
+            const int at = pending[--count].level;
+            const int64_t first = pending[count].node * kFan;
+            if (at == 0) {
+                leaf(first);
+                continue;
             }
+            int32_t meets[kFan];
+            levels_[at].meet(first, box, label, meets);
+            for (int64_t i = 0; i < kFan; ++i) {
+                if (meets[i]) pending[count++] = {at - 1, first + i};
+            }
+        }
+    }
+
+private:
+    struct Key {
+        uint64_t key;
+        int64_t rank;
+        bool operator<(const Key& other) const {
+            return key < other.key || (key == other.key && rank < other.rank);
         }
     };
 
@@ -153,13 +164,11 @@ private:
             const int64_t rank = keys_[at].rank;
             const int32_t label = label_of(rank);
             leaves.set(at, boxes_[rank], label, label);
-            areas_[at] = area(boxes_[rank]);
             alive_[at] = 1;
             positions_[rank] = at;
         }
         for (int64_t at = n; at < padded(std::max<int64_t>(n, 1)); ++at) {
             leaves.clear(at);
-            areas_[at] = 0;
             alive_[at] = 0;
         }
     }
@@ -179,22 +188,10 @@ private:
         }
     }
 
-    EDGEKD_INLINE void suppress_leaves(int64_t first, Box box, float size, int32_t label, float threshold) {
-        const Level& leaves = levels_[0];
-        const float *x1 = leaves.x1 + first, *y1 = leaves.y1 + first, *x2 = leaves.x2 + first, *y2 = leaves.y2 + first;
-        const float* areas = areas_ + first;
-        const int32_t* labels = leaves.lowest + first;
-        int32_t* alive = alive_ + first;
-        for (int64_t i = 0; i < kFan; ++i) {
-            const float overlap = iou(box, size, {x1[i], y1[i], x2[i], y2[i]}, areas[i]);
-            alive[i] &= ~-int32_t((overlap > threshold) & (labels[i] == label));
-        }
-    }
-
     Key* keys_;
     Box* boxes_;
+    int64_t width_;
     int64_t* positions_;  // rank -> place among the leaves
-    float* areas_;
     int32_t* alive_;  // 1 or 0
     float* floats_;
     int32_t* labels_;

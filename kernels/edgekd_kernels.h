@@ -55,14 +55,36 @@ int64_t edgekd_nms_workspace(int64_t n);
 int32_t edgekd_nms(const float* boxes, const float* scores, const int64_t* labels, int64_t n, float iou, int64_t limit,
                    int64_t* keep, int64_t* count, int32_t instructions, void* workspace, int64_t workspace_bytes);
 
-/* Suppress: candidates of scores (n, classes), NMS by label on their boxes (n, 4), the first `max_det`.
+/* The same of rotated boxes (n, 5): centre x, centre y, w, h, angle in radians clockwise. `metric` says what is compared
+ * with `iou`. */
+enum edgekd_metric { EDGEKD_IOU = 0, EDGEKD_PROBIOU = 1 };
+int64_t edgekd_nms_rotated_workspace(int64_t n);
+int32_t edgekd_nms_rotated(const float* boxes, const float* scores, const int64_t* labels, int64_t n, float iou,
+                           int32_t metric, int64_t limit, int64_t* keep, int64_t* count, int32_t instructions,
+                           void* workspace, int64_t workspace_bytes);
+
+/* Suppress: candidates of scores (n, classes), NMS by label on their boxes (n, columns), the first `max_det`.
  *
- * Only the boxes of candidates are read. out_boxes (max_det, 4), out_scores (max_det), out_labels (max_det). */
-int64_t edgekd_suppress_workspace(int64_t n, int64_t max_candidates);
-int32_t edgekd_suppress(const float* boxes, const float* scores, int64_t n, int64_t classes, float conf, float iou,
-                        int64_t max_candidates, int64_t max_det, const uint8_t* allowed, float* out_boxes,
-                        float* out_scores, int64_t* out_labels, int64_t* count, int32_t instructions, void* workspace,
-                        int64_t workspace_bytes);
+ * columns: 4, upright, metric EDGEKD_IOU only; or 5, rotated. Only the boxes of candidates are read.
+ * out_boxes (max_det, columns), out_scores (max_det), out_labels (max_det). */
+int64_t edgekd_suppress_workspace(int64_t n, int64_t columns, int64_t max_candidates);
+int32_t edgekd_suppress(const float* boxes, int64_t columns, const float* scores, int64_t n, int64_t classes, float conf,
+                        float iou, int32_t metric, int64_t max_candidates, int64_t max_det, const uint8_t* allowed,
+                        float* out_boxes, float* out_scores, int64_t* out_labels, int64_t* count, int32_t instructions,
+                        void* workspace, int64_t workspace_bytes);
+
+/* Overlap of each of n rotated boxes with each of m: out (n, m). float64 for evaluation, IoU only. */
+int64_t edgekd_iou_rotated_workspace(int64_t m);
+int32_t edgekd_iou_rotated(const float* a, int64_t n, const float* b, int64_t m, int32_t metric, float* out,
+                           int32_t instructions, void* workspace, int64_t workspace_bytes);
+int64_t edgekd_iou_rotated_float64_workspace(int64_t m);
+int32_t edgekd_iou_rotated_float64(const double* a, int64_t n, const double* b, int64_t m, double* out,
+                                   int32_t instructions, void* workspace, int64_t workspace_bytes);
+
+/* The same of upright boxes (n, 4) and (m, 4) xyxy. */
+int64_t edgekd_iou_workspace(int64_t m);
+int32_t edgekd_iou(const float* a, int64_t n, const float* b, int64_t m, float* out, int32_t instructions, void* workspace,
+                   int64_t workspace_bytes);
 
 #ifdef __cplusplus
 }

@@ -1,85 +1,110 @@
 // NMS on the host: boxes in the order of their scores, each one that is still alive is kept and marks what it overlaps.
 #include <limits>
 
-#include "box_tree.h"
-#include "ranking.h"
+#include "greedy.h"
 
 namespace edgekd {
 namespace {
 
-EDGEKD_INLINE int64_t keep_greedily(Scored* items, int64_t n, float threshold, int64_t limit, BoxTree& tree) {
-    int64_t kept = 0;
-    for (int64_t rank = 0; rank < n && kept < limit; ++rank) {
-        if (!tree.alive(rank)) continue;
-        tree.suppress(rank, items[rank].label, threshold);
-        items[kept++] = items[rank];
+struct UprightStep {
+    UprightForest& forest;
+    float threshold;
+    bool alive(int64_t rank) const { return forest.alive(rank); }
+    EDGEKD_INLINE void suppress(int64_t rank, int32_t label) const { forest.suppress(rank, label, threshold); }
+};
+
+template <typename Metric>
+struct RotatedStep {
+    RotatedForest& forest;
+    float threshold;
+    bool alive(int64_t rank) const { return forest.alive(rank); }
+    EDGEKD_INLINE void suppress(int64_t rank, int32_t label) const {
+        forest.template suppress<Metric>(rank, label, threshold);
     }
-    return kept;
-}
-
-int64_t keep_plain(Scored* items, int64_t n, float threshold, int64_t limit, BoxTree& tree) {
-    return keep_greedily(items, n, threshold, limit, tree);
-}
-
-#if EDGEKD_HAS_AVX
-EDGEKD_TARGET_AVX2 int64_t keep_avx2(Scored* items, int64_t n, float threshold, int64_t limit, BoxTree& tree) {
-    return keep_greedily(items, n, threshold, limit, tree);
-}
-#endif
-
-inline Box load(const float* boxes, int64_t index) {
-    return {boxes[4 * index], boxes[4 * index + 1], boxes[4 * index + 2], boxes[4 * index + 3]};
-}
+};
 
 }  // namespace
 
-int64_t greedy(const float* boxes, Scored* items, int64_t n, float threshold, int64_t limit, BoxTree& tree, bool avx2) {
-    int64_t count = 0;
-    for (int64_t i = 0; i < n; ++i) {
-        const Box box = load(boxes, items[i].index);
-        if (!counts(box)) continue;
-        tree.boxes()[count] = box;
-        items[count++] = items[i];
-    }
-    tree.build(count, [items](int64_t rank) { return items[rank].label; });
-#if EDGEKD_HAS_AVX
-    if (avx2) return keep_avx2(items, count, threshold, limit, tree);
-#else
-    (void)avx2;
-#endif
-    return keep_plain(items, count, threshold, limit, tree);
+int64_t greedy(const float* boxes, Scored* items, int64_t n, const Overlap& overlap, int64_t limit, UprightForest& forest,
+               int32_t chosen) {
+    const int64_t count = forest.load(boxes, items, n);
+    return keep(items, count, limit, UprightStep{forest, overlap.threshold}, chosen);
 }
 
-}  // namespace edgekd
+int64_t greedy(const float* boxes, Scored* items, int64_t n, const Overlap& overlap, int64_t limit, RotatedForest& forest,
+               int32_t chosen) {
+    const int64_t count = forest.load(boxes, items, n, overlap.metric, overlap.threshold);
+    if (overlap.metric == EDGEKD_PROBIOU) {
+        return keep(items, count, limit, RotatedStep<ProbIou>{forest, overlap.threshold}, chosen);
+    }
+    return keep(items, count, limit, RotatedStep<ExactIou>{forest, overlap.threshold}, chosen);
+}
 
-extern "C" int64_t edgekd_nms_workspace(int64_t n) {
-    if (n < 0 || n > edgekd::kMaxCount) return EDGEKD_BAD_ARGUMENT;
-    edgekd::Workspace workspace;
-    workspace.take<edgekd::Scored>(n);
-    edgekd::BoxTree tree(workspace, n);
+namespace {
+
+struct Request {
+    const float* boxes;
+    const float* scores;
+    const int64_t* labels;
+    int64_t n;
+    Overlap overlap;
+    int64_t limit;
+    int64_t* keep;
+    int64_t* count;
+};
+
+bool sound(const Request& r) {
+    return r.boxes && r.scores && r.keep && r.count && r.n >= 0 && r.n <= kMaxCount && r.limit >= 1 && sound(r.overlap);
+}
+
+template <typename Forest>
+int32_t run(const Request& r, int32_t instructions, void* memory, int64_t bytes) {
+    if (!sound(r)) return EDGEKD_BAD_ARGUMENT;
+    const int32_t chosen = resolve(instructions);
+    if (chosen < 0) return chosen;
+    Workspace workspace(memory, bytes);
+    auto* items = workspace.take<Scored>(r.n);
+    Forest forest(workspace, r.n);
+    if (!workspace.fits()) return EDGEKD_SMALL_WORKSPACE;
+    int64_t usable = 0;
+    for (int64_t i = 0; i < r.n; ++i) {
+        const int64_t label = r.labels ? r.labels[i] : 0;
+        if (label < std::numeric_limits<int32_t>::min() || label > std::numeric_limits<int32_t>::max())
+            return EDGEKD_BAD_ARGUMENT;
+        if (finite(r.scores[i])) items[usable++] = {r.scores[i], int32_t(label), i};
+    }
+    usable = rank_best(items, usable, r.n);
+    *r.count = greedy(r.boxes, items, usable, r.overlap, r.limit, forest, chosen);
+    for (int64_t i = 0; i < *r.count; ++i) r.keep[i] = items[i].index;
+    return EDGEKD_OK;
+}
+
+template <typename Forest>
+int64_t workspace_for(int64_t n) {
+    if (n < 0 || n > kMaxCount) return EDGEKD_BAD_ARGUMENT;
+    Workspace workspace;
+    workspace.take<Scored>(n);
+    Forest forest(workspace, n);
     return workspace.needed();
 }
 
+}  // namespace
+}  // namespace edgekd
+
+extern "C" int64_t edgekd_nms_workspace(int64_t n) { return edgekd::workspace_for<edgekd::UprightForest>(n); }
+
+extern "C" int64_t edgekd_nms_rotated_workspace(int64_t n) { return edgekd::workspace_for<edgekd::RotatedForest>(n); }
+
 extern "C" int32_t edgekd_nms(const float* boxes, const float* scores, const int64_t* labels, int64_t n, float iou,
-                              int64_t limit, int64_t* keep, int64_t* count, int32_t instructions,
-                              void* workspace_memory, int64_t workspace_bytes) {
-    if (!boxes || !scores || !keep || !count || n < 0 || n > edgekd::kMaxCount || limit < 1) return EDGEKD_BAD_ARGUMENT;
-    if (!(iou >= 0 && iou <= 1)) return EDGEKD_BAD_ARGUMENT;
-    const int32_t chosen = edgekd::resolve(instructions);
-    if (chosen < 0) return chosen;
-    edgekd::Workspace workspace(workspace_memory, workspace_bytes);
-    auto* items = workspace.take<edgekd::Scored>(n);
-    edgekd::BoxTree tree(workspace, n);
-    if (!workspace.fits()) return EDGEKD_SMALL_WORKSPACE;
-    int64_t usable = 0;
-    for (int64_t i = 0; i < n; ++i) {
-        const int64_t label = labels ? labels[i] : 0;
-        if (label < std::numeric_limits<int32_t>::min() || label > std::numeric_limits<int32_t>::max())
-            return EDGEKD_BAD_ARGUMENT;
-        if (edgekd::finite(scores[i])) items[usable++] = {scores[i], int32_t(label), i};
-    }
-    usable = edgekd::rank_best(items, usable, n);
-    *count = edgekd::greedy(boxes, items, usable, iou, limit, tree, edgekd::runs_avx2(chosen));
-    for (int64_t i = 0; i < *count; ++i) keep[i] = items[i].index;
-    return EDGEKD_OK;
+                              int64_t limit, int64_t* keep, int64_t* count, int32_t instructions, void* workspace,
+                              int64_t workspace_bytes) {
+    const edgekd::Request request{boxes, scores, labels, n, {iou, EDGEKD_IOU}, limit, keep, count};
+    return edgekd::run<edgekd::UprightForest>(request, instructions, workspace, workspace_bytes);
+}
+
+extern "C" int32_t edgekd_nms_rotated(const float* boxes, const float* scores, const int64_t* labels, int64_t n, float iou,
+                                      int32_t metric, int64_t limit, int64_t* keep, int64_t* count, int32_t instructions,
+                                      void* workspace, int64_t workspace_bytes) {
+    const edgekd::Request request{boxes, scores, labels, n, {iou, metric}, limit, keep, count};
+    return edgekd::run<edgekd::RotatedForest>(request, instructions, workspace, workspace_bytes);
 }

@@ -9,8 +9,6 @@
 
 namespace edgekd {
 
-class BoxTree;
-
 struct Scored {
     float score;  // finite
     int32_t label;
@@ -35,9 +33,5 @@ inline int64_t rank_best(Scored* items, int64_t n, int64_t limit) {
 // candidates.cc: write every row of scores (n, classes) whose best class is over `conf`, by row; return how many.
 int64_t pick(const float* scores, int64_t n, int64_t classes, float conf, const uint8_t* allowed, Scored* picked,
              bool avx2);
-
-// nms.cc: suppress n items in the order of `before`; `boxes` is indexed by Scored::index. The kept ones move to the front of
-// `items`; returns how many, at most `limit`.
-int64_t greedy(const float* boxes, Scored* items, int64_t n, float threshold, int64_t limit, BoxTree& tree, bool avx2);
 
 }  // namespace edgekd

@@ -6,7 +6,8 @@ Conventions, said once:
 - `xyxy (N, 4)`: left, top, right, bottom. `xywhr (N, 5)`: centre x, centre y, w, h, r; `r` is the angle of the w-edge
   in radians, *clockwise on the image*, long edge w >= h, in [-pi/2, pi/2) (le90). `corners (N, 4, 2)`: clockwise too.
 - A box counts if its width, height and area (float32) are positive and finite; one that does not is never selected and
-  overlaps nothing. A score counts if it is finite.
+  overlaps nothing. A rotated box needs a finite centre too and an angle of at most 2**20; its sides may come in either
+  order. A score counts if it is finite.
 
 The letterbox is defined in integers, so that every implementation gives the same pixels: see `taps` and `letterbox`.
 """
@@ -15,7 +16,8 @@ from __future__ import annotations
 
 from .boxes import areas, iou, xywhr_to_corners, xyxy_to_corners
 from .letterbox import MAX_SIDE, Placement, canvas, check_letterbox, letterbox, place, resize, taps
-from .suppression import candidates, check_candidates, check_nms, check_suppress, nms, suppress
+from .rotated import check_metric, check_pairs, iou_rotated
+from .suppression import candidates, check_candidates, check_nms, check_suppress, nms, nms_rotated, suppress
 
 __all__ = [
     "MAX_SIDE",
@@ -25,11 +27,15 @@ __all__ = [
     "canvas",
     "check_candidates",
     "check_letterbox",
+    "check_metric",
     "check_nms",
+    "check_pairs",
     "check_suppress",
     "iou",
+    "iou_rotated",
     "letterbox",
     "nms",
+    "nms_rotated",
     "place",
     "resize",
     "suppress",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import UsageError
 from .boxes import areas, pairwise
+from .rotated import check_metric, overlap, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -34,24 +35,71 @@ def nms(
     """
     boxes, scores, labels = check_nms(boxes, scores, iou, labels)
     area = areas(boxes)
-    alive = (area > 0) & np.isfinite(scores)
+
+    def overlaps(i: int) -> NDArray[Any]:
+        return pairwise(boxes[i, None], area[i, None], boxes, area).ravel()
+
+    return _greedy(overlaps, area > 0, scores, iou, labels)
+
+
+def nms_rotated(
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    iou: float,
+    labels: NDArray[np.int64] | None = None,
+    *,
+    metric: str = "iou",
+) -> NDArray[np.int64]:
+    """Suppress rotated boxes greedily and exactly, as `nms` does upright ones.
+
+    Args:
+        boxes: `(N, 5)` float32 xywhr.
+        scores: `(N,)` float32; higher is better, ties go to the lower index.
+        iou: threshold in [0, 1] on what `metric` says; strict.
+        labels: `(N,)` int64 in the range of int32; boxes of different labels never meet. None: all of one.
+        metric: "iou" or "probiou", see `iou_rotated`.
+
+    Returns:
+        `(K,)` int64 indices of the kept boxes, best score first. Boxes or scores that do not count are never kept.
+
+    Raises:
+        UsageError: wrong shapes, no such metric, or `iou` outside [0, 1].
+    """
+    check_metric(metric)
+    boxes, scores, labels = check_nms(boxes, scores, iou, labels, columns=5)
+    prepared = prepare(boxes)
+
+    def overlaps(i: int) -> NDArray[Any]:
+        return overlap(prepared.pick(np.s_[i : i + 1]), prepared, metric)
+
+    return _greedy(overlaps, prepared.area > 0, scores, iou, labels)
+
+
+def _greedy(
+    overlaps: Callable[[int], NDArray[Any]],
+    counts: NDArray[np.bool_],
+    scores: NDArray[np.float32],
+    threshold: float,
+    labels: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    alive = counts & np.isfinite(scores)
     keep = []
     for i in np.argsort(-scores, kind="stable"):
         if alive[i]:
             keep.append(i)
-            overlapping = pairwise(boxes[i, None], area[i, None], boxes, area)[0] > np.float32(iou)
-            alive &= ~(overlapping & (labels == labels[i]))
+            alive[i] = False
+            alive &= ~((overlaps(i) > np.float32(threshold)) & (labels == labels[i]))
     return np.array(keep, np.int64)
 
 
 def check_nms(
-    boxes: ArrayLike, scores: ArrayLike, iou: float, labels: ArrayLike | None
+    boxes: ArrayLike, scores: ArrayLike, iou: float, labels: ArrayLike | None, columns: int = 4
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """Return the arrays of `nms` as C-contiguous float32, float32, int64, or raise UsageError."""
+    """Return the arrays of `nms` (5 columns: `nms_rotated`), contiguous float32, float32, int64, or raise UsageError."""
     boxes = np.ascontiguousarray(boxes, np.float32)
     scores = np.ascontiguousarray(scores, np.float32)
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != (len(boxes),):
-        raise UsageError(f"expected boxes (N, 4) and scores (N,), got {boxes.shape} and {scores.shape}")
+    if boxes.ndim != 2 or boxes.shape[1] != columns or scores.shape != (len(boxes),):
+        raise UsageError(f"expected boxes (N, {columns}) and scores (N,), got {boxes.shape} and {scores.shape}")
     classes = np.zeros(len(boxes), np.int64) if labels is None else np.ascontiguousarray(labels, np.int64)
     if classes.shape != scores.shape:
         raise UsageError(f"labels: expected shape {scores.shape}, got {classes.shape}")
@@ -122,34 +170,45 @@ def suppress(
     max_det: int,
     max_candidates: int,
     classes: Sequence[int] | None = None,
+    metric: str = "iou",
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """Turn a network's raw output into detections: `candidates`, then `nms` by label, then the first `max_det`.
+    """Turn a network's raw output into detections: `candidates`, then suppression by label, then the first `max_det`.
 
     Args:
-        boxes: `(N, 4)` float32 xyxy.
+        boxes: `(N, 4)` float32 xyxy, or `(N, 5)` xywhr.
         scores: `(N, C)` float32.
         conf: see `candidates`.
         iou: see `nms`.
         max_det: most detections, at least 1.
         max_candidates: most rows that reach the suppression, at least 1.
         classes: only these; None: all.
+        metric: "iou", or "probiou" for rotated boxes, see `iou_rotated`.
 
     Returns:
-        boxes `(K, 4)` float32, scores `(K,)` float32, labels `(K,)` int64; best score first.
+        boxes `(K, 4)` or `(K, 5)` float32, scores `(K,)` float32, labels `(K,)` int64; best score first.
 
     Raises:
         UsageError: wrong shapes or values.
     """
-    check_suppress(boxes, scores, iou, max_det)
+    check_suppress(boxes, scores, iou, max_det, metric)
     rows, labels, best = candidates(scores, conf, max_candidates, classes)
-    keep = nms(np.asarray(boxes, np.float32)[rows], best, iou, labels)[:max_det]
-    return np.asarray(boxes, np.float32)[rows[keep]], best[keep], labels[keep]
+    picked = np.asarray(boxes, np.float32)[rows]
+    if picked.shape[1] == 5:
+        keep = nms_rotated(picked, best, iou, labels, metric=metric)[:max_det]
+    else:
+        keep = nms(picked, best, iou, labels)[:max_det]
+    return picked[keep], best[keep], labels[keep]
 
 
-def check_suppress(boxes: NDArray[np.float32], scores: NDArray[np.float32], iou: float, max_det: int) -> None:
-    """Raise UsageError unless the shapes fit each other, `iou` is in [0, 1] and `max_det` at least 1."""
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.ndim != 2 or len(scores) != len(boxes):
-        raise UsageError(f"expected boxes (N, 4) and scores (N, C), got {boxes.shape} and {scores.shape}")
+def check_suppress(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], iou: float, max_det: int, metric: str = "iou"
+) -> None:
+    """Raise UsageError unless the shapes and the metric fit each other, `iou` is in [0, 1] and `max_det` at least 1."""
+    if boxes.ndim != 2 or boxes.shape[1] not in (4, 5) or scores.ndim != 2 or len(scores) != len(boxes):
+        raise UsageError(f"expected boxes (N, 4) or (N, 5) and scores (N, C), got {boxes.shape} and {scores.shape}")
+    check_metric(metric)
+    if metric != "iou" and boxes.shape[1] == 4:
+        raise UsageError(f"metric {metric!r} is for rotated boxes (N, 5), got {boxes.shape}; possible here: iou")
     if not 0.0 <= iou <= 1.0:
         raise UsageError(f"iou should be between 0 and 1, got {iou}")
     if max_det < 1:

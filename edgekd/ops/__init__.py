@@ -1,4 +1,4 @@
-"""What runs around a network, NumPy in and NumPy out: letterbox, candidates, suppression.
+"""What runs around a network, NumPy in and NumPy out: letterbox, candidates, overlaps and suppression of boxes.
 
 The semantics, to the bit, are those of `edgekd.geometry`, which also serves where the kernels were not compiled: then
 one line on the "edgekd" logger says so at the first call. All functions may be called from any number of threads; the
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from ..geometry import Placement
 from ..native import IMPLEMENTATIONS, available, implementation, select
+from ._iou import iou, iou_rotated
 from ._letterbox import letterbox
-from ._suppression import candidates, nms, suppress
+from ._suppression import candidates, nms, nms_rotated, suppress
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -18,8 +19,11 @@ __all__ = [
     "available",
     "candidates",
     "implementation",
+    "iou",
+    "iou_rotated",
     "letterbox",
     "nms",
+    "nms_rotated",
     "select",
     "suppress",
 ]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import geometry
-from ..native import kernels
+from ..errors import UsageError
+from ..native import METRICS, kernels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +51,12 @@ def candidates(
 
 
 def nms(
-    boxes: NDArray[np.float32], scores: NDArray[np.float32], iou: float, labels: NDArray[np.int64] | None = None
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    iou: float,
+    labels: NDArray[np.int64] | None = None,
+    *,
+    out: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Suppress greedily and exactly, by label, strict `>`, ties by index; see `edgekd.geometry.nms`.
 
@@ -59,27 +65,91 @@ def nms(
         scores: `(N,)` float32; higher is better.
         iou: threshold in [0, 1].
         labels: `(N,)` int64 in the range of int32; None: all of one.
+        out: int64, C-contiguous, at least N, to hold the result; None: a new array.
 
     Returns:
-        `(K,)` int64 indices of the kept boxes, best score first.
+        `(K,)` int64 indices of the kept boxes, best score first; a view of `out` if that was given.
 
     Raises:
         UsageError: wrong shapes, or `iou` outside [0, 1].
     """
-    instructions = kernels.instructions()
-    if not instructions:
-        return geometry.nms(boxes, scores, iou, labels)
+    if not kernels.instructions():
+        return _into(out, geometry.nms(boxes, scores, iou, labels), len(boxes))
     boxes, scores, classes = geometry.check_nms(boxes, scores, iou, labels)
-    keep = np.empty(len(boxes), np.int64)
+    return _keep("nms", boxes, scores, classes, (iou,), out)
+
+
+def nms_rotated(
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    iou: float,
+    labels: NDArray[np.int64] | None = None,
+    *,
+    metric: str = "iou",
+    out: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:
+    """Suppress rotated boxes greedily and exactly, by label, strict `>`, ties by index.
+
+    The cost follows the overlaps, not N squared. See `edgekd.geometry.nms_rotated`.
+
+    Args:
+        boxes: `(N, 5)` float32: centre x, centre y, w, h, r in radians clockwise on the image.
+        scores: `(N,)` float32; higher is better.
+        iou: threshold in [0, 1].
+        labels: `(N,)` int64 in the range of int32; None: all of one.
+        metric: "iou", exact; or "probiou", of the boxes as Gaussians (see `edgekd.geometry.iou_rotated`).
+        out: int64, C-contiguous, at least N, to hold the result; None: a new array.
+
+    Returns:
+        `(K,)` int64 indices of the kept boxes, best score first; a view of `out` if that was given.
+
+    Raises:
+        UsageError: wrong shapes, no such metric, or `iou` outside [0, 1].
+    """
+    if not kernels.instructions():
+        return _into(out, geometry.nms_rotated(boxes, scores, iou, labels, metric=metric), len(boxes))
+    geometry.check_metric(metric)
+    boxes, scores, classes = geometry.check_nms(boxes, scores, iou, labels, columns=5)
+    return _keep("nms_rotated", boxes, scores, classes, (iou, METRICS[metric]), out)
+
+
+def _keep(
+    name: str,
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    classes: NDArray[np.int64],
+    how: tuple[float, ...],
+    out: NDArray[np.int64] | None,
+) -> NDArray[np.int64]:
+    n = len(boxes)
+    keep = np.empty(n, np.int64) if out is None else _room(out, n)
     count = kernels.ffi.new("int64_t *")
     pointer, lib = kernels.pointer, kernels.lib
-    status = lib.edgekd_nms(
-        pointer(boxes, "float[]"), pointer(scores, "float[]"), pointer(classes, "int64_t[]"), len(boxes), iou,
-        max(len(boxes), 1), pointer(keep, "int64_t[]"), count,
-        instructions, *kernels.workspace(lib.edgekd_nms_workspace(len(boxes))),
+    status = getattr(lib, f"edgekd_{name}")(
+        pointer(boxes, "float[]"), pointer(scores, "float[]"), pointer(classes, "int64_t[]"), n, *how,
+        max(n, 1), pointer(keep, "int64_t[]"), count,
+        kernels.instructions(), *kernels.workspace(getattr(lib, f"edgekd_{name}_workspace")(n)),
     )  # fmt: skip
-    kernels.check(status, "nms")
-    return keep[: count[0]].copy()
+    kernels.check(status, name)
+    return keep[: count[0]].copy() if out is None else keep[: count[0]]
+
+
+def _into(out: NDArray[np.int64] | None, keep: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Return the reference's result in the caller's memory, if there is any."""
+    if out is None:
+        return keep
+    room = _room(out, n)[: len(keep)]
+    room[:] = keep
+    return room
+
+
+def _room(out: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    fits = out.ndim == 1 and len(out) >= n and out.dtype == np.int64
+    if not (fits and out.flags.c_contiguous and out.flags.writeable):
+        raise UsageError(
+            f"out: expected a writeable C-contiguous int64 array of at least {n}, got {out.shape} {out.dtype}"
+        )
+    return out
 
 
 def suppress(
@@ -91,20 +161,22 @@ def suppress(
     max_det: int,
     max_candidates: int,
     classes: Sequence[int] | None = None,
+    metric: str = "iou",
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
     """Turn a network's raw output into detections in one call; see `edgekd.geometry.suppress`.
 
     Args:
-        boxes: `(N, 4)` float32 xyxy.
+        boxes: `(N, 4)` float32 xyxy, or `(N, 5)` xywhr.
         scores: `(N, C)` float32.
         conf: see `candidates`.
         iou: see `nms`.
         max_det: most detections, at least 1.
         max_candidates: most rows that reach the suppression, at least 1.
         classes: only these; None: all.
+        metric: "iou", or "probiou" for rotated boxes.
 
     Returns:
-        boxes `(K, 4)` float32, scores `(K,)` float32, labels `(K,)` int64; best score first.
+        boxes `(K, 4)` or `(K, 5)` float32, scores `(K,)` float32, labels `(K,)` int64; best score first.
 
     Raises:
         UsageError: wrong shapes or values.
@@ -112,19 +184,27 @@ def suppress(
     instructions = kernels.instructions()
     if not instructions:
         return geometry.suppress(
-            boxes, scores, conf=conf, iou=iou, max_det=max_det, max_candidates=max_candidates, classes=classes
+            boxes,
+            scores,
+            conf=conf,
+            iou=iou,
+            max_det=max_det,
+            max_candidates=max_candidates,
+            classes=classes,
+            metric=metric,
         )
-    geometry.check_suppress(boxes, scores, iou, max_det)
+    geometry.check_suppress(boxes, scores, iou, max_det, metric)
     boxes = np.ascontiguousarray(boxes, np.float32)
     scores, allowed = geometry.check_candidates(scores, conf, max_candidates, classes)
-    most = min(max_det, len(scores))
-    kept, best, labels = np.empty((most, 4), np.float32), np.empty(most, np.float32), np.empty(most, np.int64)
+    most, columns = min(max_det, len(scores)), boxes.shape[1]
+    kept, best, labels = np.empty((most, columns), np.float32), np.empty(most, np.float32), np.empty(most, np.int64)
     count = kernels.ffi.new("int64_t *")
     pointer, lib = kernels.pointer, kernels.lib
     status = lib.edgekd_suppress(
-        pointer(boxes, "float[]"), pointer(scores, "float[]"), *scores.shape, conf, iou, max_candidates, max_det,
-        pointer(allowed, "uint8_t[]"), pointer(kept, "float[]"), pointer(best, "float[]"), pointer(labels, "int64_t[]"),
-        count, instructions, *kernels.workspace(lib.edgekd_suppress_workspace(len(scores), max_candidates)),
+        pointer(boxes, "float[]"), columns, pointer(scores, "float[]"), *scores.shape, conf, iou, METRICS[metric],
+        max_candidates, max_det, pointer(allowed, "uint8_t[]"), pointer(kept, "float[]"), pointer(best, "float[]"),
+        pointer(labels, "int64_t[]"), count, instructions,
+        *kernels.workspace(lib.edgekd_suppress_workspace(len(scores), columns, max_candidates)),
     )  # fmt: skip
     kernels.check(status, "suppress")
     return kept[: count[0]].copy(), best[: count[0]].copy(), labels[: count[0]].copy()

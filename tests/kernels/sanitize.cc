@@ -126,8 +126,8 @@ void suppress(const Problem& p, int64_t limit, int64_t most) {
     for (int run = 0; run < 2; ++run) {
         Exact<float> scores(most);
         Exact<int64_t> labels(most);
-        Tight workspace(edgekd_suppress_workspace(p.n, limit));
-        expect(edgekd_suppress(p.boxes.data, p.scores.data, p.n, p.classes, 0.3f, 0.4f, limit, most, nullptr,
+        Tight workspace(edgekd_suppress_workspace(p.n, 4, limit));
+        expect(edgekd_suppress(p.boxes.data, 4, p.scores.data, p.n, p.classes, 0.3f, 0.4f, EDGEKD_IOU, limit, most, nullptr,
                                boxes[run].data, scores.data, labels.data, &count[run], instructions(run), workspace.data,
                                workspace.size) == EDGEKD_OK, "suppress");
     }

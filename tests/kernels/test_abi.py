@@ -59,8 +59,8 @@ def test_letterbox_workspace_of_a_bad_size_is_an_error(bad) -> None:
 def test_workspaces_of_a_bad_size_are_errors(bad) -> None:
     assert lib.edgekd_nms_workspace(bad) == BAD_ARGUMENT
     assert lib.edgekd_candidates_workspace(bad) == BAD_ARGUMENT
-    assert lib.edgekd_suppress_workspace(bad, 10) == BAD_ARGUMENT
-    assert lib.edgekd_suppress_workspace(10, 0) == BAD_ARGUMENT
+    assert lib.edgekd_suppress_workspace(bad, 4, 10) == BAD_ARGUMENT
+    assert lib.edgekd_suppress_workspace(10, 4, 0) == BAD_ARGUMENT
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,9 @@ def test_suppress_of_a_network_sized_output_equals_the_reference() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"boxes": np.zeros((3, 5), np.float32)}, r"\(3, 5\)"),
+        ({"boxes": np.zeros((3, 6), np.float32)}, r"\(3, 6\)"),
+        ({"metric": "probiou"}, "possible here: iou"),
+        ({"metric": "giou"}, "no metric 'giou'; possible: iou, probiou"),
         ({"scores": np.zeros((4, 2), np.float32)}, r"\(4, 2\)"),
         ({"iou": 1.5}, "got 1.5"),
         ({"iou": float("nan")}, "got nan"),
