@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from .boxes import areas, iou, xywhr_to_corners, xyxy_to_corners
 from .letterbox import MAX_SIDE, Placement, canvas, check_letterbox, letterbox, place, resize, taps
-from .rotated import check_metric, check_pairs, iou_rotated
+from .rotated import METRICS, check_metric, check_pairs, iou_rotated
 from .suppression import candidates, check_candidates, check_nms, check_suppress, nms, nms_rotated, suppress
 
 __all__ = [
     "MAX_SIDE",
+    "METRICS",
     "Placement",
     "areas",
     "candidates",
