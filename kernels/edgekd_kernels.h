@@ -73,6 +73,15 @@ int32_t edgekd_suppress(const float* boxes, int64_t columns, const float* scores
                         float* out_boxes, float* out_scores, int64_t* out_labels, int64_t* count, int32_t instructions,
                         void* workspace, int64_t workspace_bytes);
 
+/* Merge of overlapping tiles: rotated boxes (n, 5) in pixels of the whole image, each found in tile tiles[i], cut[i] not 0
+ * where the border of its tile may have cut it. Whole boxes come before cut ones, then by score. A box goes if one that
+ * stays, of its label, overlaps it by more than `iou`; a cut one also if one of another tile covers more than `iof` of its
+ * area. All kept indices are written to `keep` (n), best score first. */
+int64_t edgekd_merge_tiles_workspace(int64_t n);
+int32_t edgekd_merge_tiles(const float* boxes, const float* scores, const int64_t* labels, const int64_t* tiles,
+                           const uint8_t* cut, int64_t n, float iou, float iof, int64_t* keep, int64_t* count,
+                           int32_t instructions, void* workspace, int64_t workspace_bytes);
+
 /* Overlap of each of n rotated boxes with each of m: out (n, m). float64 for evaluation, IoU only. */
 int64_t edgekd_iou_rotated_workspace(int64_t m);
 int32_t edgekd_iou_rotated(const float* a, int64_t n, const float* b, int64_t m, int32_t metric, float* out,

@@ -18,6 +18,7 @@ from .boxes import areas, iou, xywhr_to_corners, xyxy_to_corners
 from .letterbox import MAX_SIDE, Placement, canvas, check_letterbox, letterbox, place, resize, taps
 from .rotated import METRICS, check_metric, check_pairs, iou_rotated
 from .suppression import candidates, check_candidates, check_nms, check_suppress, nms, nms_rotated, suppress
+from .tiles import check_merge, merge_tiles, windows
 
 __all__ = [
     "MAX_SIDE",
@@ -28,6 +29,7 @@ __all__ = [
     "canvas",
     "check_candidates",
     "check_letterbox",
+    "check_merge",
     "check_metric",
     "check_nms",
     "check_pairs",
@@ -35,12 +37,14 @@ __all__ = [
     "iou",
     "iou_rotated",
     "letterbox",
+    "merge_tiles",
     "nms",
     "nms_rotated",
     "place",
     "resize",
     "suppress",
     "taps",
+    "windows",
     "xywhr_to_corners",
     "xyxy_to_corners",
 ]

@@ -144,6 +144,12 @@ def overlap(a: Prepared, b: Prepared, metric: str) -> Reals:
         return np.where((a.area > 0) & (b.area > 0), value, zero)
 
 
+def shared_area(a: Prepared, b: Prepared) -> Reals:
+    """Return the area that both cover, element by element after broadcasting, in square pixels; of boxes that count."""
+    with np.errstate(all="ignore"):
+        return _intersection(*_ordered(a, b))
+
+
 def _ordered(a: Prepared, b: Prepared) -> tuple[Prepared, Prepared]:
     """Return the pair with the larger box first, equal ones in an order of their numbers, so that it is symmetric."""
     first, tied = a.area > b.area, a.area == b.area

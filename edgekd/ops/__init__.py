@@ -12,6 +12,7 @@ from ..native import IMPLEMENTATIONS, available, implementation, select
 from ._iou import iou, iou_rotated
 from ._letterbox import letterbox
 from ._suppression import candidates, nms, nms_rotated, suppress
+from ._tiles import merge_tiles
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -22,6 +23,7 @@ __all__ = [
     "iou",
     "iou_rotated",
     "letterbox",
+    "merge_tiles",
     "nms",
     "nms_rotated",
     "select",

@@ -134,6 +134,20 @@ void nms_rotated(const Problem& p, int32_t metric) {
     expect(count[0] == count[1] && !std::memcmp(keep[0].data, keep[1].data, count[0] * 8), "nms_rotated differs");
 }
 
+void merge_tiles(const Problem& p) {
+    Exact<int64_t> tiles(p.n), keep[2] = {Exact<int64_t>(p.n), Exact<int64_t>(p.n)};
+    Exact<uint8_t> cut(p.n);
+    for (int64_t i = 0; i < p.n; ++i) tiles.data[i] = i % 3, cut.data[i] = i % 2;
+    int64_t count[2];
+    for (int run = 0; run < 2; ++run) {
+        Tight workspace(edgekd_merge_tiles_workspace(p.n));
+        expect(edgekd_merge_tiles(p.rotated.data, p.scores.data, p.labels.data, tiles.data, cut.data, p.n, 0.4f, 0.6f,
+                                  keep[run].data, &count[run], instructions(run), workspace.data,
+                                  workspace.size) == EDGEKD_OK, "merge_tiles");
+    }
+    expect(count[0] == count[1] && !std::memcmp(keep[0].data, keep[1].data, count[0] * 8), "merge_tiles differs");
+}
+
 template <typename Real, typename Call>
 void table(int64_t n, int64_t m, int64_t needed, Call call, const char* what) {
     Exact<Real> out[2] = {Exact<Real>(n * m), Exact<Real>(n * m)};
@@ -184,6 +198,7 @@ void all(unsigned seed, int rounds) {
         nms(problem);
         const int32_t metric = random() % 2 ? EDGEKD_IOU : EDGEKD_PROBIOU;
         nms_rotated(problem, metric);
+        merge_tiles(problem);
         overlaps(problem, metric);
         suppress(problem, random() % 2 ? 4 : 5, pick(random, 1, 80), pick(random, 1, 80));
     }
