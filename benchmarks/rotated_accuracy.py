@@ -1,6 +1,7 @@
 """How exact is the overlap of rotated boxes? Millions of random and nearly equal pairs against shapely and fractions.
 
     python benchmarks/rotated_accuracy.py            # 10 million pairs; results/rotated_accuracy.json
+    python benchmarks/rotated_accuracy.py --table    # docs/exactness.md
 
 Truth is shapely's (GEOS, float64). Where that differs from ours by more than 1e-5 the pair is clipped in exact
 fractions, which decides: GEOS is not always right. OpenCV's intersection is measured on a part of the same pairs.
@@ -10,16 +11,18 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import sys
 import time
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import shapely
-from machine import conditions, write
+from machine import RESULTS, conditions, write
 
 from edgekd import ops
 
@@ -33,6 +36,8 @@ JITTERS = ("random", "near", 0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-2)
 DISPUTED = 1e-5
 MOST_FRACTIONS = 3000  # a regime
 BLOCK = 40_000
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "exactness.md"
+BEGIN, END = "<!-- accuracy: written by benchmarks/rotated_accuracy.py --table -->", "<!-- /accuracy -->"
 
 
 def boxes(rng: np.random.Generator, count: int, span: float, low: float, high: float) -> np.ndarray:
@@ -148,10 +153,41 @@ def diagonal(a: np.ndarray, b: np.ndarray, dtype: type) -> np.ndarray:
     return np.concatenate([np.diagonal(table) for table in tables]).astype(np.float64)
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the Markdown table of docs/exactness.md."""
+    lines = [
+        "| coordinates, sides in px | second box | pairs | edgekd float32, max error | float64 | shapely wrong, of disputed | OpenCV, max error² |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        kind = row["jitter"] if isinstance(row["jitter"], str) else f"jitter {row['jitter']:g}"
+        wrong = f"{row['shapely_wrong']} of {row['decided_by_fractions']}" if row["decided_by_fractions"] else ""
+        lines.append(
+            f"| {row['regime']} | {kind} | {row['pairs']} | {row['max_error_float32']:.1e} | "
+            f"{row['max_error_float64']:.0e} | {wrong} | {row['opencv_max_error']:.1e} |"
+        )
+    outside = sum(row["outside_0_1"] for row in rows)
+    lines.append(
+        f"\n{sum(row['pairs'] for row in rows)} pairs; {outside} overlaps outside [0, 1]. ² Of {rows[0]['opencv_pairs']} of the pairs."
+    )
+    return "\n".join(lines)
+
+
+def write_table() -> None:
+    """Put the table of the last result between the marks of the page."""
+    rows = json.loads((RESULTS / "rotated_accuracy.json").read_text())["rows"]
+    head, rest = PAGE.read_text().split(BEGIN, 1)
+    PAGE.write_text(f"{head}{BEGIN}\n{table(rows)}\n{END}{rest.split(END, 1)[1]}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=10_240_000)
+    parser.add_argument("--table", action="store_true", help="only write docs/exactness.md from the last result")
     args = parser.parse_args()
+    if args.table:
+        write_table()
+        return
     cases = list(itertools.product(REGIMES, JITTERS))
     rows, start = [], time.perf_counter()
     for seed, (regime, jitter) in enumerate(cases):
