@@ -155,10 +155,9 @@ def diagonal(a: np.ndarray, b: np.ndarray, dtype: type) -> np.ndarray:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the Markdown table of docs/exactness.md."""
-    lines = [
-        "| coordinates, sides in px | second box | pairs | edgekd float32, max error | float64 | shapely wrong, of disputed | OpenCV, max error² |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    columns = ("coordinates, sides in px", "second box", "pairs", "edgekd float32, max error", "float64")
+    columns = (*columns, "shapely wrong, of disputed", "OpenCV, max error²")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in rows:
         kind = row["jitter"] if isinstance(row["jitter"], str) else f"jitter {row['jitter']:g}"
         wrong = f"{row['shapely_wrong']} of {row['decided_by_fractions']}" if row["decided_by_fractions"] else ""
@@ -167,9 +166,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{row['max_error_float64']:.0e} | {wrong} | {row['opencv_max_error']:.1e} |"
         )
     outside = sum(row["outside_0_1"] for row in rows)
-    lines.append(
-        f"\n{sum(row['pairs'] for row in rows)} pairs; {outside} overlaps outside [0, 1]. ² Of {rows[0]['opencv_pairs']} of the pairs."
-    )
+    pairs_in_all, part = sum(row["pairs"] for row in rows), rows[0]["opencv_pairs"]
+    lines.append(f"\n{pairs_in_all} pairs; {outside} overlaps outside [0, 1]. ² Of {part} of the pairs.")
     return "\n".join(lines)
 
 
