@@ -1,4 +1,4 @@
-"""The reference: boxes, letterbox, candidates and suppression in plain NumPy. The kernels give the same bits, faster.
+"""The reference in plain NumPy: boxes, letterbox, suppression, anomaly regions. The kernels give the same bits, faster.
 
 Conventions, said once:
 
@@ -15,23 +15,45 @@ from __future__ import annotations
 
 from .boxes import areas, iou, xywhr_to_corners, xyxy_to_corners
 from .letterbox import MAX_SIDE, Placement, canvas, check_letterbox, letterbox, place, resize, taps
+from .regions import (
+    MAX_PIXELS,
+    MAX_SIGMA,
+    Regions,
+    anomaly_regions,
+    blur,
+    check_regions,
+    gaussian,
+    label,
+    region_arrays,
+    resize_map,
+)
 from .suppression import candidates, check_candidates, check_nms, check_suppress, nms, suppress
 
 __all__ = [
+    "MAX_PIXELS",
     "MAX_SIDE",
+    "MAX_SIGMA",
     "Placement",
+    "Regions",
+    "anomaly_regions",
     "areas",
+    "blur",
     "candidates",
     "canvas",
     "check_candidates",
     "check_letterbox",
     "check_nms",
+    "check_regions",
     "check_suppress",
+    "gaussian",
     "iou",
+    "label",
     "letterbox",
     "nms",
     "place",
+    "region_arrays",
     "resize",
+    "resize_map",
     "suppress",
     "taps",
     "xywhr_to_corners",
