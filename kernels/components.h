@@ -34,7 +34,7 @@ public:
     // First runs without a neighbour above never touch each other: one in each square of four pixels at most.
     static int64_t most(int64_t height, int64_t width) { return ((height + 1) / 2) * ((width + 1) / 2); }
 
-    // Take in the next row: `mask` bytes of 0 or 1, and the values they came from, none of the set ones a NaN.
+    // Take in the next row: `mask` bytes of 0 or 1, and the values they came from: no NaN is set, no -0.0 there.
     void add(const uint8_t* mask, const float* values) {
         const int64_t from = above_;
         above_ = runs_count_;
@@ -64,7 +64,7 @@ public:
         }
     }
 
-    // Move the best components of at least `min_area` to the front, sorted; return how many, at most `limit`. The last call.
+    // Last call: move the best components of at least `min_area` to the front, sorted; return how many, at most `limit`.
     int64_t rank(int64_t min_area, int64_t limit) {
         int64_t count = 0;
         for (int32_t i = 0; i < parts_count_; ++i) {
@@ -101,7 +101,7 @@ private:
             for (int64_t lane = 0; lane < kLanes; ++lane) best[lane] = std::max(best[lane], values[i + lane]);
         }
         for (; i < n; ++i) best[0] = std::max(best[0], values[i]);
-        return *std::max_element(best, best + kLanes) + 0.0f;  // never -0.0, whichever zero came first
+        return *std::max_element(best, best + kLanes);
     }
 
     int32_t root(int32_t part) {

@@ -1,5 +1,5 @@
-// Anomaly regions on the host, a row of the image at a time: the two rows of the map around it are blurred and stretched
-// once each, then blended and compared while they are in the first cache, and the runs of the mask are joined.
+// Anomaly regions on the host, a row of the image at a time: the two rows of the map around it are blurred and
+// stretched once each, then blended and compared while they are in the first cache, and the mask's runs are joined.
 #include "regions.h"
 
 #include <algorithm>
@@ -18,7 +18,7 @@ namespace {
 
 constexpr int64_t kMaxSide = int64_t(1) << 24;
 constexpr int64_t kMaxPixels = int64_t(1) << 32;  // so that the number of a component fits Part::parent
-constexpr int64_t kVector = 8;                    // columns stretched at once; so many floats behind a row are read
+constexpr int64_t kVector = 8;                    // columns stretched at once, and floats that may be read behind a row
 
 struct Job {
     const float* map;
@@ -42,7 +42,7 @@ struct Columns {
 struct Scratch {
     const float** taps;  // 2 * radius + 1 rows, or the same row from 2 * radius + 1 columns on
     float* padded;       // a row blurred down, and its reflections on both sides
-    float* blurred;      // a row blurred both ways, its last value twice, and what a vector reads behind it
+    float* blurred;      // a row blurred both ways, and zeros behind it: read, with no weight
     Columns columns;
     float* rows[2];  // blurred and stretched
 
@@ -77,7 +77,7 @@ EDGEKD_INLINE void weigh(const float* const* middle, const float* weights, int64
                          int64_t width) {
     std::fill(sums, sums + width, 0.0f);
     int64_t k = radius;
-    for (; k >= 4; k -= 4) add_pairs<4>(middle, weights, k, sums, width);  // each sum is loaded and stored once for four
+    for (; k >= 4; k -= 4) add_pairs<4>(middle, weights, k, sums, width);  // a sum is loaded and stored once for four
     for (; k >= 1; --k) add_pairs<1>(middle, weights, k, sums, width);
     for (int64_t x = 0; x < width; ++x) sums[x] += weights[0] * middle[0][x];
 }
@@ -175,7 +175,6 @@ void blur(const Job& job, const Scratch& scratch, int64_t y, const Steps& steps)
     }
     for (int64_t k = -radius; k <= radius; ++k) middle[k] = row + k;
     steps.weigh(middle, job.weights, radius, scratch.blurred, width);
-    scratch.blurred[width] = scratch.blurred[width - 1];
 }
 
 void run(const Job& job, Scratch& scratch, Components& components, const Steps& steps) {

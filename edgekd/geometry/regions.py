@@ -53,7 +53,8 @@ def anomaly_regions(
     """Turn a network's raw anomaly map into regions of the image.
 
     The steps are `blur` with the weights of `gaussian`, `resize_map`, `> float32(threshold)`, and `label`. Values that
-    are not finite take part as IEEE 754 says: they spread to what is computed from them, and a NaN is never above.
+    are not finite take part as IEEE 754 says: they spread to what is computed from them, two equal infinities blend to
+    NaN, and NaN is never above.
 
     Args:
         raw: `(h, w)` float32; another type is converted.
@@ -194,7 +195,7 @@ def _measure(
     np.minimum.at(low, part, points)
     np.maximum.at(high, part, points + 1)
     peaks = np.full(count, -np.inf, np.float32)
-    np.maximum.at(peaks, part, values[y, x] + np.float32(0))  # + 0: a peak is never -0.0
+    np.maximum.at(peaks, part, values[y, x])  # whichever zero comes first: the blur leaves no -0.0
     return np.concatenate([low, high], axis=1).astype(np.float32), np.bincount(part, minlength=count), peaks
 
 

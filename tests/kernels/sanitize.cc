@@ -142,7 +142,8 @@ void regions(Random& random) {
     const int64_t min_area = pick(random, 0, 3), gap = pick(random, 1, 2);
     const bool dense = random() % 2;  // not resized, as many runs (gap 1) or components (gap 2) as there can be
     Exact<float> map(height * width), weights(radius + 1);
-    for (int64_t i = 0; i < map.size; ++i) map.data[i] = dense ? float(i % width % 2 == 0 && i / width % gap == 0) : hostile(random);
+    for (int64_t i = 0; i < map.size; ++i)
+        map.data[i] = dense ? float(i % width % 2 == 0 && i / width % gap == 0) : hostile(random);
     for (int64_t i = 0; i <= radius; ++i) weights.data[i] = i == 0 ? 1.0f : float(pick(random, 0, 3)) / 8;
     const int64_t rows = dense ? height : out_height, columns = dense ? width : out_width;
     Exact<float> out[2] = {Exact<float>(rows * columns), Exact<float>(rows * columns)};
@@ -153,9 +154,9 @@ void regions(Random& random) {
         Exact<int64_t> areas(limit);
         Exact<float> peaks(limit);
         Tight workspace(edgekd_regions_workspace(width, dense ? 0 : radius, rows, columns));
-        expect(edgekd_regions(map.data, height, width, weights.data, dense ? 0 : radius, out[run].data, mask[run].data, rows,
-                              columns, 0.5f, min_area, limit, boxes[run].data, areas.data, peaks.data,
-                              &count[run], instructions(run), workspace.data, workspace.size) == EDGEKD_OK, "regions");
+        expect(edgekd_regions(map.data, height, width, weights.data, dense ? 0 : radius, out[run].data, mask[run].data,
+                              rows, columns, 0.5f, min_area, limit, boxes[run].data, areas.data, peaks.data, &count[run],
+                              instructions(run), workspace.data, workspace.size) == EDGEKD_OK, "regions");
     }
     for (int64_t i = 0; i < rows * columns; ++i) expect(same(out[0].data[i], out[1].data[i]), "regions: maps differ");
     expect(!std::memcmp(mask[0].data, mask[1].data, mask[0].size), "regions: masks differ");

@@ -188,21 +188,27 @@ def test_the_threshold_is_strict() -> None:
     assert _assert_same(raw, 3, 3, sigma=0, threshold=below).mask.all()
 
 
-def test_nan_is_never_above_and_infinity_is() -> None:
+def test_nan_is_never_above() -> None:
     raw = np.full((5, 5), np.nan, np.float32)
     assert not _assert_same(raw, 20, 20, threshold=-np.inf).mask.any()
-    assert len(_assert_same(np.full((5, 5), np.inf, np.float32), 5, 5, sigma=0, threshold=1)) == 0  # inf - inf
-    spot = np.zeros((1, 9), np.float32)
-    spot[0, 4] = np.inf
-    found = _assert_same(spot, 1, 9, sigma=1.0, threshold=1e30)
-    assert np.isnan(found.map).any()
     assert not _assert_same(np.full((2, 2), -np.inf, np.float32), 1, 1, threshold=-np.inf).mask.any()
 
 
-def test_a_peak_of_zero_has_no_sign() -> None:
+def test_infinity_is_above_only_where_it_blends_with_a_number() -> None:
+    raw = np.zeros((7, 7), np.float32)
+    raw[3, 3] = np.inf
+    found = _assert_same(raw, 28, 28, sigma=0.25, threshold=1e30)  # a square of nine after the blur
+    assert found.peaks.tolist() == [np.inf]
+    assert np.isnan(found.map[14, 14])  # inf - inf
+    assert not found.mask[14, 14]
+    assert np.isfinite(found.map[0]).all()
+
+
+def test_zeros_have_no_sign() -> None:
     raw = np.array([[-0.0, -0.0, -1, -0.0, 0.0, -1, 0.0, -0.0]], np.float32)
     found = _assert_same(raw, 1, 8, sigma=0, threshold=-0.5)
     assert np.signbit(found.peaks).tolist() == [False] * 3
+    assert np.signbit(found.map).sum() == 2
 
 
 @pytest.mark.parametrize(("h", "w"), [(1, 1), (1, 9), (9, 1), (17, 16), (33, 31)])
