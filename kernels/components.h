@@ -64,7 +64,7 @@ public:
         }
     }
 
-    // Last call: move the best components of at least `min_area` to the front, sorted; return how many, at most `limit`.
+    // Last call: sort the best components of at least `min_area` to the front; return how many, at most `limit`.
     int64_t rank(int64_t min_area, int64_t limit) {
         int64_t count = 0;
         for (int32_t i = 0; i < parts_count_; ++i) {
