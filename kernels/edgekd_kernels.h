@@ -95,6 +95,19 @@ int64_t edgekd_iou_workspace(int64_t m);
 int32_t edgekd_iou(const float* a, int64_t n, const float* b, int64_t m, float* out, int32_t instructions, void* workspace,
                    int64_t workspace_bytes);
 
+/* Regions: an anomaly map (height, width) -> blurred, resized to (out_height, out_width), > threshold, 8-connected
+ * components by (peak descending, first pixel in raster order).
+ *
+ * weights: (radius + 1) finite values of a symmetric blur, the middle one first; {1}, radius 0: none. radius: 0..2^14.
+ * out_map, out_mask: (out_height, out_width), at most 2^32 pixels; they overlap neither each other nor `map`. The mask
+ *   is 1 where a pixel is above the threshold, in a component of at least `min_area` pixels; else 0.
+ * At most `limit` components are written to boxes (limit, 4), areas, peaks; their number goes to *count. */
+int64_t edgekd_regions_workspace(int64_t width, int64_t radius, int64_t out_height, int64_t out_width);
+int32_t edgekd_regions(const float* map, int64_t height, int64_t width, const float* weights, int64_t radius,
+                       float* out_map, uint8_t* out_mask, int64_t out_height, int64_t out_width, float threshold,
+                       int64_t min_area, int64_t limit, float* boxes, int64_t* areas, float* peaks, int64_t* count,
+                       int32_t instructions, void* workspace, int64_t workspace_bytes);
+
 #ifdef __cplusplus
 }
 #endif

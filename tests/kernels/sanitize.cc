@@ -189,10 +189,40 @@ void suppress(const Problem& p, int64_t columns, int64_t limit, int64_t most) {
     expect(count[0] == count[1] && !std::memcmp(boxes[0].data, boxes[1].data, count[0] * columns * 4), "suppress differs");
 }
 
+bool same(float a, float b) { return !std::memcmp(&a, &b, sizeof a) || (a != a && b != b); }  // a NaN is a NaN
+
+void regions(Random& random) {
+    const int64_t height = pick(random, 1, 24), width = pick(random, 1, 40), radius = pick(random, 0, 9);
+    const int64_t out_height = pick(random, 1, 40), out_width = pick(random, 1, 90), limit = pick(random, 1, 30);
+    const int64_t min_area = pick(random, 0, 3), gap = pick(random, 1, 2);
+    const bool dense = random() % 2;  // not resized, as many runs (gap 1) or components (gap 2) as there can be
+    Exact<float> map(height * width), weights(radius + 1);
+    for (int64_t i = 0; i < map.size; ++i)
+        map.data[i] = dense ? float(i % width % 2 == 0 && i / width % gap == 0) : hostile(random);
+    for (int64_t i = 0; i <= radius; ++i) weights.data[i] = i == 0 ? 1.0f : float(pick(random, 0, 3)) / 8;
+    const int64_t rows = dense ? height : out_height, columns = dense ? width : out_width;
+    Exact<float> out[2] = {Exact<float>(rows * columns), Exact<float>(rows * columns)};
+    Exact<uint8_t> mask[2] = {Exact<uint8_t>(rows * columns), Exact<uint8_t>(rows * columns)};
+    Exact<float> boxes[2] = {Exact<float>(4 * limit), Exact<float>(4 * limit)};
+    int64_t count[2];
+    for (int run = 0; run < 2; ++run) {
+        Exact<int64_t> areas(limit);
+        Exact<float> peaks(limit);
+        Tight workspace(edgekd_regions_workspace(width, dense ? 0 : radius, rows, columns));
+        expect(edgekd_regions(map.data, height, width, weights.data, dense ? 0 : radius, out[run].data, mask[run].data,
+                              rows, columns, 0.5f, min_area, limit, boxes[run].data, areas.data, peaks.data, &count[run],
+                              instructions(run), workspace.data, workspace.size) == EDGEKD_OK, "regions");
+    }
+    for (int64_t i = 0; i < rows * columns; ++i) expect(same(out[0].data[i], out[1].data[i]), "regions: maps differ");
+    expect(!std::memcmp(mask[0].data, mask[1].data, mask[0].size), "regions: masks differ");
+    expect(count[0] == count[1] && !std::memcmp(boxes[0].data, boxes[1].data, count[0] * 16), "regions differ");
+}
+
 void all(unsigned seed, int rounds) {
     Random random(seed);
     for (int i = 0; i < rounds; ++i) {
         letterbox(random);
+        regions(random);
         const Problem problem(random, i % 50 == 0 ? pick(random, 300, 5000) : pick(random, 0, 70), pick(random, 1, 20));
         candidates(problem, pick(random, 1, 80));
         nms(problem);
