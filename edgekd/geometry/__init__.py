@@ -8,25 +8,44 @@ Conventions, said once:
 - A box counts if its width, height and area (float32) are positive and finite; one that does not is never selected and
   overlaps nothing. A score counts if it is finite.
 
-The letterbox is defined in integers, so that every implementation gives the same pixels: see `taps` and `letterbox`.
+The letterbox is defined in integers, so that every implementation gives the same pixels: see `taps`,
+`value_table` and `letterbox`; so is the decoding of camera frames: see `yuv_to_rgb`.
 """
 
 from __future__ import annotations
 
 from .boxes import areas, iou, xywhr_to_corners, xyxy_to_corners
-from .letterbox import MAX_SIDE, Placement, canvas, check_letterbox, letterbox, place, resize, taps
+from .frames import PIXELS, check_frame, decode_frame, yuv_to_rgb
+from .letterbox import (
+    DTYPES,
+    LAYOUTS,
+    MAX_SIDE,
+    Placement,
+    canvas,
+    check_values,
+    letterbox,
+    place,
+    resize,
+    taps,
+    value_table,
+)
 from .suppression import candidates, check_candidates, check_nms, check_suppress, nms, suppress
 
 __all__ = [
+    "DTYPES",
+    "LAYOUTS",
     "MAX_SIDE",
+    "PIXELS",
     "Placement",
     "areas",
     "candidates",
     "canvas",
     "check_candidates",
-    "check_letterbox",
+    "check_frame",
     "check_nms",
     "check_suppress",
+    "check_values",
+    "decode_frame",
     "iou",
     "letterbox",
     "nms",
@@ -34,6 +53,8 @@ __all__ = [
     "resize",
     "suppress",
     "taps",
+    "value_table",
     "xywhr_to_corners",
     "xyxy_to_corners",
+    "yuv_to_rgb",
 ]
