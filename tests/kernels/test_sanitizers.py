@@ -19,7 +19,7 @@ FLAGS = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-Wall", "-Wextra", "-W
 @pytest.mark.parametrize(("sanitizers", "threads"), [("address,undefined", []), ("thread", ["4"])])
 def test_kernels_on_hostile_input_leave_the_sanitizers_silent(tmp_path, sanitizers, threads) -> None:
     program = tmp_path / "sanitize"
-    sources = [*sorted((ROOT / "kernels").glob("*.cc")), ROOT / "tests" / "kernels" / "sanitize.cc"]
+    sources = [*sorted((ROOT / "kernels").glob("*.cc")), *sorted((ROOT / "tests" / "kernels").glob("sanitize*.cc"))]
     flags = [*FLAGS, f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-I", str(ROOT / "kernels")]
     built = subprocess.run([COMPILER, *flags, *sources, "-o", program], capture_output=True, text=True, check=False)
     if "cannot find" in built.stderr:
