@@ -73,6 +73,15 @@ int32_t edgekd_suppress(const float* boxes, int64_t columns, const float* scores
                         float* out_boxes, float* out_scores, int64_t* out_labels, int64_t* count, int32_t instructions,
                         void* workspace, int64_t workspace_bytes);
 
+/* Merge of overlapping tiles: rotated boxes (n, 5) in pixels of the whole image, each found in tile tiles[i], cut[i] not 0
+ * where the border of its tile may have cut it. Whole boxes come before cut ones, then by score. A box goes if one that
+ * stays, of its label, overlaps it by more than `iou`; a cut one also if one of another tile covers more than `iof` of its
+ * area. All kept indices are written to `keep` (n), best score first. */
+int64_t edgekd_merge_tiles_workspace(int64_t n);
+int32_t edgekd_merge_tiles(const float* boxes, const float* scores, const int64_t* labels, const int64_t* tiles,
+                           const uint8_t* cut, int64_t n, float iou, float iof, int64_t* keep, int64_t* count,
+                           int32_t instructions, void* workspace, int64_t workspace_bytes);
+
 /* Overlap of each of n rotated boxes with each of m: out (n, m). float64 for evaluation, IoU only. */
 int64_t edgekd_iou_rotated_workspace(int64_t m);
 int32_t edgekd_iou_rotated(const float* a, int64_t n, const float* b, int64_t m, int32_t metric, float* out,
@@ -85,6 +94,19 @@ int32_t edgekd_iou_rotated_float64(const double* a, int64_t n, const double* b, 
 int64_t edgekd_iou_workspace(int64_t m);
 int32_t edgekd_iou(const float* a, int64_t n, const float* b, int64_t m, float* out, int32_t instructions, void* workspace,
                    int64_t workspace_bytes);
+
+/* Regions: an anomaly map (height, width) -> blurred, resized to (out_height, out_width), > threshold, 8-connected
+ * components by (peak descending, first pixel in raster order).
+ *
+ * weights: (radius + 1) finite values of a symmetric blur, the middle one first; {1}, radius 0: none. radius: 0..2^14.
+ * out_map, out_mask: (out_height, out_width), at most 2^32 pixels; they overlap neither each other nor `map`. The mask
+ *   is 1 where a pixel is above the threshold, in a component of at least `min_area` pixels; else 0.
+ * At most `limit` components are written to boxes (limit, 4), areas, peaks; their number goes to *count. */
+int64_t edgekd_regions_workspace(int64_t width, int64_t radius, int64_t out_height, int64_t out_width);
+int32_t edgekd_regions(const float* map, int64_t height, int64_t width, const float* weights, int64_t radius,
+                       float* out_map, uint8_t* out_mask, int64_t out_height, int64_t out_width, float threshold,
+                       int64_t min_area, int64_t limit, float* boxes, int64_t* areas, float* peaks, int64_t* count,
+                       int32_t instructions, void* workspace, int64_t workspace_bytes);
 
 #ifdef __cplusplus
 }

@@ -24,6 +24,15 @@ int64_t greedy(const float* boxes, Scored* items, int64_t n, const Overlap& over
 int64_t greedy(const float* boxes, Scored* items, int64_t n, const Overlap& overlap, int64_t limit, RotatedForest& forest,
                int32_t chosen);
 
+// One box after another: what is alive stays and marks what goes because of it.
+template <typename Rule>
+struct RotatedStep {
+    RotatedForest& forest;
+    Rule rule;
+    bool alive(int64_t rank) const { return forest.alive(rank); }
+    EDGEKD_INLINE void suppress(int64_t rank, int32_t label) const { forest.suppress(rank, label, rule); }
+};
+
 template <typename Step>
 EDGEKD_INLINE int64_t keep_plain(Scored* items, int64_t n, int64_t limit, const Step& step) {
     int64_t kept = 0;

@@ -22,8 +22,10 @@
 
 #if defined(__GNUC__)
 #define EDGEKD_INLINE inline __attribute__((always_inline))
+#define EDGEKD_RESTRICT __restrict__
 #else
 #define EDGEKD_INLINE inline
+#define EDGEKD_RESTRICT
 #endif
 
 namespace edgekd {

@@ -1,6 +1,4 @@
 // NMS on the host: boxes in the order of their scores, each one that is still alive is kept and marks what it overlaps.
-#include <limits>
-
 #include "greedy.h"
 
 namespace edgekd {
@@ -11,16 +9,6 @@ struct UprightStep {
     float threshold;
     bool alive(int64_t rank) const { return forest.alive(rank); }
     EDGEKD_INLINE void suppress(int64_t rank, int32_t label) const { forest.suppress(rank, label, threshold); }
-};
-
-template <typename Metric>
-struct RotatedStep {
-    RotatedForest& forest;
-    float threshold;
-    bool alive(int64_t rank) const { return forest.alive(rank); }
-    EDGEKD_INLINE void suppress(int64_t rank, int32_t label) const {
-        forest.template suppress<Metric>(rank, label, threshold);
-    }
 };
 
 }  // namespace
@@ -34,10 +22,10 @@ int64_t greedy(const float* boxes, Scored* items, int64_t n, const Overlap& over
 int64_t greedy(const float* boxes, Scored* items, int64_t n, const Overlap& overlap, int64_t limit, RotatedForest& forest,
                int32_t chosen) {
     const int64_t count = forest.load(boxes, items, n, overlap.metric, overlap.threshold);
-    if (overlap.metric == EDGEKD_PROBIOU) {
-        return keep(items, count, limit, RotatedStep<ProbIou>{forest, overlap.threshold}, chosen);
-    }
-    return keep(items, count, limit, RotatedStep<ExactIou>{forest, overlap.threshold}, chosen);
+    if (overlap.metric == EDGEKD_PROBIOU)
+        return keep(items, count, limit, RotatedStep<MoreThan<ProbIou>>{forest, {overlap.threshold}}, chosen);
+    forest.skip_ratios_below(overlap.threshold);
+    return keep(items, count, limit, RotatedStep<MoreThan<ExactIou>>{forest, {overlap.threshold}}, chosen);
 }
 
 namespace {
@@ -66,13 +54,8 @@ int32_t run(const Request& r, int32_t instructions, void* memory, int64_t bytes)
     auto* items = workspace.take<Scored>(r.n);
     Forest forest(workspace, r.n);
     if (!workspace.fits()) return EDGEKD_SMALL_WORKSPACE;
-    int64_t usable = 0;
-    for (int64_t i = 0; i < r.n; ++i) {
-        const int64_t label = r.labels ? r.labels[i] : 0;
-        if (label < std::numeric_limits<int32_t>::min() || label > std::numeric_limits<int32_t>::max())
-            return EDGEKD_BAD_ARGUMENT;
-        if (finite(r.scores[i])) items[usable++] = {r.scores[i], int32_t(label), i};
-    }
+    int64_t usable = gather_items(r.scores, r.labels, r.n, items);
+    if (usable < 0) return EDGEKD_BAD_ARGUMENT;
     usable = rank_best(items, usable, r.n);
     *r.count = greedy(r.boxes, items, usable, r.overlap, r.limit, forest, chosen);
     for (int64_t i = 0; i < *r.count; ++i) r.keep[i] = items[i].index;

@@ -20,6 +20,17 @@ inline bool before(const Scored& a, const Scored& b) {
     return a.score > b.score || (a.score == b.score && a.index < b.index);
 }
 
+// Take in the n boxes whose score is finite, with their labels (null: all 0); -1 if a label is not in int32's range.
+inline int64_t gather_items(const float* scores, const int64_t* labels, int64_t n, Scored* items) {
+    int64_t usable = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        const int64_t label = labels ? labels[i] : 0;
+        if (label < INT32_MIN || label > INT32_MAX) return -1;
+        if (finite(scores[i])) items[usable++] = {scores[i], int32_t(label), i};
+    }
+    return usable;
+}
+
 // Move the best `limit` of `n` to the front, sorted; return how many there are.
 inline int64_t rank_best(Scored* items, int64_t n, int64_t limit) {
     if (n > limit) {

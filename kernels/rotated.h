@@ -83,6 +83,19 @@ EDGEKD_HOST_DEVICE inline Relative<Real> relative(const RotatedOf<Real>& frame, 
             frame.cos * other.cos + frame.sin * other.sin, frame.cos * other.sin - frame.sin * other.cos};
 }
 
+// Whether a line parallel to a side of one box, or to an axis, has the boxes on its two sides.
+template <typename Real>
+EDGEKD_HOST_DEVICE inline bool apart(const RotatedOf<Real>& frame, const RotatedOf<Real>& other, const Relative<Real>& r) {
+    const Real c = std::fabs(r.cos), s = std::fabs(r.sin);
+    const Real along = r.cos * r.x + r.sin * r.y, across = r.cos * r.y - r.sin * r.x;
+    return (std::fabs(other.x - frame.x) > frame.extent_x + other.extent_x) |
+           (std::fabs(other.y - frame.y) > frame.extent_y + other.extent_y) |
+           (std::fabs(r.x) >= frame.half_w + (c * other.half_w + s * other.half_h)) |
+           (std::fabs(r.y) >= frame.half_h + (s * other.half_w + c * other.half_h)) |
+           (std::fabs(along) >= other.half_w + (c * frame.half_w + s * frame.half_h)) |
+           (std::fabs(across) >= other.half_h + (s * frame.half_w + c * frame.half_h));
+}
+
 // The area that two boxes that count have in common: the sum over the edges of `other` of what lies under each.
 template <typename Real>
 EDGEKD_HOST_DEVICE inline Real intersection(const RotatedOf<Real>& frame, const RotatedOf<Real>& other) {
@@ -95,10 +108,10 @@ EDGEKD_HOST_DEVICE inline Real intersection(const RotatedOf<Real>& frame, const 
     const Real sum = (under(x0, y0, x1, y1, w, h) + under(x1, y1, x2, y2, w, h)) +
                      (under(x2, y2, x3, y3, w, h) + under(x3, y3, x0, y0, w, h));
     const Real least = frame.area < other.area ? frame.area : other.area, inter = std::fabs(sum);
-    const bool apart = (std::fabs(other.x - frame.x) > frame.extent_x + other.extent_x) |
-                       (std::fabs(other.y - frame.y) > frame.extent_y + other.extent_y);
-    return apart ? Real(0) : inter < least ? inter : least;
+    return apart(frame, other, r) ? Real(0) : inter < least ? inter : least;
 }
+
+constexpr float kLeastDeterminant = 1e-30f;
 
 // 1 - sqrt(1 - exp(-BD)), BD the Bhattacharyya distance of Gaussians with the variances of the boxes; float32 only.
 EDGEKD_HOST_DEVICE inline float probiou_of(const Rotated& frame, const Rotated& other) {
@@ -113,7 +126,8 @@ EDGEKD_HOST_DEVICE inline float probiou_of(const Rotated& frame, const Rotated& 
     const float sizes = (frame.half_w * frame.half_h) * (other.half_w * other.half_h);
     const float shape = std::sqrt((4.0f * sizes) / determinant);
     const float rest = 1.0f - exp_negative(0.75f * (form / determinant)) * shape;
-    return 1.0f - std::sqrt(rest > 0.0f ? rest : 0.0f);
+    const float value = 1.0f - std::sqrt(rest < 0.0f ? 0.0f : rest);
+    return determinant >= kLeastDeterminant ? value : 0.0f;
 }
 
 // The overlap as reported: in [0, 1], NaN is 0.

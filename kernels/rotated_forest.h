@@ -1,5 +1,8 @@
 // Rotated boxes in a tree of their upright bounds. What may overlap is gathered from the leaves until sixteen are together,
 // then one pass computes all their overlaps: most leaves hold one or two that meet.
+//
+// A rule says which of them go: `over(frame, other)` for a pair, `covers(frame, other, area)` for the pair and the area of
+// the box in question, both for sixteen at a time; then `goes(over, covers, place)` for the box at a place of the leaves.
 #pragma once
 
 #include "box_tree.h"
@@ -7,6 +10,14 @@
 #include "rotated_lanes.h"
 
 namespace edgekd {
+
+template <typename Metric>
+struct MoreThan {
+    float threshold;
+    EDGEKD_INLINE bool over(const Rotated& frame, const Rotated& other) const { return Metric::of(frame, other) > threshold; }
+    EDGEKD_INLINE bool covers(const Rotated&, const Rotated&, float) const { return false; }
+    EDGEKD_INLINE bool goes(bool over, bool, int64_t) const { return over; }
+};
 
 class RotatedForest {
 public:
@@ -27,18 +38,22 @@ public:
         for (int64_t at = 0; at < tree_.width(); ++at) {
             lanes_.store(at, at < count ? prepare(boxes + 5 * items[tree_.rank_at(at)].index) : Rotated{});
         }
-        // A box whose area is less than `threshold` of the other's cannot overlap it more; a little less, for rounding.
-        least_ratio_ = metric == EDGEKD_PROBIOU ? 0 : threshold * (1 - 1e-5f);
         return count;
     }
 
+    // Skip pairs whose areas differ more than this: IoU cannot exceed the ratio. A little less, for rounding.
+    void skip_ratios_below(float ratio) { least_ratio_ = ratio * (1 - 1e-5f); }
+
     bool alive(int64_t rank) const { return tree_.alive(rank); }
 
-    // Mark every box of this label that overlaps the box of `rank` more than `threshold`, itself included.
-    template <typename Metric>
-    EDGEKD_INLINE void suppress(int64_t rank, int32_t label, float threshold) {
+    int64_t width() const { return tree_.width(); }
+    int64_t rank_at(int64_t place) const { return tree_.rank_at(place); }
+
+    // Mark every box of this label that goes, by the rule, because the box of `rank` stays; and that one as done.
+    template <typename Rule>
+    EDGEKD_INLINE void suppress(int64_t rank, int32_t label, const Rule& rule) {
         const int64_t position = tree_.position(rank);
-        Gatherer<Metric> gatherer{*this, tree_.boxes()[rank], lanes_.load(position), label, threshold, {}, 0};
+        Gatherer<Rule> gatherer{*this, rule, tree_.boxes()[rank], lanes_.load(position), label, {}, 0};
         tree_.alive()[position] = 0;
         tree_.visit(tree_.boxes()[rank], label, gatherer);
         if (gatherer.count > 0) gatherer.flush(gatherer.count);
@@ -73,13 +88,13 @@ private:
         return coefficient > 0 ? float(2.01 * std::sqrt(1e-6 - std::log(coefficient))) : std::numeric_limits<float>::infinity();
     }
 
-    template <typename Metric>
+    template <typename Rule>
     struct Gatherer {
         RotatedForest& forest;
+        const Rule& rule;
         Box box;
         Rotated query;
         int32_t label;
-        float threshold;
         int64_t places[2 * kLanes];
         int64_t count;
 
@@ -100,7 +115,7 @@ private:
         // Decide the last `n` gathered.
         EDGEKD_INLINE void flush(int64_t n) {
             alignas(64) float lanes[kRotatedFields][kLanes];
-            int32_t over[kLanes];
+            int32_t over[kLanes], covered[kLanes];
             const int64_t* at = places + (count - n);
             for (int f = 0; f < kRotatedFields; ++f) {
                 for (int64_t i = 0; i < kLanes; ++i) lanes[f][i] = forest.lanes_.fields[f][at[i < n ? i : 0]];
@@ -108,10 +123,12 @@ private:
             for (int64_t i = 0; i < kLanes; ++i) {
                 const Rotated other = RotatedLanes<float>::load_lane<float>(lanes, i);
                 const bool first = is_frame(query, other);
-                over[i] = Metric::of(choose(first, query, other), choose(first, other, query)) > threshold;
+                const Rotated frame = choose(first, query, other), rest = choose(first, other, query);
+                over[i] = rule.over(frame, rest);
+                covered[i] = rule.covers(frame, rest, other.area);
             }
             int32_t* alive = forest.tree_.alive();
-            for (int64_t i = 0; i < n; ++i) alive[at[i]] &= ~-over[i];
+            for (int64_t i = 0; i < n; ++i) alive[at[i]] &= ~-int32_t(rule.goes(over[i], covered[i], at[i]));
             count -= n;
         }
     };

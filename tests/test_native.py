@@ -32,7 +32,9 @@ def _calls() -> list[object]:
     image = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
     planes, placement = ops.letterbox(image, 8, 8, swap=True, mean=(1, 2, 3), std=(4, 5, 6))
     suppressed = ops.suppress(BOXES, SCORES, conf=0.1, iou=0.5, max_det=9, max_candidates=9)
+    regions = ops.anomaly_regions(BOXES, 8, 9, sigma=0.5, threshold=8.0, min_area=3)
     arrays = [planes, *suppressed, *ops.candidates(SCORES, 0.1, 9), ops.nms(BOXES, SCORES[:, 0], 0.5)]
+    arrays += [regions.map, regions.mask, regions.boxes, regions.areas, regions.peaks]
     return [placement, *(array.tolist() for array in arrays)]
 
 

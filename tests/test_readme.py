@@ -42,6 +42,13 @@ def test_commands_that_are_shown_parse(page: Path) -> None:
         assert command in (*COMMANDS, "bundle"), f"{page.name} mentions edgekd {command}"  # bundle: what is signed
 
 
+def test_the_snippets_about_exactness_hold() -> None:
+    for block in re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "exactness.md").read_text(encoding="utf-8"), re.DOTALL
+    ):
+        exec(compile(block, "docs/exactness.md", "exec"), {})
+
+
 def test_makefile_has_the_targets_the_readme_names() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"make ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8")):

@@ -1,4 +1,4 @@
-"""The reference: boxes, letterbox, candidates and suppression in plain NumPy. The kernels give the same bits, faster.
+"""The reference in plain NumPy: boxes, letterbox, suppression, anomaly regions. The kernels give the same bits, faster.
 
 Conventions, said once:
 
@@ -16,30 +16,57 @@ from __future__ import annotations
 
 from .boxes import areas, iou, xywhr_to_corners, xyxy_to_corners
 from .letterbox import MAX_SIDE, Placement, canvas, check_letterbox, letterbox, place, resize, taps
-from .rotated import check_metric, check_pairs, iou_rotated
+from .regions import (
+    MAX_PIXELS,
+    MAX_SIGMA,
+    Regions,
+    anomaly_regions,
+    blur,
+    check_regions,
+    gaussian,
+    label,
+    region_arrays,
+    resize_map,
+)
+from .rotated import METRICS, check_metric, check_pairs, iou_rotated
 from .suppression import candidates, check_candidates, check_nms, check_suppress, nms, nms_rotated, suppress
+from .tiles import check_merge, merge_tiles, windows
 
 __all__ = [
+    "MAX_PIXELS",
     "MAX_SIDE",
+    "MAX_SIGMA",
+    "METRICS",
     "Placement",
+    "Regions",
+    "anomaly_regions",
     "areas",
+    "blur",
     "candidates",
     "canvas",
     "check_candidates",
     "check_letterbox",
+    "check_merge",
     "check_metric",
     "check_nms",
     "check_pairs",
+    "check_regions",
     "check_suppress",
+    "gaussian",
     "iou",
     "iou_rotated",
+    "label",
     "letterbox",
+    "merge_tiles",
     "nms",
     "nms_rotated",
     "place",
+    "region_arrays",
     "resize",
+    "resize_map",
     "suppress",
     "taps",
+    "windows",
     "xywhr_to_corners",
     "xyxy_to_corners",
 ]

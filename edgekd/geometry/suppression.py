@@ -95,7 +95,7 @@ def _greedy(
 def check_nms(
     boxes: ArrayLike, scores: ArrayLike, iou: float, labels: ArrayLike | None, columns: int = 4
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """Return the arrays of `nms` (5 columns: `nms_rotated`), contiguous float32, float32, int64, or raise UsageError."""
+    """Return the arrays of `nms` (5 columns: `nms_rotated`), as float32, float32, int64, or raise UsageError."""
     boxes = np.ascontiguousarray(boxes, np.float32)
     scores = np.ascontiguousarray(scores, np.float32)
     if boxes.ndim != 2 or boxes.shape[1] != columns or scores.shape != (len(boxes),):

@@ -84,3 +84,41 @@ def test_letterbox_refuses_what_would_leave_its_memory(name, value) -> None:
     assert np.isnan(out).all()
     assert lib.edgekd_letterbox(*{**arguments, "space": 100}.values()) == SMALL_WORKSPACE
     assert lib.edgekd_letterbox(*arguments.values()) == OK
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("map", ffi.NULL), ("height", 0), ("width", 2**33), ("weights", ffi.NULL), ("weights", (1.0, float("nan"))),
+        ("weights", (1.0, float("inf"))), ("radius", -1), ("radius", 2**14 + 1), ("out_map", ffi.NULL),
+        ("out_mask", ffi.NULL), ("out_height", 0), ("out_width", 2**24 + 1), ("threshold", float("nan")),
+        ("min_area", -1), ("limit", 0), ("boxes", ffi.NULL), ("areas", ffi.NULL), ("peaks", ffi.NULL),
+        ("count", ffi.NULL), ("instructions", 77),
+    ],
+)  # fmt: skip
+def test_regions_refuse_what_would_leave_their_memory(name, value) -> None:
+    out_map, out_mask = np.full((6, 8), -7, np.float32), np.full((6, 8), 7, np.uint8)
+    boxes, areas, peaks = np.full((2, 4), -7, np.float32), np.full(2, -7, np.int64), np.full(2, -7, np.float32)
+    count, space = ffi.new("int64_t *", -7), lib.edgekd_regions_workspace(4, 1, 6, 8)
+    arguments = {
+        "map": ffi.from_buffer("float[]", np.ones((3, 4), np.float32)), "height": 3, "width": 4, "weights": (0.5, 0.25),
+        "radius": 1, "out_map": ffi.from_buffer("float[]", out_map), "out_mask": ffi.from_buffer("uint8_t[]", out_mask),
+        "out_height": 6, "out_width": 8, "threshold": 0.5, "min_area": 1, "limit": 2,
+        "boxes": ffi.from_buffer("float[]", boxes), "areas": ffi.from_buffer("int64_t[]", areas),
+        "peaks": ffi.from_buffer("float[]", peaks), "count": count, "instructions": 0,
+        "workspace": ffi.new("char[]", space), "space": space,
+    }  # fmt: skip
+    assert lib.edgekd_regions(*{**arguments, name: value}.values()) == BAD_ARGUMENT
+    assert lib.edgekd_regions(*{**arguments, "space": space - 65}.values()) == SMALL_WORKSPACE
+    assert lib.edgekd_regions(*{**arguments, "workspace": ffi.NULL}.values()) == SMALL_WORKSPACE
+    for untouched in (out_map, out_mask, boxes, areas, peaks):
+        assert (np.abs(untouched.astype(np.float64)) == 7).all()
+    assert count[0] == -7
+    assert lib.edgekd_regions(*arguments.values()) == OK
+    assert (count[0], boxes[0].tolist(), areas.tolist(), peaks.tolist()) == (1, [0, 0, 8, 6], [48, -7], [1, -7])
+    assert (boxes[1] == -7).all()
+
+
+@pytest.mark.parametrize("bad", [(0, 1, 6, 8), (4, -1, 6, 8), (4, 2**14 + 1, 6, 8), (4, 1, 0, 8), (4, 1, 2**17, 2**17)])
+def test_regions_workspace_of_a_bad_size_is_an_error(bad) -> None:
+    assert lib.edgekd_regions_workspace(*bad) == BAD_ARGUMENT
