@@ -44,7 +44,8 @@ def main() -> int:
     kernels = resources(done.stderr + done.stdout)
     for name, values in kernels.items():
         print(f"{name:30s} {values['registers']:3d} registers {values['shared_bytes']:6d} bytes shared")
-    version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.findall(r"release .*", version)[0]
     result = {**conditions(), "architecture": ARCHITECTURE, "compiler": version, "flags": FLAGS, "kernels": kernels}
     print(f"wrote {write('cuda_resources', result)}")
     return 0
