@@ -11,7 +11,7 @@
     kernel<<<grid, block, 0, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
 #else
 #define EDGEKD_LAUNCH(kernel, grid, block, stream, ...) \
-    (static_cast<void>(stream), emulation::launch(grid, block, [&] { kernel(__VA_ARGS__); }))
+    (static_cast<void>(stream), emulation::launch(#kernel, grid, block, [&] { kernel(__VA_ARGS__); }))
 #endif
 
 namespace edgekd {

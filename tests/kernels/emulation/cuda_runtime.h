@@ -47,8 +47,12 @@ struct Shuffled {
     unsigned operator[](unsigned i) const { return unsigned((start + uint64_t(step) * i) % n); }
 };
 
+// Told of each launch, if set.
+inline void (*on_launch)(const char* kernel, unsigned x, unsigned y, unsigned z, unsigned threads) = nullptr;
+
 template <typename Body>
-void launch(dim3 grid, dim3 block, const Body& body) {
+void launch(const char* kernel, dim3 grid, dim3 block, const Body& body) {
+    if (on_launch) on_launch(kernel, grid.x, grid.y, grid.z, block.x);
     const bool sound = grid.x && grid.y && grid.z && grid.y < 65536 && grid.z < 65536 && block.y == 1 && block.z == 1;
     if (!sound || block.x < 1 || block.x > kMaxThreads || block.x % 32 != 0) die("a launch that CUDA refuses");
     gridDim = grid, blockDim = block;

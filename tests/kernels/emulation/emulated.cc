@@ -5,6 +5,8 @@
 
 extern "C" void emulation_order(uint32_t order) { emulation::order = order; }
 
+extern "C" void emulation_trace(decltype(emulation::on_launch) on_launch) { emulation::on_launch = on_launch; }
+
 extern "C" void* edgekd_device_alloc(int64_t bytes) { return std::aligned_alloc(64, size_t(bytes + 64) / 64 * 64); }
 
 extern "C" void edgekd_device_free(void* memory) { std::free(memory); }
