@@ -9,25 +9,40 @@
 namespace edgekd {
 namespace {
 
-// The best class of one row; returns whether it is over `conf`. The first of equal scores wins.
-inline bool best_class(const float* row, int64_t classes, float conf, const uint8_t* allowed, Scored& best) {
-    best.label = -1;
-    best.score = conf;
-    for (int64_t c = 0; c < classes; ++c) {
-        if (row[c] > best.score && row[c] <= kLargestFloat && (!allowed || allowed[c])) {
-            best.score = row[c];
-            best.label = int32_t(c);
-        }
-    }
-    return best.label >= 0;
+// Whether a score is a candidate: over the threshold, finite, of a class that competes.
+inline bool passes(const Filter& f, float score, int64_t c, float above) {
+    return score > above && score <= kLargestFloat && (!f.allowed || f.allowed[c]);
 }
 
-// Rows [begin, end) one by one, appended at `picked`.
-int64_t pick_rows(const float* scores, int64_t begin, int64_t end, int64_t classes, float conf, const uint8_t* allowed,
-                  Scored* picked) {
+// The best class of one row; returns how many items were written, 0 or 1. The first of equal scores wins.
+inline int64_t best_class(const Filter& f, int64_t row, Scored* picked) {
+    const float* scores = f.scores + row * f.classes;
+    Scored best{f.conf, -1, row};
+    for (int64_t c = 0; c < f.classes; ++c) {
+        if (passes(f, scores[c], c, best.score)) best.score = scores[c], best.label = int32_t(c);
+    }
+    if (best.label < 0) return 0;
+    *picked = best;
+    return 1;
+}
+
+inline int64_t each_class(const Filter& f, int64_t row, Scored* picked) {
+    const float* scores = f.scores + row * f.classes;
     int64_t count = 0;
+    for (int64_t c = 0; c < f.classes; ++c) {
+        if (passes(f, scores[c], c, f.conf)) picked[count++] = {scores[c], int32_t(c), row};
+    }
+    return count;
+}
+
+// Rows [begin, end) one by one, appended to `count` items at `picked`; returns the new count.
+int64_t pick_rows(const Filter& f, int64_t begin, int64_t end, Scored* picked, int64_t count) {
     for (int64_t row = begin; row < end; ++row) {
-        if (best_class(scores + row * classes, classes, conf, allowed, picked[count])) picked[count++].index = row;
+        count += f.every_class ? each_class(f, row, picked + count) : best_class(f, row, picked + count);
+        if (f.every_class && count / 2 >= f.limit) {
+            std::nth_element(picked, picked + f.limit, picked + count, before);
+            count = f.limit;
+        }
     }
     return count;
 }
@@ -52,53 +67,53 @@ EDGEKD_TARGET_AVX2 inline bool any_over(const float* scores, int64_t count, __m2
 }
 
 // Rows go in groups of at least eight scores: with few classes several rows make one comparison.
-EDGEKD_TARGET_AVX2 int64_t pick_avx2(const float* scores, int64_t n, int64_t classes, float conf,
-                                     const uint8_t* allowed, Scored* picked) {
-    const int64_t group = classes >= 8 ? 1 : 8;
-    const __m256 threshold = _mm256_set1_ps(conf);
+EDGEKD_TARGET_AVX2 int64_t pick_avx2(const Filter& f, Scored* picked) {
+    const int64_t group = f.classes >= 8 ? 1 : 8;
+    const __m256 threshold = _mm256_set1_ps(f.conf);
     int64_t count = 0, row = 0;
-    for (; row + group <= n; row += group) {
-        if (any_over(scores + row * classes, group * classes, threshold))
-            count += pick_rows(scores, row, row + group, classes, conf, allowed, picked + count);
+    for (; row + group <= f.n; row += group) {
+        if (any_over(f.scores + row * f.classes, group * f.classes, threshold))
+            count = pick_rows(f, row, row + group, picked, count);
     }
-    return count + pick_rows(scores, row, n, classes, conf, allowed, picked + count);
+    return pick_rows(f, row, f.n, picked, count);
 }
 
 #endif
 
 }  // namespace
 
-int64_t pick(const float* scores, int64_t n, int64_t classes, float conf, const uint8_t* allowed, Scored* picked,
-             bool avx2) {
+int64_t pick(const Filter& filter, Scored* picked, bool avx2) {
+    int64_t count = 0;
 #if EDGEKD_HAS_AVX
-    if (avx2 && classes > 0) return pick_avx2(scores, n, classes, conf, allowed, picked);
+    count = avx2 && filter.classes > 0 ? pick_avx2(filter, picked) : pick_rows(filter, 0, filter.n, picked, 0);
 #else
     (void)avx2;
+    count = pick_rows(filter, 0, filter.n, picked, 0);
 #endif
-    return pick_rows(scores, 0, n, classes, conf, allowed, picked);
+    return rank_best(picked, count, filter.limit);
 }
 
 }  // namespace edgekd
 
-extern "C" int64_t edgekd_candidates_workspace(int64_t n) {
-    if (n < 0 || n > edgekd::kMaxCount) return EDGEKD_BAD_ARGUMENT;
+extern "C" int64_t edgekd_candidates_workspace(int64_t n, int64_t classes, int32_t every_class, int64_t limit) {
+    if (n < 0 || n > edgekd::kMaxCount || classes < 0 || classes > INT32_MAX || limit < 1) return EDGEKD_BAD_ARGUMENT;
     edgekd::Workspace workspace;
-    workspace.take<edgekd::Scored>(n);
+    workspace.take<edgekd::Scored>(edgekd::Filter::room(n, classes, every_class != 0, limit));
     return workspace.needed();
 }
 
-extern "C" int32_t edgekd_candidates(const float* scores, int64_t n, int64_t classes, float conf, int64_t limit,
-                                     const uint8_t* allowed, int64_t* rows, int64_t* labels, float* best, int64_t* count,
-                                     int32_t instructions, void* workspace_memory, int64_t workspace_bytes) {
-    if (!scores || !rows || !labels || !best || !count || limit < 1) return EDGEKD_BAD_ARGUMENT;
-    if (n < 0 || n > edgekd::kMaxCount || classes < 0 || classes > INT32_MAX) return EDGEKD_BAD_ARGUMENT;
+extern "C" int32_t edgekd_candidates(const float* scores, int64_t n, int64_t classes, float conf, int32_t every_class,
+                                     int64_t limit, const uint8_t* allowed, int64_t* rows, int64_t* labels, float* best,
+                                     int64_t* count, int32_t instructions, void* workspace_memory,
+                                     int64_t workspace_bytes) {
+    const edgekd::Filter filter{scores, n, classes, conf, allowed, every_class != 0, limit};
+    if (!filter.sound() || !rows || !labels || !best || !count) return EDGEKD_BAD_ARGUMENT;
     const int32_t chosen = edgekd::resolve(instructions);
     if (chosen < 0) return chosen;
     edgekd::Workspace workspace(workspace_memory, workspace_bytes);
-    auto* picked = workspace.take<edgekd::Scored>(n);
+    auto* picked = workspace.take<edgekd::Scored>(edgekd::Filter::room(n, classes, filter.every_class, limit));
     if (!workspace.fits()) return EDGEKD_SMALL_WORKSPACE;
-    const int64_t found = edgekd::pick(scores, n, classes, conf, allowed, picked, edgekd::runs_avx2(chosen));
-    *count = edgekd::rank_best(picked, found, limit);
+    *count = edgekd::pick(filter, picked, edgekd::runs_avx2(chosen));
     for (int64_t i = 0; i < *count; ++i) {
         rows[i] = picked[i].index;
         labels[i] = picked[i].label;

@@ -38,12 +38,13 @@ int32_t edgekd_letterbox(const uint8_t* image, int64_t height, int64_t width, in
                          int64_t left, int64_t top, int32_t swap, const float* mean, const float* std, int32_t pad,
                          int32_t instructions, void* workspace, int64_t workspace_bytes);
 
-/* Candidates: rows of scores (n, classes) whose best class scores more than `conf`, by (score descending, row ascending).
+/* Candidates of scores (n, classes): rows whose best class scores more than `conf`, or, if `every_class` is not 0, each
+ * class of a row that does; by (score descending, row ascending, class ascending).
  *
- * allowed: (classes) bytes, not 0 where a class competes, or null for all. At most `limit` rows are written to
+ * allowed: (classes) bytes, not 0 where a class competes, or null for all. At most `limit` are written to
  * rows, labels, best; their number goes to *count. */
-int64_t edgekd_candidates_workspace(int64_t n);
-int32_t edgekd_candidates(const float* scores, int64_t n, int64_t classes, float conf, int64_t limit,
+int64_t edgekd_candidates_workspace(int64_t n, int64_t classes, int32_t every_class, int64_t limit);
+int32_t edgekd_candidates(const float* scores, int64_t n, int64_t classes, float conf, int32_t every_class, int64_t limit,
                           const uint8_t* allowed, int64_t* rows, int64_t* labels, float* best, int64_t* count,
                           int32_t instructions, void* workspace, int64_t workspace_bytes);
 
@@ -67,11 +68,11 @@ int32_t edgekd_nms_rotated(const float* boxes, const float* scores, const int64_
  *
  * columns: 4, upright, metric EDGEKD_IOU only; or 5, rotated. Only the boxes of candidates are read.
  * out_boxes (max_det, columns), out_scores (max_det), out_labels (max_det). */
-int64_t edgekd_suppress_workspace(int64_t n, int64_t columns, int64_t max_candidates);
+int64_t edgekd_suppress_workspace(int64_t n, int64_t columns, int64_t classes, int32_t every_class, int64_t max_candidates);
 int32_t edgekd_suppress(const float* boxes, int64_t columns, const float* scores, int64_t n, int64_t classes, float conf,
-                        float iou, int32_t metric, int64_t max_candidates, int64_t max_det, const uint8_t* allowed,
-                        float* out_boxes, float* out_scores, int64_t* out_labels, int64_t* count, int32_t instructions,
-                        void* workspace, int64_t workspace_bytes);
+                        int32_t every_class, float iou, int32_t metric, int64_t max_candidates, int64_t max_det,
+                        const uint8_t* allowed, float* out_boxes, float* out_scores, int64_t* out_labels, int64_t* count,
+                        int32_t instructions, void* workspace, int64_t workspace_bytes);
 
 /* Merge of overlapping tiles: rotated boxes (n, 5) in pixels of the whole image, each found in tile tiles[i], cut[i] not 0
  * where the border of its tile may have cut it. Whole boxes come before cut ones, then by score. A box goes if one that

@@ -15,9 +15,10 @@ struct Scored {
     int64_t index;
 };
 
-// Best score first, ties by index. A total order: any sort gives the one result.
+// Best score first, ties by index, then by label. A total order: any sort gives the one result.
 inline bool before(const Scored& a, const Scored& b) {
-    return a.score > b.score || (a.score == b.score && a.index < b.index);
+    if (a.score != b.score) return a.score > b.score;
+    return a.index < b.index || (a.index == b.index && a.label < b.label);
 }
 
 // Take in the n boxes whose score is finite, with their labels (null: all 0); -1 if a label is not in int32's range.
@@ -41,8 +42,26 @@ inline int64_t rank_best(Scored* items, int64_t n, int64_t limit) {
     return n;
 }
 
-// candidates.cc: write every row of scores (n, classes) whose best class is over `conf`, by row; return how many.
-int64_t pick(const float* scores, int64_t n, int64_t classes, float conf, const uint8_t* allowed, Scored* picked,
-             bool avx2);
+// What is looked for in scores (n, classes): rows whose best class is over `conf`, or every class over it.
+struct Filter {
+    const float* scores;
+    int64_t n, classes;
+    float conf;
+    const uint8_t* allowed;  // (classes), 0 where a class does not compete; null: all do
+    bool every_class;
+    int64_t limit;  // how many are wanted at most
+
+    bool sound() const { return scores && n >= 0 && n <= kMaxCount && classes >= 0 && classes <= INT32_MAX && limit >= 1; }
+
+    // Items that `pick` may have at hand: with every class, twice the limit, thinned out whenever that many are reached.
+    static int64_t room(int64_t n, int64_t classes, bool every_class, int64_t limit) {
+        if (!every_class) return n;
+        const int64_t all = classes > 0 && n > kMaxCount / classes ? kMaxCount : n * classes;
+        return limit < (all - classes) / 2 ? 2 * limit + classes : all;
+    }
+};
+
+// candidates.cc: write the best `limit` candidates in the order of `before`; return how many.
+int64_t pick(const Filter& filter, Scored* picked, bool avx2);
 
 }  // namespace edgekd

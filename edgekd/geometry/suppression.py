@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def nms(
-    boxes: NDArray[np.float32], scores: NDArray[np.float32], iou: float, labels: NDArray[np.int64] | None = None
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    iou: float,
+    labels: NDArray[np.int64] | None = None,
+    *,
+    images: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Suppress greedily and exactly: a box goes if a better kept one of its label overlaps it more than `iou`.
 
@@ -26,6 +31,7 @@ def nms(
         scores: `(N,)` float32; higher is better, ties go to the lower index.
         iou: threshold in [0, 1]; strict: a pair at exactly this overlap stays.
         labels: `(N,)` int64 in the range of int32; boxes of different labels never meet. None: all of one.
+        images: `(N,)` int64, which image of a batch a box is of: those of two never meet either. None: all of one.
 
     Returns:
         `(K,)` int64 indices of the kept boxes, best score first. Boxes or scores that do not count are never kept.
@@ -33,7 +39,7 @@ def nms(
     Raises:
         UsageError: wrong shapes, or `iou` outside [0, 1].
     """
-    boxes, scores, labels = check_nms(boxes, scores, iou, labels)
+    boxes, scores, labels = check_nms(boxes, scores, iou, labels, images)
     area = areas(boxes)
 
     def overlaps(i: int) -> NDArray[Any]:
@@ -48,6 +54,7 @@ def nms_rotated(
     iou: float,
     labels: NDArray[np.int64] | None = None,
     *,
+    images: NDArray[np.int64] | None = None,
     metric: str = "iou",
 ) -> NDArray[np.int64]:
     """Suppress rotated boxes greedily and exactly, as `nms` does upright ones.
@@ -57,6 +64,7 @@ def nms_rotated(
         scores: `(N,)` float32; higher is better, ties go to the lower index.
         iou: threshold in [0, 1] on what `metric` says; strict.
         labels: `(N,)` int64 in the range of int32; boxes of different labels never meet. None: all of one.
+        images: `(N,)` int64, which image of a batch a box is of: those of two never meet either. None: all of one.
         metric: "iou" or "probiou", see `iou_rotated`.
 
     Returns:
@@ -66,7 +74,7 @@ def nms_rotated(
         UsageError: wrong shapes, no such metric, or `iou` outside [0, 1].
     """
     check_metric(metric)
-    boxes, scores, labels = check_nms(boxes, scores, iou, labels, columns=5)
+    boxes, scores, labels = check_nms(boxes, scores, iou, labels, images, columns=5)
     prepared = prepare(boxes)
 
     def overlaps(i: int) -> NDArray[Any]:
@@ -93,36 +101,61 @@ def _greedy(
 
 
 def check_nms(
-    boxes: ArrayLike, scores: ArrayLike, iou: float, labels: ArrayLike | None, columns: int = 4
+    boxes: ArrayLike,
+    scores: ArrayLike,
+    iou: float,
+    labels: ArrayLike | None,
+    images: ArrayLike | None = None,
+    *,
+    columns: int = 4,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """Return the arrays of `nms` (5 columns: `nms_rotated`), as float32, float32, int64, or raise UsageError."""
+    """Return the arrays of `nms` (5 columns: `nms_rotated`) as float32, float32, int64, or raise UsageError.
+
+    With `images`, the labels returned number the pairs of image and label.
+    """
     boxes = np.ascontiguousarray(boxes, np.float32)
     scores = np.ascontiguousarray(scores, np.float32)
     if boxes.ndim != 2 or boxes.shape[1] != columns or scores.shape != (len(boxes),):
         raise UsageError(f"expected boxes (N, {columns}) and scores (N,), got {boxes.shape} and {scores.shape}")
-    classes = np.zeros(len(boxes), np.int64) if labels is None else np.ascontiguousarray(labels, np.int64)
-    if classes.shape != scores.shape:
-        raise UsageError(f"labels: expected shape {scores.shape}, got {classes.shape}")
     if not 0.0 <= iou <= 1.0:
         raise UsageError(f"iou should be between 0 and 1, got {iou}")
-    if len(classes) and not -(1 << 31) <= classes.min() <= classes.max() < 1 << 31:
-        raise UsageError(f"labels: expected values of 32 bits, got {classes.min()} to {classes.max()}")
-    return boxes, scores, classes
+    classes = _small_integers("labels", labels, len(boxes))
+    if images is None:
+        return boxes, scores, classes
+    pairs = _small_integers("images", images, len(boxes)) * (1 << 32) + classes
+    return boxes, scores, np.unique(pairs, return_inverse=True)[1].astype(np.int64)
+
+
+def _small_integers(name: str, values: ArrayLike | None, n: int) -> NDArray[np.int64]:
+    numbers = np.zeros(n, np.int64) if values is None else np.ascontiguousarray(values, np.int64)
+    if numbers.shape != (n,):
+        raise UsageError(f"{name}: expected shape ({n},), got {numbers.shape}")
+    if n and not -(1 << 31) <= numbers.min() <= numbers.max() < 1 << 31:
+        raise UsageError(f"{name}: expected values of 32 bits, got {numbers.min()} to {numbers.max()}")
+    return numbers
 
 
 def candidates(
-    scores: NDArray[np.float32], conf: float, limit: int, classes: Sequence[int] | None = None
+    scores: NDArray[np.float32],
+    conf: float,
+    limit: int,
+    classes: Sequence[int] | None = None,
+    *,
+    every_class: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Pick the rows whose best class scores more than `conf`, best first.
+    """Pick the rows whose best class scores more than `conf`, best first; or each class of a row that does.
 
     Args:
         scores: `(N, C)` float32; values that are not finite are as if absent.
         conf: threshold; strict.
-        limit: most rows, at least 1; those with the best scores stay.
+        limit: most candidates, at least 1; those with the best scores stay.
         classes: only these columns compete; None: all.
+        every_class: a row is a candidate once for each class over `conf`, as COCO's evaluation likes it; by default
+            once, for its best class.
 
     Returns:
-        `(K,)` each: row int64, label int64 (the lowest on a tie), score float32; by score, ties by row.
+        `(K,)` each: row int64, label int64 (the best class, the lowest on a tie), score float32; by score, ties by row,
+        then by label.
 
     Raises:
         UsageError: a wrong shape, limit or class.
@@ -133,11 +166,15 @@ def candidates(
     if not allowed.any():
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
     usable = np.where(np.isfinite(scores) & (allowed != 0), scores, -np.inf)
-    labels = usable.argmax(axis=1)
-    best = usable[np.arange(len(usable)), labels]
-    rows = np.flatnonzero((best > np.float32(conf)) & np.isfinite(best))
-    rows = rows[np.argsort(-best[rows], kind="stable")][:limit]
-    return rows.astype(np.int64), labels[rows].astype(np.int64), best[rows].astype(np.float32)
+    if every_class:
+        rows, labels = np.nonzero((usable > np.float32(conf)) & np.isfinite(usable))
+    else:
+        best = usable.max(axis=1)
+        rows = np.flatnonzero((best > np.float32(conf)) & np.isfinite(best))
+        labels = usable[rows].argmax(axis=1)
+    best = usable[rows, labels]
+    order = np.argsort(-best, kind="stable")[:limit]
+    return rows[order].astype(np.int64), labels[order].astype(np.int64), best[order].astype(np.float32)
 
 
 def check_candidates(
@@ -171,6 +208,7 @@ def suppress(
     max_candidates: int,
     classes: Sequence[int] | None = None,
     metric: str = "iou",
+    every_class: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
     """Turn a network's raw output into detections: `candidates`, then suppression by label, then the first `max_det`.
 
@@ -183,6 +221,7 @@ def suppress(
         max_candidates: most rows that reach the suppression, at least 1.
         classes: only these; None: all.
         metric: "iou", or "probiou" for rotated boxes, see `iou_rotated`.
+        every_class: see `candidates`.
 
     Returns:
         boxes `(K, 4)` or `(K, 5)` float32, scores `(K,)` float32, labels `(K,)` int64; best score first.
@@ -191,7 +230,7 @@ def suppress(
         UsageError: wrong shapes or values.
     """
     check_suppress(boxes, scores, iou, max_det, metric)
-    rows, labels, best = candidates(scores, conf, max_candidates, classes)
+    rows, labels, best = candidates(scores, conf, max_candidates, classes, every_class=every_class)
     picked = np.asarray(boxes, np.float32)[rows]
     if picked.shape[1] == 5:
         keep = nms_rotated(picked, best, iou, labels, metric=metric)[:max_det]

@@ -17,34 +17,41 @@ if TYPE_CHECKING:
 
 
 def candidates(
-    scores: NDArray[np.float32], conf: float, limit: int, classes: Sequence[int] | None = None
+    scores: NDArray[np.float32],
+    conf: float,
+    limit: int,
+    classes: Sequence[int] | None = None,
+    *,
+    every_class: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Pick the rows whose best class scores more than `conf`, best first; see `edgekd.geometry.candidates`.
 
     Args:
         scores: `(N, C)` float32; values that are not finite are as if absent.
         conf: threshold; strict.
-        limit: most rows, at least 1; those with the best scores stay.
+        limit: most candidates, at least 1; those with the best scores stay.
         classes: only these columns compete; None: all.
+        every_class: a row is a candidate once for each class over `conf`; by default once, for its best class.
 
     Returns:
-        `(K,)` each: row int64, label int64 (the lowest on a tie), score float32; by score, ties by row.
+        `(K,)` each: row int64, label int64 (the best class, the lowest on a tie), score float32; by score, ties by row,
+        then by label.
 
     Raises:
         UsageError: a wrong shape, limit or class.
     """
     instructions = kernels.instructions()
     if not instructions:
-        return geometry.candidates(scores, conf, limit, classes)
+        return geometry.candidates(scores, conf, limit, classes, every_class=every_class)
     scores, allowed = geometry.check_candidates(scores, conf, limit, classes)
-    most = min(limit, len(scores))
+    most = min(limit, scores.size if every_class else len(scores))
     rows, labels, best = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.float32)
     count = kernels.ffi.new("int64_t *")
     pointer, lib = kernels.pointer, kernels.lib
     status = lib.edgekd_candidates(
-        pointer(scores, "float[]"), *scores.shape, conf, limit, pointer(allowed, "uint8_t[]"),
+        pointer(scores, "float[]"), *scores.shape, conf, every_class, limit, pointer(allowed, "uint8_t[]"),
         pointer(rows, "int64_t[]"), pointer(labels, "int64_t[]"), pointer(best, "float[]"), count,
-        instructions, *kernels.workspace(lib.edgekd_candidates_workspace(len(scores))),
+        instructions, *kernels.workspace(lib.edgekd_candidates_workspace(*scores.shape, every_class, limit)),
     )  # fmt: skip
     kernels.check(status, "candidates")
     return rows[: count[0]].copy(), labels[: count[0]].copy(), best[: count[0]].copy()
@@ -56,6 +63,7 @@ def nms(
     iou: float,
     labels: NDArray[np.int64] | None = None,
     *,
+    images: NDArray[np.int64] | None = None,
     out: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Suppress greedily and exactly, by label, strict `>`, ties by index; see `edgekd.geometry.nms`.
@@ -65,6 +73,7 @@ def nms(
         scores: `(N,)` float32; higher is better.
         iou: threshold in [0, 1].
         labels: `(N,)` int64 in the range of int32; None: all of one.
+        images: `(N,)` int64, which image of a batch a box is of: those of two never meet. None: all of one.
         out: int64, C-contiguous, at least N, to hold the result; None: a new array.
 
     Returns:
@@ -74,8 +83,8 @@ def nms(
         UsageError: wrong shapes, or `iou` outside [0, 1].
     """
     if not kernels.instructions():
-        return _into(out, geometry.nms(boxes, scores, iou, labels), len(boxes))
-    boxes, scores, classes = geometry.check_nms(boxes, scores, iou, labels)
+        return _into(out, geometry.nms(boxes, scores, iou, labels, images=images), len(boxes))
+    boxes, scores, classes = geometry.check_nms(boxes, scores, iou, labels, images)
     return _keep("nms", boxes, scores, classes, (iou,), out)
 
 
@@ -85,6 +94,7 @@ def nms_rotated(
     iou: float,
     labels: NDArray[np.int64] | None = None,
     *,
+    images: NDArray[np.int64] | None = None,
     metric: str = "iou",
     out: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
@@ -97,6 +107,7 @@ def nms_rotated(
         scores: `(N,)` float32; higher is better.
         iou: threshold in [0, 1].
         labels: `(N,)` int64 in the range of int32; None: all of one.
+        images: `(N,)` int64, which image of a batch a box is of: those of two never meet. None: all of one.
         metric: "iou", exact; or "probiou", of the boxes as Gaussians (see `edgekd.geometry.iou_rotated`).
         out: int64, C-contiguous, at least N, to hold the result; None: a new array.
 
@@ -107,9 +118,9 @@ def nms_rotated(
         UsageError: wrong shapes, no such metric, or `iou` outside [0, 1].
     """
     if not kernels.instructions():
-        return _into(out, geometry.nms_rotated(boxes, scores, iou, labels, metric=metric), len(boxes))
+        return _into(out, geometry.nms_rotated(boxes, scores, iou, labels, images=images, metric=metric), len(boxes))
     geometry.check_metric(metric)
-    boxes, scores, classes = geometry.check_nms(boxes, scores, iou, labels, columns=5)
+    boxes, scores, classes = geometry.check_nms(boxes, scores, iou, labels, images, columns=5)
     return _keep("nms_rotated", boxes, scores, classes, (iou, METRICS[metric]), out)
 
 
@@ -162,6 +173,7 @@ def suppress(
     max_candidates: int,
     classes: Sequence[int] | None = None,
     metric: str = "iou",
+    every_class: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
     """Turn a network's raw output into detections in one call; see `edgekd.geometry.suppress`.
 
@@ -174,6 +186,7 @@ def suppress(
         max_candidates: most rows that reach the suppression, at least 1.
         classes: only these; None: all.
         metric: "iou", or "probiou" for rotated boxes.
+        every_class: see `candidates`.
 
     Returns:
         boxes `(K, 4)` or `(K, 5)` float32, scores `(K,)` float32, labels `(K,)` int64; best score first.
@@ -192,19 +205,22 @@ def suppress(
             max_candidates=max_candidates,
             classes=classes,
             metric=metric,
+            every_class=every_class,
         )
     geometry.check_suppress(boxes, scores, iou, max_det, metric)
     boxes = np.ascontiguousarray(boxes, np.float32)
     scores, allowed = geometry.check_candidates(scores, conf, max_candidates, classes)
-    most, columns = min(max_det, len(scores)), boxes.shape[1]
+    most = min(max_det, scores.size if every_class else len(scores))
+    columns = boxes.shape[1]
     kept, best, labels = np.empty((most, columns), np.float32), np.empty(most, np.float32), np.empty(most, np.int64)
     count = kernels.ffi.new("int64_t *")
     pointer, lib = kernels.pointer, kernels.lib
+    workspace = lib.edgekd_suppress_workspace(len(scores), columns, scores.shape[1], every_class, max_candidates)
     status = lib.edgekd_suppress(
-        pointer(boxes, "float[]"), columns, pointer(scores, "float[]"), *scores.shape, conf, iou, METRICS[metric],
-        max_candidates, max_det, pointer(allowed, "uint8_t[]"), pointer(kept, "float[]"), pointer(best, "float[]"),
-        pointer(labels, "int64_t[]"), count, instructions,
-        *kernels.workspace(lib.edgekd_suppress_workspace(len(scores), columns, max_candidates)),
+        pointer(boxes, "float[]"), columns, pointer(scores, "float[]"), *scores.shape, conf, every_class,
+        iou, METRICS[metric], max_candidates, max_det, pointer(allowed, "uint8_t[]"),
+        pointer(kept, "float[]"), pointer(best, "float[]"), pointer(labels, "int64_t[]"), count,
+        instructions, *kernels.workspace(workspace),
     )  # fmt: skip
     kernels.check(status, "suppress")
     return kept[: count[0]].copy(), best[: count[0]].copy(), labels[: count[0]].copy()

@@ -98,14 +98,14 @@ struct Problem {
     }
 };
 
-void candidates(const Problem& p, int64_t limit) {
+void candidates(const Problem& p, int32_t every_class, int64_t limit) {
     Exact<int64_t> rows[2] = {Exact<int64_t>(limit), Exact<int64_t>(limit)};
     int64_t count[2];
     for (int run = 0; run < 2; ++run) {
         Exact<int64_t> labels(limit);
         Exact<float> best(limit);
-        Tight workspace(edgekd_candidates_workspace(p.n));
-        expect(edgekd_candidates(p.scores.data, p.n, p.classes, 0.3f, limit, nullptr, rows[run].data, labels.data, best.data,
+        Tight workspace(edgekd_candidates_workspace(p.n, p.classes, every_class, limit));
+        expect(edgekd_candidates(p.scores.data, p.n, p.classes, 0.3f, every_class, limit, nullptr, rows[run].data, labels.data, best.data,
                                  &count[run], instructions(run), workspace.data, workspace.size) == EDGEKD_OK, "candidates");
     }
     expect(count[0] == count[1] && !std::memcmp(rows[0].data, rows[1].data, count[0] * 8), "candidates differ");
@@ -175,15 +175,15 @@ void overlaps(const Problem& p, int32_t metric) {
     }, "iou_rotated_float64");
 }
 
-void suppress(const Problem& p, int64_t columns, int64_t limit, int64_t most) {
+void suppress(const Problem& p, int64_t columns, int32_t every_class, int64_t limit, int64_t most) {
     Exact<float> boxes[2] = {Exact<float>(columns * most), Exact<float>(columns * most)};
     int64_t count[2];
     for (int run = 0; run < 2; ++run) {
         Exact<float> scores(most);
         Exact<int64_t> labels(most);
-        Tight workspace(edgekd_suppress_workspace(p.n, columns, limit));
+        Tight workspace(edgekd_suppress_workspace(p.n, columns, p.classes, every_class, limit));
         expect(edgekd_suppress(columns == 4 ? p.boxes.data : p.rotated.data, columns, p.scores.data, p.n, p.classes, 0.3f,
-                               0.4f, EDGEKD_IOU, limit, most, nullptr, boxes[run].data, scores.data, labels.data,
+                               every_class, 0.4f, EDGEKD_IOU, limit, most, nullptr, boxes[run].data, scores.data, labels.data,
                                &count[run], instructions(run), workspace.data, workspace.size) == EDGEKD_OK, "suppress");
     }
     expect(count[0] == count[1] && !std::memcmp(boxes[0].data, boxes[1].data, count[0] * columns * 4), "suppress differs");
@@ -224,13 +224,13 @@ void all(unsigned seed, int rounds) {
         letterbox(random);
         regions(random);
         const Problem problem(random, i % 50 == 0 ? pick(random, 300, 5000) : pick(random, 0, 70), pick(random, 1, 20));
-        candidates(problem, pick(random, 1, 80));
+        candidates(problem, random() % 2, pick(random, 1, 80));
         nms(problem);
         const int32_t metric = random() % 2 ? EDGEKD_IOU : EDGEKD_PROBIOU;
         nms_rotated(problem, metric);
         merge_tiles(problem);
         overlaps(problem, metric);
-        suppress(problem, random() % 2 ? 4 : 5, pick(random, 1, 80), pick(random, 1, 80));
+        suppress(problem, random() % 2 ? 4 : 5, random() % 2, pick(random, 1, 80), pick(random, 1, 80));
     }
 }
 

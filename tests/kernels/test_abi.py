@@ -58,9 +58,21 @@ def test_letterbox_workspace_of_a_bad_size_is_an_error(bad) -> None:
 @pytest.mark.parametrize("bad", [-1, 2**62])
 def test_workspaces_of_a_bad_size_are_errors(bad) -> None:
     assert lib.edgekd_nms_workspace(bad) == BAD_ARGUMENT
-    assert lib.edgekd_candidates_workspace(bad) == BAD_ARGUMENT
-    assert lib.edgekd_suppress_workspace(bad, 4, 10) == BAD_ARGUMENT
-    assert lib.edgekd_suppress_workspace(10, 4, 0) == BAD_ARGUMENT
+    assert lib.edgekd_candidates_workspace(bad, 3, 0, 9) == BAD_ARGUMENT
+    assert lib.edgekd_suppress_workspace(bad, 4, 3, 0, 10) == BAD_ARGUMENT
+    assert lib.edgekd_suppress_workspace(10, 4, 3, 0, 0) == BAD_ARGUMENT
+    assert lib.edgekd_suppress_workspace(10, 6, 3, 0, 10) == BAD_ARGUMENT
+    assert lib.edgekd_nms_rotated_workspace(bad) == BAD_ARGUMENT
+    assert lib.edgekd_merge_tiles_workspace(bad) == BAD_ARGUMENT
+    assert lib.edgekd_iou_workspace(bad) == BAD_ARGUMENT
+    assert lib.edgekd_iou_rotated_workspace(bad) == BAD_ARGUMENT
+    assert lib.edgekd_iou_rotated_float64_workspace(bad) == BAD_ARGUMENT
+
+
+def test_room_for_every_class_follows_the_limit_and_never_overflows() -> None:
+    few, all_of_them = (lib.edgekd_candidates_workspace(8400, 80, 1, limit) for limit in (300, 10**9))
+    assert few < 20_000 < all_of_them
+    assert lib.edgekd_candidates_workspace(2**40, 2**31 - 1, 1, 2**62) > 0
 
 
 @pytest.mark.parametrize(

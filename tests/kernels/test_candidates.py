@@ -20,11 +20,12 @@ scores = hnp.arrays(np.float32, st.tuples(st.integers(0, 40), st.integers(0, 20)
 
 def _assert_same(scores: np.ndarray, conf: float, limit: int, classes: list[int] | None) -> None:
     before = scores.copy()
-    for ours, reference in zip(
-        ops.candidates(scores, conf, limit, classes), geometry.candidates(scores, conf, limit, classes), strict=True
-    ):
-        assert ours.dtype == reference.dtype
-        np.testing.assert_array_equal(ours, reference)
+    for every in (False, True):
+        found = ops.candidates(scores, conf, limit, classes, every_class=every)
+        expected = geometry.candidates(scores, conf, limit, classes, every_class=every)
+        for ours, reference in zip(found, expected, strict=True):
+            assert ours.dtype == reference.dtype
+            np.testing.assert_array_equal(ours, reference)
     np.testing.assert_array_equal(scores, before)
 
 
@@ -42,6 +43,14 @@ def test_candidates_of_a_network_sized_array_equal_the_reference(shape, share) -
     scores = rng.random(shape, np.float32) * np.float32(0.25)
     scores[rng.random(shape) < share] += np.float32(0.5)
     _assert_same(scores, 0.25, 300, None)
+
+
+def test_every_class_of_a_row_may_be_a_candidate() -> None:
+    scores = np.float32([[0.5, 0.9, 0.1], [0.5, 0.2, 0.5]])
+    rows, labels, best = ops.candidates(scores, 0.3, 9, every_class=True)
+    assert (rows.tolist(), labels.tolist()) == ([0, 0, 1, 1], [1, 0, 0, 2])
+    assert best.tolist() == pytest.approx([0.9, 0.5, 0.5, 0.5])
+    assert ops.candidates(scores, 0.3, 2, every_class=True)[1].tolist() == [1, 0]
 
 
 def test_candidates_at_exactly_the_threshold_are_left_out() -> None:

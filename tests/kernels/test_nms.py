@@ -105,6 +105,23 @@ def test_nms_by_label_equals_nms_of_each_label() -> None:
     np.testing.assert_array_equal(ops.nms(boxes, scores, 0.4, labels), expected)
 
 
+@pytest.mark.parametrize("rotated", [False, True])
+def test_nms_of_a_batch_equals_nms_of_each_image(rotated) -> None:
+    boxes, scores = _random(600)
+    if rotated:
+        angles = np.linspace(-1.5, 1.5, 600, dtype=np.float32)[:, None]
+        boxes = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2], angles], axis=1)
+    function = ops.nms_rotated if rotated else ops.nms
+    rng = np.random.default_rng(4)
+    images, labels = rng.integers(-2, 3, 600), rng.integers(0, 3, 600)
+    parts = [np.flatnonzero(images == image) for image in np.unique(images)]
+    joined = np.concatenate([rows[function(boxes[rows], scores[rows], 0.3, labels[rows])] for rows in parts])
+    expected = joined[np.lexsort((joined, -scores[joined]))]
+    np.testing.assert_array_equal(function(boxes, scores, 0.3, labels, images=images), expected)
+    reference = geometry.nms_rotated if rotated else geometry.nms
+    np.testing.assert_array_equal(reference(boxes, scores, 0.3, labels, images=images), expected)
+
+
 def test_nms_of_its_own_result_changes_nothing() -> None:
     boxes, scores = _random(700)
     keep = ops.nms(boxes, scores, 0.4)
@@ -131,6 +148,7 @@ def test_suppress_of_any_output_equals_the_reference(problem, iou, max_det, max_
     columns = st.lists(st.integers(0, scores.shape[1] - 1), max_size=3) if scores.shape[1] else st.just([])
     options = {"conf": conf, "iou": iou, "max_det": max_det, "max_candidates": max_candidates}
     options["classes"] = data.draw(st.none() | columns)
+    options["every_class"] = data.draw(st.booleans())
     for ours, reference in zip(
         ops.suppress(boxes, scores, **options), geometry.suppress(boxes, scores, **options), strict=True
     ):
