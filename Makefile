@@ -6,7 +6,7 @@ EXTRAS := train,build,openvino,tflite-build,tensorrt,flash,dev
 PYTEST_ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint wheel bench clean
+.PHONY: demo test lint wheel bench fatbin clean
 
 $(VENV)/installed: pyproject.toml setup.py constraints.txt kernels/build_cffi.py $(wildcard kernels/*.h kernels/*.cc)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,6 +31,9 @@ wheel: $(VENV)/installed
 bench: $(VENV)/installed  ## the quick benchmarks; the training evidence takes hours, see benchmarks/README.md
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/predict.py
+
+fatbin:  ## the CUDA kernels for every GPU, in one file: out/edgekd.fatbin; needs nvcc
+	mkdir -p out && $(PYTHON) kernels/build_fatbin.py out/edgekd.fatbin
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info edgekd/_native.* kernels/_native.*

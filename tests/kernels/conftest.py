@@ -1,4 +1,4 @@
-"""Every kernel test runs once for each compiled implementation."""
+"""Kernel tests run once for each compiled implementation; those of CUDA emulated, and on the GPU if there is one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgekd import ops
+
+from . import cuda_library
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,3 +23,17 @@ def implementation(request: pytest.FixtureRequest) -> Iterator[str]:
     ops.select(request.param)
     yield request.param
     ops.select("auto")
+
+
+GPU = [pytest.param("gpu", marks=pytest.mark.gpu)] if cuda_library.no_gpu() is None else []
+
+
+@pytest.fixture(scope="session", params=["emulated", *GPU])
+def cuda(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> cuda_library.CudaKernels:
+    if request.param == "gpu":
+        library = cuda_library.build_for_gpu(tmp_path_factory.mktemp("cuda"))
+        return cuda_library.CudaKernels(library, emulated=False)
+    if cuda_library.HOST_COMPILER is None:
+        pytest.skip("no g++ to emulate CUDA with")
+    library = cuda_library.build_emulated(request.config.cache.mkdir("edgekd"))
+    return cuda_library.CudaKernels(library, emulated=True)

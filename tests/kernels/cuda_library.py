@@ -1,0 +1,229 @@
+"""The CUDA kernels as a library that takes NumPy arrays: emulated by g++, or built by nvcc for this machine's GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cffi
+import numpy as np
+from edgekd.kernels import build_fatbin
+from edgekd.kernels.build_cffi import declarations
+
+from edgekd import geometry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parents[2]
+KERNELS, EMULATION = ROOT / "kernels", ROOT / "tests" / "kernels" / "emulation"
+HOST_COMPILER = os.environ.get("CXX") or shutil.which("g++")
+HOST_FLAGS = ["-std=c++17", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-pthread",
+              "-I", str(EMULATION), "-I", str(KERNELS)]  # fmt: skip
+DEVICE_SOURCE = ROOT / "benchmarks" / "cuda_device.cu"
+FOR_TESTS = """
+void emulation_order(uint32_t order);
+void emulation_trace(void (*on_launch)(const char *kernel, unsigned x, unsigned y, unsigned z, unsigned threads));
+void *edgekd_device_alloc(int64_t bytes);
+void edgekd_device_free(void *memory);
+int32_t edgekd_device_copy(void *to, const void *from, int64_t bytes);
+int32_t edgekd_device_time(int32_t (*queue)(const void *, void *), const void *job, int32_t samples, float *out_us);
+"""
+BAD_ARGUMENT, SMALL_WORKSPACE = -1, -2
+METRICS = ("iou", "probiou")
+
+
+def build_emulated(folder: Path) -> Path:
+    """Return the emulated library in `folder`, named by what it was made of; compile it if it is not there."""
+    sources = sorted([*EMULATION.iterdir(), *KERNELS.glob("*.h"), *KERNELS.glob("*.cu")])
+    content = b"".join(path.read_bytes() for path in sources) + repr((HOST_COMPILER, HOST_FLAGS)).encode()
+    library = folder / f"emulated-{hashlib.sha256(content).hexdigest()[:16]}.so"
+    if not library.exists():
+        partial = library.with_suffix(f".{os.getpid()}")
+        command = [HOST_COMPILER, *HOST_FLAGS, "-O2", "-shared", "-fPIC", str(EMULATION / "emulated.cc"), "-o", partial]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        partial.replace(library)
+    return library
+
+
+def build_for_gpu(folder: Path) -> Path:
+    """Return the library of the kernels and of benchmarks/cuda_device.cu for this machine's GPU."""
+    library = folder / "libedgekd_cuda.so"
+    sources = [KERNELS / "edgekd_cuda.cu", DEVICE_SOURCE]
+    command = ["nvcc", *build_fatbin.FLAGS, f"-arch=sm_{capability()}", *build_fatbin.LIBRARY_FLAGS, *sources]
+    done = subprocess.run([*command, "-o", library], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return library
+
+
+def no_gpu() -> str | None:
+    """Say why nothing can run on a GPU here, or return None where it can."""
+    if capability() is None:
+        return "no NVIDIA GPU, or no driver for it"
+    return None if shutil.which("nvcc") else "no nvcc"
+
+
+def capability() -> str | None:
+    """Return the first GPU's compute capability, such as "87", or None where there is no GPU or no driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    count, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return None
+    driver.cuDeviceGetAttribute(ctypes.byref(major), 75, 0)
+    driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, 0)
+    return f"{major.value}{minor.value}"
+
+
+class Memory:
+    """Copies of arrays on the device, which the emulation plays too."""
+
+    def __init__(self, ffi: cffi.FFI, lib: Any) -> None:
+        self._ffi, self._lib = ffi, lib
+        self._arrays: dict[int, NDArray[Any]] = {}
+
+    def put(self, array: NDArray[Any]) -> int:
+        """Return the address of a copy."""
+        pointer = self._lib.edgekd_device_alloc(array.nbytes)
+        assert pointer, "the device has no memory left"
+        address = int(self._ffi.cast("intptr_t", pointer))
+        self._arrays[address] = np.ascontiguousarray(array)
+        self._copy(address, self._arrays[address].ctypes.data, array.nbytes)
+        return address
+
+    def get(self, address: int) -> NDArray[Any]:
+        """Return what is there now."""
+        array = np.empty_like(self._arrays[address])
+        self._copy(array.ctypes.data, address, array.nbytes)
+        return array
+
+    def free(self) -> None:
+        """Give all back."""
+        for address in self._arrays:
+            self._lib.edgekd_device_free(self._ffi.cast("void *", address))
+        self._arrays.clear()
+
+    def _copy(self, to: int, source: int, size: int) -> None:
+        cast = self._ffi.cast
+        status = self._lib.edgekd_device_copy(cast("void *", to), cast("void *", source), size)
+        assert status == 0, f"CUDA error {status}"
+
+
+class CudaKernels:
+    """`suppress` and `letterbox` of edgekd_cuda.h on NumPy arrays."""
+
+    def __init__(self, library: Path, *, emulated: bool) -> None:
+        self.ffi = cffi.FFI()
+        for header in ("edgekd_kernels.h", "edgekd_cuda.h"):
+            self.ffi.cdef(declarations((KERNELS / header).read_text(encoding="utf-8")))
+        self.ffi.cdef(FOR_TESTS)
+        self.lib = self.ffi.dlopen(str(library))
+        self.memory = Memory(self.ffi, self.lib)
+        self.emulated = emulated
+
+    def order(self, seed: int) -> None:
+        """Shuffle the order of blocks and threads; a GPU does so by itself."""
+        if self.emulated:
+            self.lib.emulation_order(seed)
+
+    def suppress(
+        self, boxes: NDArray[np.float32], scores: NDArray[Any], *, max_det: int, **options: Any
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]]:
+        """Return boxes, scores, labels of each image of (B, N, 4|5) and (B, N, C), after checking their padding."""
+        job = self.suppress_job(boxes, scores, max_det=max_det, **options)
+        status = self.lib.edgekd_cuda_suppress(job, self.ffi.NULL)
+        assert status == 0, f"status {status}"
+        counts, kept, best, labels = (self.field(job, f"out_{name}") for name in ("count", "boxes", "scores", "labels"))
+        for image, count in enumerate(counts):
+            assert 0 <= count <= max_det
+            assert not kept[image, count:].view(np.uint32).any()
+            assert not best[image, count:].view(np.uint32).any()
+            assert (labels[image, count:] == -1).all()
+        np.testing.assert_array_equal(self.field(job, "boxes").view(np.uint32), boxes.view(np.uint32))  # not written
+        self.memory.free()
+        return [(kept[i, :n], best[i, :n], labels[i, :n]) for i, n in enumerate(counts)]
+
+    def suppress_job(
+        self, boxes: NDArray[np.float32], scores: NDArray[Any], *, max_det: int, max_candidates: int,
+        classes: Sequence[int] | None = None, metric: str = "iou", **thresholds: float,
+    ) -> Any:  # fmt: skip
+        """Return a job with its arrays in place; outputs and workspace hold garbage."""
+        batch, rows, columns = boxes.shape
+        space = max(self.lib.edgekd_cuda_suppress_workspace(batch, rows, columns, max_candidates), 64)
+        garbage = np.random.default_rng(7).integers(0, 256, space, np.uint8)
+        fields = {
+            "boxes": boxes, "scores": scores, "out_count": np.full(batch, -7, np.int32),
+            "out_boxes": np.full((batch, max_det, columns), np.nan, np.float32),
+            "out_scores": np.full((batch, max_det), np.nan, np.float32),
+            "out_labels": np.full((batch, max_det), -7, np.int32), "workspace": garbage, "workspace_bytes": space,
+            "batch": batch, "rows": rows, "columns": columns, "classes": scores.shape[2],
+            "half_scores": scores.dtype == np.float16, "metric": METRICS.index(metric),
+            "max_candidates": max_candidates, "max_det": max_det,
+        }  # fmt: skip
+        if classes is not None:
+            fields["allowed"] = np.isin(np.arange(scores.shape[2]), list(classes)).astype(np.uint8)
+        return self.job("edgekd_suppress_job", {**fields, **thresholds})
+
+    def letterbox(
+        self, image: NDArray[np.uint8], height: int, width: int, *, swap: bool, mean: Sequence[float],
+        std: Sequence[float], pad: int = 114,
+    ) -> NDArray[np.float32]:  # fmt: skip
+        """Return the planes (3, height, width) of an image whose rows are packed."""
+        job = self.letterbox_job(image, height, width, swap=swap, mean=mean, std=std, pad=pad)
+        status = self.lib.edgekd_cuda_letterbox(job, self.ffi.NULL)
+        assert status == 0, f"status {status}"
+        planes: NDArray[np.float32] = self.field(job, "out")
+        self.memory.free()
+        return planes
+
+    def letterbox_job(self, image: NDArray[np.uint8], height: int, width: int, **values: Any) -> Any:
+        """Return a job with its arrays in place; a flipped image lies there as it lies here."""
+        placement, new_height, new_width = geometry.place(image.shape[0], image.shape[1], height, width)
+        stored = image[::-1] if image.strides[0] < 0 else image
+        stride = stored.strides[0]
+        memory = np.zeros((len(stored) - 1) * stride + stored[0].size, np.uint8)
+        np.lib.stride_tricks.as_strided(memory, stored.shape, (stride, stored.shape[2], 1))[...] = stored
+        job = self.job("edgekd_letterbox_job", {
+            "image": memory, "out": np.full((3, height, width), np.nan, np.float32), "row_stride": stride,
+            "height": image.shape[0], "width": image.shape[1], "channels": image.shape[2], "out_height": height,
+            "out_width": width, "new_height": new_height, "new_width": new_width, "left": placement.left,
+            "top": placement.top, **{name: tuple(v) if name in ("mean", "std") else v for name, v in values.items()},
+        })  # fmt: skip
+        if stored is not image:
+            job.image += (len(stored) - 1) * stride
+            job.row_stride = -stride
+        return job
+
+    def time(self, function: str, job: Any, samples: int) -> NDArray[np.float32]:
+        """Return how many microseconds a replay of the captured call takes, `samples` times."""
+        taken = np.empty(samples, np.float32)
+        queue = self.ffi.cast(
+            "int32_t (*)(const void *, void *)", self.ffi.addressof(self.lib, f"edgekd_cuda_{function}")
+        )
+        status = self.lib.edgekd_device_time(queue, job, samples, self.ffi.from_buffer("float[]", taken))
+        assert status == 0, f"CUDA error {status}"
+        return taken
+
+    def job(self, name: str, fields: dict[str, Any]) -> Any:
+        """Return a struct of the ABI; arrays are put into memory."""
+        job = self.ffi.new(f"struct {name} *")
+        types = {field: detail.type for field, detail in self.ffi.typeof(job).item.fields}
+        for field, value in fields.items():
+            if isinstance(value, np.ndarray):
+                value = self.ffi.cast(types[field], self.memory.put(value))
+            setattr(job, field, value)
+        return job
+
+    def field(self, job: Any, name: str) -> NDArray[Any]:
+        """Return the array that a pointer of a job points to."""
+        return self.memory.get(int(self.ffi.cast("intptr_t", getattr(job, name))))

@@ -1,0 +1,113 @@
+// Drives the emulated CUDA kernels, a block's threads as real ones, on memory that ends just where the contract says:
+// a sanitizer sees each byte read or written too far, and each race. Built and run by test_sanitizers.py. Checks that
+// two runs give the same bits, and prints "ok". The argument: how many problems.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <random>
+
+#include "edgekd_cuda.cu"
+
+namespace {
+
+using Random = std::mt19937;
+
+int pick(Random& random, int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); }
+
+// Memory of exactly n elements, on 64 bytes, filled with garbage; the sanitizer guards both ends.
+template <typename T>
+struct Exact {
+    explicit Exact(int64_t n) : bytes(n * int64_t(sizeof(T))) {
+        void* memory = nullptr;
+        if (posix_memalign(&memory, 64, bytes ? bytes : 1) != 0) std::abort();
+        data = static_cast<T*>(memory);
+        std::memset(memory, 0x5A, bytes);
+    }
+    ~Exact() { std::free(data); }
+    Exact(const Exact&) = delete;
+    Exact& operator=(const Exact&) = delete;
+    int64_t bytes;
+    T* data;
+};
+
+void expect(bool condition, const char* what) {
+    if (condition) return;
+    std::fprintf(stderr, "failed: %s\n", what);
+    std::exit(1);
+}
+
+float hostile(Random& random) {
+    const float inf = std::numeric_limits<float>::infinity();
+    const float values[] = {std::numeric_limits<float>::quiet_NaN(), inf, -inf, 3e38f, -3e38f, 1e-40f, -0.0f, 1e19f};
+    return pick(random, 0, 9) == 0 ? values[pick(random, 0, 7)] : float(pick(random, -4, 40)) / 4;
+}
+
+struct Outputs {
+    Exact<int32_t> count, labels;
+    Exact<float> boxes, scores;
+    explicit Outputs(const edgekd_suppress_job& job)
+        : count(job.batch), labels(int64_t(job.batch) * job.max_det),
+          boxes(int64_t(job.batch) * job.max_det * job.columns), scores(int64_t(job.batch) * job.max_det) {}
+};
+
+void run(edgekd_suppress_job job, const Outputs& out) {
+    job.out_count = out.count.data, job.out_boxes = out.boxes.data;
+    job.out_scores = out.scores.data, job.out_labels = out.labels.data;
+    Exact<char> workspace(edgekd_cuda_suppress_workspace(job.batch, job.rows, job.columns, job.max_candidates));
+    job.workspace = workspace.data, job.workspace_bytes = workspace.bytes;
+    expect(edgekd_cuda_suppress(&job, nullptr) == EDGEKD_OK, "suppress");
+}
+
+template <typename T>
+bool same(const Exact<T>& a, const Exact<T>& b) { return std::memcmp(a.data, b.data, a.bytes) == 0; }
+
+void suppress(Random& random) {
+    edgekd_suppress_job job{};
+    job.batch = pick(random, 1, 2), job.rows = pick(random, 0, 150), job.classes = pick(random, 1, 40);
+    job.columns = pick(random, 4, 5), job.metric = job.columns == 5 ? pick(random, 0, 1) : 0;
+    job.half_scores = pick(random, 0, 1), job.max_candidates = pick(random, 1, 200), job.max_det = pick(random, 1, 80);
+    job.conf = 0.3f, job.iou = 0.4f;
+    const int64_t rows = int64_t(job.batch) * job.rows, size = job.half_scores ? 2 : 4;
+    Exact<float> boxes(rows * job.columns);
+    for (int64_t i = 0; i < rows * job.columns; ++i) boxes.data[i] = hostile(random) + 3 * float(i % job.columns / 2);
+    Exact<unsigned char> scores(rows * job.classes * size), allowed(job.classes);
+    for (int64_t i = 0; i < scores.bytes; ++i) scores.data[i] = uint8_t(random());
+    for (int64_t i = 0; i < allowed.bytes; ++i) allowed.data[i] = random() % 4 != 0;
+    job.boxes = boxes.data, job.scores = scores.data, job.allowed = allowed.data;
+    const Outputs first(job), second(job);
+    run(job, first);
+    run(job, second);
+    expect(same(first.count, second.count) && same(first.labels, second.labels), "suppress differs");
+    expect(same(first.boxes, second.boxes) && same(first.scores, second.scores), "suppress differs");
+}
+
+void letterbox(Random& random) {
+    const int choices[] = {1, 3, 4};
+    edgekd_letterbox_job job{};
+    job.channels = choices[pick(random, 0, 2)], job.height = pick(random, 1, 40), job.width = pick(random, 1, 90);
+    job.new_height = pick(random, 1, 30), job.new_width = pick(random, 1, 90);
+    job.left = pick(random, 0, 5), job.top = pick(random, 0, 5), job.swap = pick(random, 0, 1), job.pad = 114;
+    job.out_height = job.new_height + job.top + pick(random, 0, 5);
+    job.out_width = job.new_width + job.left + pick(random, 0, 5);
+    for (int c = 0; c < 3; ++c) job.mean[c] = float(c), job.std[c] = float(c + 1);
+    const int64_t row = int64_t(job.width) * job.channels;
+    job.row_stride = row + pick(random, 0, 5);
+    Exact<uint8_t> image((job.height - 1) * job.row_stride + row);
+    Exact<float> out(int64_t(3) * job.out_height * job.out_width);
+    job.image = image.data, job.out = out.data;
+    if (random() % 2) job.image += (job.height - 1) * job.row_stride, job.row_stride = -job.row_stride;
+    expect(edgekd_cuda_letterbox(&job, nullptr) == EDGEKD_OK, "letterbox");
+}
+
+}  // namespace
+
+int main(int, char** arguments) {
+    Random random(1);
+    for (int i = 0; i < std::atoi(arguments[1]); ++i) {
+        suppress(random);
+        letterbox(random);
+    }
+    std::puts("ok");
+    return 0;
+}

@@ -1,0 +1,69 @@
+"""The launches that edgekd_cuda.h tables, for those who launch by name, are those that its functions do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from .cuda_library import CudaKernels
+
+Launch = tuple[str, tuple[int, int, int], int]
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _tabled(batch: int, rows: int, columns: int, classes: int, half: bool, metric: str, max_candidates: int) -> Any:
+    lanes = max(lanes for lanes in (1, 2, 4, 8, 16, 32) if lanes == 1 or lanes <= classes / 4)
+    words = _ceil(max(1, min(rows, max_candidates)), 64)
+    shape = "xyxy" if columns == 4 else "xywhr"
+    return [
+        ("edgekd_suppress_clear", (_ceil(batch, 256), 1, 1), 256),
+        (f"edgekd_candidates_filter_f{16 if half else 32}", (max(1, _ceil(rows, 256 // lanes)), batch, 1), 256),
+        ("edgekd_candidates_select", (batch, 1, 1), 512),
+        (f"edgekd_nms_shapes_{shape}", (words, batch, 1), 64),
+        (f"edgekd_nms_mask_{shape if metric == 'iou' else metric}", (words + 1, _ceil(words, 2), batch), 256),
+        ("edgekd_nms_scan", (batch, 1, 1), 512),
+    ]
+
+
+def _traced(cuda: CudaKernels, call: Any) -> list[Launch]:
+    if not cuda.emulated:
+        pytest.skip("launches are traced in emulation")
+    launches: list[Launch] = []
+
+    @cuda.ffi.callback("void(const char *, unsigned, unsigned, unsigned, unsigned)")
+    def note(name: Any, x: int, y: int, z: int, threads: int) -> None:
+        launches.append((cuda.ffi.string(name).decode(), (x, y, z), threads))
+
+    cuda.lib.emulation_trace(note)
+    call()
+    cuda.lib.emulation_trace(cuda.ffi.NULL)
+    return launches
+
+
+@pytest.mark.parametrize(
+    ("batch", "rows", "columns", "classes", "half", "metric", "max_candidates"),
+    [
+        (1, 0, 4, 0, False, "iou", 4096), (1, 1, 4, 1, True, "iou", 1), (2, 64, 4, 7, False, "iou", 4096),
+        (1, 65, 4, 8, True, "iou", 65), (1, 256, 5, 15, False, "iou", 64), (1, 257, 5, 16, True, "probiou", 129),
+        (300, 33, 5, 3, False, "probiou", 128), (1, 1000, 4, 127, False, "iou", 1000), (3, 9, 5, 128, True, "iou", 9),
+    ],
+)  # fmt: skip
+def test_suppress_launches_as_tabled(cuda, batch, rows, columns, classes, half, metric, max_candidates) -> None:
+    boxes = np.zeros((batch, rows, columns), np.float32)
+    scores = np.zeros((batch, rows, classes), np.float16 if half else np.float32)
+    options = {"conf": 0.5, "iou": 0.5, "max_det": 1, "max_candidates": max_candidates, "metric": metric}
+    launches = _traced(cuda, lambda: cuda.suppress(boxes, scores, **options))
+    assert launches == _tabled(batch, rows, columns, classes, half, metric, max_candidates)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (16, 64), (17, 65), (40, 200)])
+def test_letterbox_launches_as_tabled(cuda, height, width) -> None:
+    options = {"swap": False, "mean": (0.0,) * 3, "std": (1.0,) * 3}
+    launches = _traced(cuda, lambda: cuda.letterbox(np.zeros((5, 5, 3), np.uint8), height, width, **options))
+    assert launches == [("edgekd_letterbox_u8", (_ceil(width, 64), _ceil(height, 16), 1), 256)]
