@@ -25,18 +25,53 @@ enum edgekd_instructions { EDGEKD_BEST = 0, EDGEKD_PLAIN = 1, EDGEKD_AVX2 = 2, E
 int32_t edgekd_best_instructions(void);
 int32_t edgekd_supports(int32_t instructions);
 
-/* Letterbox: HWC uint8 -> resize, pad, channel order, normalise -> float32 planes (3, out_height, out_width).
- *
- * image: first byte of the first row; `channels` is 1, 3 or 4 (the fourth is ignored), pixels of a row are adjacent, rows
- *   are `row_stride` bytes apart (negative: stored bottom up). Nothing outside the height * width pixels is read.
- * mean, std: 3 values each in 0..255 units, in the order of the output planes; std > 0. pad: 0..255.
- * swap: not 0 reverses the three channels.
- * The new size and place come from `edgekd.geometry.place`: pass new_height, new_width, left, top. */
-int64_t edgekd_letterbox_workspace(int64_t new_width);
-int32_t edgekd_letterbox(const uint8_t* image, int64_t height, int64_t width, int64_t channels, int64_t row_stride,
-                         float* out, int64_t out_height, int64_t out_width, int64_t new_height, int64_t new_width,
-                         int64_t left, int64_t top, int32_t swap, const float* mean, const float* std, int32_t pad,
-                         int32_t instructions, void* workspace, int64_t workspace_bytes);
+/* How the pixels of a frame lie in memory. The last two are limited-range BT.601. */
+enum edgekd_pixels {
+    EDGEKD_GREY = 0,  /* 1 byte a pixel */
+    EDGEKD_THREE = 1, /* 3 bytes a pixel, B G R or R G B */
+    EDGEKD_FOUR = 2,  /* 4 bytes a pixel; the fourth is ignored */
+    EDGEKD_NV12 = 3,  /* a plane of Y; and a plane of U V, each such pair for 2 x 2 pixels */
+    EDGEKD_YUYV = 4   /* Y U Y V: 4 bytes for 2 pixels of a row */
+};
+enum edgekd_values { EDGEKD_FLOAT32 = 0, EDGEKD_FLOAT16 = 1, EDGEKD_UINT8 = 2, EDGEKD_INT8 = 3 };
+enum edgekd_layout { EDGEKD_NCHW = 0, EDGEKD_NHWC = 1 }; /* planes (3, height, width), or pixels (height, width, 3) */
+
+/* An image to read. A row's pixels are adjacent; rows may be any number of bytes apart, negative where they are stored
+ * bottom up: a crop of a larger frame is read where it lies. Nothing outside the height * width pixels is read. */
+typedef struct edgekd_frame {
+    const uint8_t* data;   /* first byte of the first row; of NV12: of Y */
+    const uint8_t* chroma; /* NV12: first byte of the first row of U V; others: not looked at */
+    int64_t row_stride;    /* bytes, of magnitude 2^38 at most */
+    int64_t chroma_stride; /* likewise */
+    int64_t height;        /* pixels, 1 to 2^24; even for NV12 */
+    int64_t width;         /* pixels, 1 to 2^24; even for NV12 and YUYV */
+    int32_t pixels;        /* edgekd_pixels */
+} edgekd_frame;
+
+/* The network's input to write, all of it: the image goes in the rectangle at (left, top), resized; `pad` around it. */
+typedef struct edgekd_canvas {
+    void* data;         /* (3, height, width) or (height, width, 3), contiguous, aligned to its values */
+    int64_t height;     /* pixels, 1 to 2^24, as of the next three */
+    int64_t width;
+    int64_t new_height; /* the resized image and its place: from edgekd.geometry.place */
+    int64_t new_width;
+    int64_t left;
+    int64_t top;
+    int32_t values;     /* edgekd_values */
+    int32_t layout;     /* edgekd_layout */
+    int32_t swap;       /* not 0: reverse the order of the three channels; NV12 and YUYV are decoded to R G B */
+    int32_t pad;        /* grey level, 0..255 */
+    float mean[3];      /* in 0..255 units, in the order of the output channels; finite */
+    float std[3];       /* likewise; positive, finite and not subnormal, as of `scale` */
+    float scale;        /* integers are value / scale + zero_point; of the other types neither is looked at */
+    int32_t zero_point; /* in the range of the type */
+} edgekd_canvas;
+
+/* Letterbox: resize, pad, order of channels, normalise, quantize, in one pass. frame.width and canvas.new_width say how
+ * much workspace. */
+int64_t edgekd_letterbox_workspace(int64_t width, int64_t new_width);
+int32_t edgekd_letterbox(const edgekd_frame* frame, const edgekd_canvas* canvas, int32_t instructions, void* workspace,
+                         int64_t workspace_bytes);
 
 /* Candidates of scores (n, classes): rows whose best class scores more than `conf`, or, if `every_class` is not 0, each
  * class of a row that does; by (score descending, row ascending, class ascending).

@@ -8,13 +8,13 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define EDGEKD_HAS_AVX 1
-#define EDGEKD_TARGET_AVX2 __attribute__((target("avx2")))
+#define EDGEKD_TARGET_AVX2 __attribute__((target("avx2,f16c")))
 #define EDGEKD_TARGET_AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,prefer-vector-width=512")))
 #else
 #define EDGEKD_HAS_AVX 0
 #endif
 
-#if defined(__aarch64__) && defined(__ARM_NEON)
+#if defined(__aarch64__) && defined(__ARM_NEON) && !defined(__ARM_BIG_ENDIAN)
 #define EDGEKD_HAS_NEON 1
 #else
 #define EDGEKD_HAS_NEON 0
@@ -30,13 +30,19 @@
 
 namespace edgekd {
 
+#if EDGEKD_HAS_AVX
+// Conversion to half, which no processor with AVX2 lacks, but a virtual machine may hide. Read once: the instruction that
+// asks is slow in a virtual machine, and __builtin_cpu_supports knows the name only since GCC 11.
+extern const bool kHasF16c;
+#endif
+
 inline bool has(int32_t instructions) {
     switch (instructions) {
         case EDGEKD_PLAIN: return true;
 #if EDGEKD_HAS_AVX
-        case EDGEKD_AVX2: return __builtin_cpu_supports("avx2");
+        case EDGEKD_AVX2: return __builtin_cpu_supports("avx2") && kHasF16c;
         case EDGEKD_AVX512:
-            return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+            return kHasF16c && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                    __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
 #endif
 #if EDGEKD_HAS_NEON

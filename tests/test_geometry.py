@@ -85,6 +85,52 @@ def test_letterbox_of_grey_fills_three_channels_and_alpha_is_ignored() -> None:
     np.testing.assert_array_equal(four, three)
 
 
+def test_value_table_says_what_each_level_becomes() -> None:
+    normal = {"mean": (0, 100, 255), "std": (1, 2, 0.5)}
+    table = geometry.value_table(**normal, dtype=np.float32)
+    assert (table.shape, table.dtype) == ((3, 256), np.float32)
+    assert table[:, 101].tolist() == [101, 0.5, -308]
+    assert geometry.value_table(**normal, dtype=np.float16)[:, 101].tolist() == [101, 0.5, -308]
+    quantized = geometry.value_table(**normal, dtype=np.int8, scale=2, zero_point=-4)
+    assert quantized[:, 101].tolist() == [46, -4, -128]  # 50.5 goes to 50, 0.25 to 0, -154 below the range
+    assert quantized[:, 103].tolist() == [48, -3, -128]  # 51.5 goes to 52, 0.75 to 1
+    assert geometry.value_table((0,) * 3, (1,) * 3, np.uint8).tolist() == [list(range(256))] * 3
+
+
+def test_value_table_of_halves_reaches_infinity_and_subnormals() -> None:
+    large = geometry.value_table((0,) * 3, (1 / 1024, 1 / 256, 2.0**31), np.float16)
+    assert large[0, [63, 64]].tolist() == [64512, float("inf")]
+    assert large[1, 255] == 65280
+    assert large[2, [1, 63, 64, 65, 191, 192]].tolist() == [0, 0, 0, 2.0**-24, 2.0**-24, 2.0**-23]
+
+
+@pytest.mark.parametrize(
+    ("yuv", "rgb"),
+    [
+        ((16, 128, 128), (0, 0, 0)), ((0, 128, 128), (0, 0, 0)), ((235, 128, 128), (255, 255, 255)),
+        ((255, 128, 128), (255, 255, 255)), ((81, 90, 240), (254, 0, 0)), ((145, 54, 34), (0, 255, 1)),
+        ((41, 240, 110), (0, 0, 255)), ((126, 128, 128), (128, 128, 128)),
+    ],
+)  # fmt: skip
+def test_yuv_to_rgb_of_known_colours(yuv, rgb) -> None:
+    y, u, v = (np.full((1,), value, np.uint8) for value in yuv)
+    assert geometry.yuv_to_rgb(y, u, v).tolist() == [list(rgb)]
+
+
+def test_yuv_to_rgb_is_opencvs() -> None:
+    cv2 = pytest.importorskip("cv2")
+    steps = [*range(0, 256, 5), 127, 128, 129]
+    u, v = (grid.ravel().astype(np.uint8) for grid in np.meshgrid(steps, steps))
+    y = np.arange(256, dtype=np.uint8)
+    frame = np.zeros((len(u), 256, 2), np.uint8)
+    frame[:, :, 0], frame[:, 0::2, 1], frame[:, 1::2, 1] = y, u[:, None], v[:, None]
+    ours = geometry.decode_frame(frame, "yuyv")
+    assert np.abs(ours.astype(int) - cv2.cvtColor(frame, cv2.COLOR_YUV2RGB_YUYV)).max() <= 1
+    nv12 = np.random.default_rng(0).integers(0, 256, (120, 60), np.uint8)
+    ours = geometry.decode_frame(nv12, "nv12")
+    assert np.abs(ours.astype(int) - cv2.cvtColor(nv12, cv2.COLOR_YUV2RGB_NV12)).max() <= 1
+
+
 @given(sides, sides, sides, sides, st.integers(0, 9))
 def test_undo_inverts_the_placement(h, w, height, width, seed) -> None:
     placement, _, _ = geometry.place(h, w, height, width)

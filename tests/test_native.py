@@ -92,6 +92,15 @@ def test_letterbox_reads_a_reversed_view_without_a_copy() -> None:
     assert not np.shares_memory(_readable(image[:, ::2], swap=False)[0], image)
 
 
+def test_letterbox_reads_a_crop_of_a_camera_frame_without_a_copy() -> None:
+    nv12, yuyv = np.zeros((12, 8), np.uint8), np.zeros((8, 8, 2), np.uint8)
+    for crop in (nv12[:, 2:6], nv12[::-1], yuyv[1:5, 2:6], yuyv[::-1]):
+        assert _readable(crop, swap=True)[1] is True
+        assert np.shares_memory(_readable(crop, swap=True)[0], crop)
+    assert not np.shares_memory(_readable(nv12[:, ::2], swap=True)[0], nv12)
+    assert not np.shares_memory(_readable(yuyv[:, :, ::-1], swap=True)[0], yuyv)
+
+
 def test_kernels_share_nothing_between_threads() -> None:
     rng = np.random.default_rng(0)
     problems = []

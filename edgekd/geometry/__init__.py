@@ -9,13 +9,27 @@ Conventions, said once:
   overlaps nothing. A rotated box needs a finite centre too and an angle of at most 2**20; its sides may come in either
   order. A score counts if it is finite.
 
-The letterbox is defined in integers, so that every implementation gives the same pixels: see `taps` and `letterbox`.
+The letterbox is defined in integers, so that every implementation gives the same pixels: see `taps`,
+`value_table` and `letterbox`; so is the decoding of camera frames: see `yuv_to_rgb`.
 """
 
 from __future__ import annotations
 
 from .boxes import areas, iou, xywhr_to_corners, xyxy_to_corners
-from .letterbox import MAX_SIDE, Placement, canvas, check_letterbox, letterbox, place, resize, taps
+from .frames import PIXELS, check_frame, decode_frame, yuv_to_rgb
+from .letterbox import (
+    DTYPES,
+    LAYOUTS,
+    MAX_SIDE,
+    Placement,
+    canvas,
+    check_values,
+    letterbox,
+    place,
+    resize,
+    taps,
+    value_table,
+)
 from .regions import (
     MAX_PIXELS,
     MAX_SIGMA,
@@ -33,10 +47,13 @@ from .suppression import candidates, check_candidates, check_nms, check_suppress
 from .tiles import check_merge, merge_tiles, windows
 
 __all__ = [
+    "DTYPES",
+    "LAYOUTS",
     "MAX_PIXELS",
     "MAX_SIDE",
     "MAX_SIGMA",
     "METRICS",
+    "PIXELS",
     "Placement",
     "Regions",
     "anomaly_regions",
@@ -45,13 +62,15 @@ __all__ = [
     "candidates",
     "canvas",
     "check_candidates",
-    "check_letterbox",
+    "check_frame",
     "check_merge",
     "check_metric",
     "check_nms",
     "check_pairs",
     "check_regions",
     "check_suppress",
+    "check_values",
+    "decode_frame",
     "gaussian",
     "iou",
     "iou_rotated",
@@ -66,7 +85,9 @@ __all__ = [
     "resize_map",
     "suppress",
     "taps",
+    "value_table",
     "windows",
     "xywhr_to_corners",
     "xyxy_to_corners",
+    "yuv_to_rgb",
 ]

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import UsageError
+from .frames import check_frame, decode_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
 COEFFICIENT_BITS = 11  # bilinear weights are integers in 0..2048
 MAX_SIDE = 1 << 24  # pixels; keeps every index product far inside 64 bits
+DTYPES = tuple(np.dtype(name) for name in ("float32", "float16", "uint8", "int8"))
+LAYOUTS = ("nchw", "nhwc")
+RANGES: dict[np.dtype[Any], tuple[int, int]] = {
+    np.dtype(kind): (int(np.iinfo(kind).min), int(np.iinfo(kind).max)) for kind in (np.uint8, np.int8)
+}
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)  # of what may divide, in float32
 
 
 @dataclass(frozen=True)
@@ -129,59 +136,123 @@ def letterbox(
     mean: Sequence[float],
     std: Sequence[float],
     pad: int = 114,
-    out: NDArray[np.float32] | None = None,
-) -> tuple[NDArray[np.float32], Placement]:
-    """Resize an image into a `height` x `width` canvas of grey, reorder its channels and normalise it.
+    out: NDArray[Any] | None = None,
+    pixels: str = "interleaved",
+    dtype: DTypeLike = np.float32,
+    layout: str = "nchw",
+    scale: float = 1.0,
+    zero_point: int = 0,
+) -> tuple[NDArray[Any], Placement]:
+    """Resize an image into a `height` x `width` canvas of grey, reorder its channels, normalise and quantize it.
 
-    Each value is `(float32(v) - float32(mean)) / float32(std)`, in float32, with `v` from `resize` or `pad`.
+    Each value is that of `value_table`, at its channel and its level 0..255: the level from `resize` of the decoded
+    image, or `pad`.
 
     Args:
-        image: `(H, W, 3)` uint8, `(H, W, 1)` (used three times) or `(H, W, 4)` (the fourth, alpha, is ignored).
+        image: uint8, in one of the ways of `PIXELS`: `(H, W, 3)`; `(H, W, 1)` (used three times); `(H, W, 4)` (the
+            fourth, alpha, is ignored); or a camera frame, which is decoded to RGB (see `yuv_to_rgb`).
         height: of the network's input, pixels.
         width: of the network's input, pixels.
         swap: reverse the order of the three channels.
         mean: 3 values in 0..255 units, in the order of the *output* channels.
         std: 3 positive values, likewise.
         pad: grey level of the border, 0..255.
-        out: `(3, height, width)` float32, C-contiguous, to be filled; None: a new one.
+        out: an array of that shape and type, C-contiguous, to be filled; None: a new one.
+        pixels: how the image lies in its array: "interleaved", "nv12" or "yuyv".
+        dtype: of the values: float32, float16, uint8 or int8.
+        layout: "nchw": planes `(3, height, width)`; "nhwc": pixels `(height, width, 3)`.
+        scale: of uint8 and int8, which are value / scale + zero_point; positive.
+        zero_point: likewise; in the range of the type.
 
     Returns:
-        The float32 planes `(3, height, width)` and the placement.
+        The network's input, and the placement.
 
     Raises:
-        UsageError: a wrong shape, dtype or value.
+        UsageError: a wrong shape, type or value.
     """
-    check_letterbox(image, mean, std, pad)
-    placement, new_height, new_width = place(image.shape[0], image.shape[1], height, width)
-    planes = canvas(height, width, out)
-    resized = resize(image[:, :, :3], new_height, new_width)
+    size = check_frame(image, pixels)
+    kind = check_values(mean, std, pad, dtype, scale, zero_point)
+    placement, new_height, new_width = place(*size, height, width)
+    filled = canvas(height, width, out, kind, layout)
+    resized = resize(decode_frame(image, pixels), new_height, new_width)
     if swap:
         resized = resized[:, :, ::-1]
-    below, right = placement.top + new_height, placement.left + new_width
-    for channel in range(3):
-        mean32, std32 = np.float32(mean[channel]), np.float32(std[channel])
-        planes[channel] = (np.float32(pad) - mean32) / std32
-        values = resized[:, :, min(channel, resized.shape[2] - 1)].astype(np.float32)
-        planes[channel, placement.top : below, placement.left : right] = (values - mean32) / std32
-    return planes, placement
+    table = value_table(mean, std, kind, scale, zero_point)
+    rows = slice(placement.top, placement.top + new_height)
+    columns = slice(placement.left, placement.left + new_width)
+    for channel, values in enumerate(table):
+        plane = filled[channel] if layout == "nchw" else filled[:, :, channel]
+        plane[...] = values[pad]
+        plane[rows, columns] = values[resized[:, :, min(channel, resized.shape[2] - 1)]]
+    return filled, placement
 
 
-def check_letterbox(image: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], pad: int) -> None:
-    """Raise UsageError unless these are valid arguments of `letterbox`."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4):
-        raise UsageError(f"image: expected (H, W, 1|3|4) uint8, got {image.shape} {image.dtype}")
-    if len(mean) != 3 or len(std) != 3 or not np.isfinite([*mean, *std]).all() or min(std) <= 0:
+def value_table(
+    mean: Sequence[float], std: Sequence[float], dtype: DTypeLike, scale: float = 1.0, zero_point: int = 0
+) -> NDArray[Any]:
+    """Return `(3, 256)` of `dtype`: what each level becomes in each channel of a network's input.
+
+    - float32: `f = (float32(level) - float32(mean)) / float32(std)`, each step in float32.
+    - float16: f to the nearest half, ties to even: large values become infinite, subnormal ones are kept.
+    - uint8, int8: `f / float32(scale)` in float32, to the nearest whole number, ties to even; `zero_point` is added,
+      and the sum clamped to the range of the type.
+    """
+    kind: np.dtype[Any] = np.dtype(dtype)
+    levels, means, divisors = (np.asarray(values, np.float32) for values in (range(256), mean, std))
+    with np.errstate(over="ignore"):
+        values = (levels - means[:, None]) / divisors[:, None]
+        if kind.kind == "f":
+            return values.astype(kind)
+        steps = np.rint(values / np.float32(scale))
+    lowest, highest = RANGES[kind]
+    bounded: NDArray[np.float32] = np.clip(steps, lowest - zero_point, highest - zero_point)
+    return (bounded + zero_point).astype(kind)
+
+
+def check_values(
+    mean: Sequence[float], std: Sequence[float], pad: int, dtype: DTypeLike, scale: float, zero_point: int
+) -> np.dtype[Any]:
+    """Return `dtype` as NumPy has it; UsageError unless these are valid arguments of `letterbox`."""
+    if len(mean) != 3 or len(std) != 3 or not all(abs(value) <= LARGEST for value in mean) or not _divisors(std):
         raise UsageError(f"mean and std: expected 3 finite values each, std positive; got {mean} and {std}")
-    if not 0 <= pad <= 255:
+    if not _whole(pad, 0, 255):
         raise UsageError(f"pad: expected a grey level in 0..255, got {pad}")
+    kind: np.dtype[Any]
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        kind = np.dtype(object)
+    if kind not in DTYPES:
+        raise UsageError(f"dtype: expected float32, float16, uint8 or int8, got {dtype!r}")
+    if kind.kind == "f":
+        if (scale, zero_point) != (1, 0):
+            given = f"scale {scale} and zero_point {zero_point}"
+            raise UsageError(f"{given}: only uint8 and int8 are quantized, and dtype is {kind}")
+        return kind
+    if not _divisors([scale]):
+        raise UsageError(f"scale: expected a positive number, got {scale}")
+    lowest, highest = RANGES[kind]
+    if not _whole(zero_point, lowest, highest):
+        raise UsageError(f"zero_point: expected a whole number in {lowest}..{highest} for {kind}, got {zero_point}")
+    return kind
 
 
-def canvas(height: int, width: int, out: NDArray[np.float32] | None) -> NDArray[np.float32]:
+def _divisors(values: Sequence[float]) -> bool:
+    return all(SMALLEST <= value <= LARGEST for value in values)
+
+
+def _whole(value: int, lowest: int, highest: int) -> bool:
+    return isinstance(value, (int, np.integer)) and lowest <= value <= highest
+
+
+def canvas(height: int, width: int, out: NDArray[Any] | None, dtype: np.dtype[Any], layout: str) -> NDArray[Any]:
     """Return `out` if it can hold a letterbox, or a new array when it is None; UsageError otherwise."""
+    if layout not in LAYOUTS:
+        raise UsageError(f"layout: expected nchw or nhwc, got {layout!r}")
+    shape = (3, height, width) if layout == "nchw" else (height, width, 3)
     if out is None:
-        return np.empty((3, height, width), np.float32)
-    fits = out.shape == (3, height, width) and out.dtype == np.float32
-    if not (fits and out.flags.c_contiguous and out.flags.writeable):
-        expected = f"a writeable C-contiguous (3, {height}, {width}) float32 array"
+        return np.empty(shape, dtype)
+    if out.shape != shape or out.dtype != dtype or not out.flags.carray:
+        expected = f"a writeable, aligned, C-contiguous {shape} {dtype} array"
         raise UsageError(f"out: expected {expected}, got {out.shape} {out.dtype}")
     return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,9 +12,14 @@ from ..native import kernels
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
     from ..geometry import Placement
+
+INTERLEAVED = {1: 0, 3: 1, 4: 2}  # enum edgekd_pixels, by the number of channels
+CAMERA = {"nv12": 3, "yuyv": 4}  # and by name
+VALUES = {kind: value for value, kind in enumerate(geometry.DTYPES)}  # enum edgekd_values
+LAYOUTS = {layout: value for value, layout in enumerate(geometry.LAYOUTS)}  # enum edgekd_layout
 
 
 def letterbox(
@@ -26,49 +31,74 @@ def letterbox(
     mean: Sequence[float],
     std: Sequence[float],
     pad: int = 114,
-    out: NDArray[np.float32] | None = None,
-) -> tuple[NDArray[np.float32], Placement]:
-    """Resize, pad, reorder and normalise an image in one pass; see `edgekd.geometry.letterbox` for all but speed.
+    out: NDArray[Any] | None = None,
+    pixels: str = "interleaved",
+    dtype: DTypeLike = np.float32,
+    layout: str = "nchw",
+    scale: float = 1.0,
+    zero_point: int = 0,
+) -> tuple[NDArray[Any], Placement]:
+    """Resize, pad, reorder, normalise and quantize an image in one pass; see `edgekd.geometry.letterbox` for the bits.
 
-    Crops and flipped views are read where they lie; only an image whose rows are not runs of pixels is copied first.
+    Crops, padded rows and flipped views are read where they lie; only an image whose rows are not runs of pixels is
+    copied first. Of a camera frame only the rows that the resize touches are decoded.
 
     Args:
-        image: `(H, W, 1|3|4)` uint8, any strides.
+        image: uint8, any strides: `(H, W, 1|3|4)`; as "nv12" `(3 H / 2, W)`, H and W even; as "yuyv" `(H, W, 2)`, W
+            even. Camera frames are decoded to RGB.
         height: of the network's input, pixels.
         width: of the network's input, pixels.
         swap: reverse the order of the three channels.
         mean: 3 values in 0..255 units, in the order of the output channels.
         std: 3 positive values, likewise.
         pad: grey level of the border, 0..255.
-        out: `(3, height, width)` float32, C-contiguous, to be filled; None: a new one.
+        out: an array of that shape and type, C-contiguous, to be filled; None: a new one.
+        pixels: how the image lies in its array: "interleaved", "nv12" or "yuyv".
+        dtype: of the values: float32, float16, uint8 or int8.
+        layout: "nchw": planes `(3, height, width)`; "nhwc": pixels `(height, width, 3)`.
+        scale: of uint8 and int8, which are value / scale + zero_point; positive.
+        zero_point: likewise; in the range of the type.
 
     Returns:
-        The float32 planes `(3, height, width)` and the placement.
+        The network's input, and the placement.
 
     Raises:
-        UsageError: a wrong shape, dtype or value.
+        UsageError: a wrong shape, type or value.
     """
     instructions = kernels.instructions()
     if not instructions:
-        return geometry.letterbox(image, height, width, swap=swap, mean=mean, std=std, pad=pad, out=out)
-    geometry.check_letterbox(image, mean, std, pad)
-    placement, new_height, new_width = geometry.place(image.shape[0], image.shape[1], height, width)
-    planes = geometry.canvas(height, width, out)
+        return geometry.letterbox(
+            image, height, width, swap=swap, mean=mean, std=std, pad=pad, out=out, pixels=pixels, dtype=dtype,
+            layout=layout, scale=scale, zero_point=zero_point,
+        )  # fmt: skip
+    image_height, image_width = geometry.check_frame(image, pixels)
+    kind = geometry.check_values(mean, std, pad, dtype, scale, zero_point)
+    placement, new_height, new_width = geometry.place(image_height, image_width, height, width)
+    filled = geometry.canvas(height, width, out, kind, layout)
     image, swap = _readable(image, swap)
-    rows, columns, channels = image.shape
     ffi, lib = kernels.ffi, kernels.lib
-    workspace = kernels.workspace(lib.edgekd_letterbox_workspace(new_width))
-    status = lib.edgekd_letterbox(
-        ffi.cast("uint8_t *", image.__array_interface__["data"][0]), rows, columns, channels, image.strides[0],
-        kernels.pointer(planes, "float[]"), height, width, new_height, new_width, placement.left, placement.top,
-        swap, tuple(mean), tuple(std), pad, instructions, *workspace,
-    )  # fmt: skip
-    kernels.check(status, "letterbox")
-    return planes, placement
+    first, row_stride = image.__array_interface__["data"][0], image.strides[0]
+    frame = ffi.new("edgekd_frame *", {
+        "data": ffi.cast("uint8_t *", first), "row_stride": row_stride,
+        "chroma": ffi.cast("uint8_t *", first + image_height * row_stride), "chroma_stride": row_stride,
+        "height": image_height, "width": image_width,
+        "pixels": INTERLEAVED[image.shape[2]] if pixels == "interleaved" else CAMERA[pixels],
+    })  # fmt: skip
+    to = ffi.new("edgekd_canvas *", {
+        "data": kernels.pointer(filled, "void *"), "height": height, "width": width, "new_height": new_height,
+        "new_width": new_width, "left": placement.left, "top": placement.top, "values": VALUES[kind],
+        "layout": LAYOUTS[layout], "swap": swap, "pad": pad, "mean": tuple(mean), "std": tuple(std), "scale": scale,
+        "zero_point": zero_point,
+    })  # fmt: skip
+    workspace = kernels.workspace(lib.edgekd_letterbox_workspace(image_width, new_width))
+    kernels.check(lib.edgekd_letterbox(frame, to, instructions, *workspace), "letterbox")
+    return filled, placement
 
 
 def _readable(image: NDArray[np.uint8], swap: bool) -> tuple[NDArray[np.uint8], bool]:
     """Return the image with adjacent pixels in each row, and `swap`: `image[:, :, ::-1]` is undone, not copied."""
+    if image.ndim == 2:
+        return (image if image.strides[1] == 1 else np.ascontiguousarray(image)), swap
     channels = image.shape[2]
     if channels == 3 and image.strides[2] == -1:
         image, swap = image[:, :, ::-1], not swap

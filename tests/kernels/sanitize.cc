@@ -1,83 +1,16 @@
-// Drives every kernel with random, hostile input on memory that ends exactly where the contract says, so that a sanitizer
-// sees each byte read or written too far. Built and run by test_sanitizers.py. Checks that plain and the best instructions give the same
-// bits, and prints "ok". With one argument, a number: also runs that many threads at once.
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <limits>
-#include <memory>
-#include <random>
+// Drives every kernel with random, hostile input on memory that ends exactly where the contract says, so that a
+// sanitizer sees each byte read or written too far. Built and run by test_sanitizers.py. Checks that plain and the best instructions
+// give the same bits, and prints "ok". With one argument, a number: also runs that many threads at once.
 #include <thread>
-#include <vector>
 
-#include "edgekd_kernels.h"
+#include "sanitize.h"
 
 namespace {
-
-using Random = std::mt19937;
-
-int64_t pick(Random& random, int64_t low, int64_t high) {
-    return std::uniform_int_distribution<int64_t>(low, high)(random);
-}
-
-// Heap memory of exactly n elements; the sanitizer guards both ends.
-template <typename T>
-struct Exact {
-    explicit Exact(int64_t n) : size(n), data(static_cast<T*>(std::malloc(n ? n * sizeof(T) : 1))) {}
-    ~Exact() { std::free(data); }
-    Exact(const Exact&) = delete;
-    Exact& operator=(const Exact&) = delete;
-    int64_t size;
-    T* data;
-};
-
-// The least workspace that must do: aligned, so that none of the 64 bytes kept for alignment is left to hide an overrun.
-struct Tight {
-    explicit Tight(int64_t needed) : size(needed - 64), data(static_cast<char*>(std::aligned_alloc(64, size))) {}
-    ~Tight() { std::free(data); }
-    Tight(const Tight&) = delete;
-    Tight& operator=(const Tight&) = delete;
-    int64_t size;
-    char* data;
-};
-
-[[noreturn]] void fail(const char* what) {
-    std::fprintf(stderr, "failed: %s\n", what);
-    std::exit(1);
-}
-
-void expect(bool condition, const char* what) {
-    if (!condition) fail(what);
-}
-
-int32_t instructions(int run) { return run == 0 ? EDGEKD_PLAIN : edgekd_best_instructions(); }
 
 float hostile(Random& random) {
     const float inf = std::numeric_limits<float>::infinity();
     const float values[] = {std::numeric_limits<float>::quiet_NaN(), inf, -inf, 3e38f, -3e38f, 1e-40f, -0.0f, 1e19f};
     return pick(random, 0, 9) == 0 ? values[pick(random, 0, 7)] : float(pick(random, -4, 40)) / 4;
-}
-
-void letterbox(Random& random) {
-    const int64_t choices[] = {1, 3, 4}, channels = choices[pick(random, 0, 2)];
-    const int64_t height = pick(random, 1, 40), width = pick(random, 1, 90), gap = pick(random, 0, 5);
-    const int64_t new_height = pick(random, 1, 40), new_width = pick(random, 1, 90);
-    const int64_t left = pick(random, 0, 5), top = pick(random, 0, 5);
-    const int64_t out_height = new_height + top + pick(random, 0, 5), out_width = new_width + left + pick(random, 0, 5);
-    const int64_t stride = width * channels + gap;
-    Exact<uint8_t> image((height - 1) * stride + width * channels);
-    for (int64_t i = 0; i < image.size; ++i) image.data[i] = uint8_t(random());
-    const bool flipped = random() % 2;
-    const uint8_t* first = flipped ? image.data + (height - 1) * stride : image.data;
-    const float mean[3] = {1, 2, 3}, std[3] = {4, 5, 6};
-    Exact<float> out[2] = {Exact<float>(3 * out_height * out_width), Exact<float>(3 * out_height * out_width)};
-    for (int run = 0; run < 2; ++run) {
-        Tight workspace(edgekd_letterbox_workspace(new_width));
-        expect(edgekd_letterbox(first, height, width, channels, flipped ? -stride : stride, out[run].data, out_height,
-                                out_width, new_height, new_width, left, top, flipped, mean, std, 114, instructions(run),
-                                workspace.data, workspace.size) == EDGEKD_OK, "letterbox");
-    }
-    expect(!std::memcmp(out[0].data, out[1].data, out[0].size * sizeof(float)), "letterbox differs");
 }
 
 struct Problem {

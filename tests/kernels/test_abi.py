@@ -52,7 +52,8 @@ def test_nms_refuses_with_a_status(arguments, status) -> None:
 
 @pytest.mark.parametrize("bad", [0, -1, 2**40])
 def test_letterbox_workspace_of_a_bad_size_is_an_error(bad) -> None:
-    assert lib.edgekd_letterbox_workspace(bad) == BAD_ARGUMENT
+    assert lib.edgekd_letterbox_workspace(bad, 4) == BAD_ARGUMENT
+    assert lib.edgekd_letterbox_workspace(4, bad) == BAD_ARGUMENT
 
 
 @pytest.mark.parametrize("bad", [-1, 2**62])
@@ -75,27 +76,80 @@ def test_room_for_every_class_follows_the_limit_and_never_overflows() -> None:
     assert lib.edgekd_candidates_workspace(2**40, 2**31 - 1, 1, 2**62) > 0
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("channels", 2), ("height", 0), ("width", 2**33), ("new_width", 9), ("new_height", 9), ("left", -1), ("top", 5),
-        ("pad", 256), ("std", (1.0, -1.0, 1.0)), ("std", (1.0, float("nan"), 1.0)), ("image", ffi.NULL),
-        ("out", ffi.NULL),
-    ],
-)  # fmt: skip
-def test_letterbox_refuses_what_would_leave_its_memory(name, value) -> None:
-    image, out = np.zeros((4, 4, 3), np.uint8), np.full((3, 8, 8), np.nan, np.float32)
-    space = lib.edgekd_letterbox_workspace(4)
-    arguments = {
-        "image": ffi.from_buffer("uint8_t[]", image), "height": 4, "width": 4, "channels": 3, "row_stride": 12,
-        "out": ffi.from_buffer("float[]", out), "out_height": 8, "out_width": 8, "new_height": 4, "new_width": 4,
-        "left": 2, "top": 2, "swap": 0, "mean": (0.0,) * 3, "std": (1.0,) * 3, "pad": 0, "instructions": 0,
-        "workspace": ffi.new("char[]", space), "space": space,
+IMAGE, CHROMA, OUT = np.zeros((4, 4, 3), np.uint8), np.zeros((2, 4), np.uint8), np.full((3, 8, 8), np.nan, np.float32)
+GREY, NV12, YUYV, UINT8, INT8 = 0, 3, 4, 2, 3
+
+
+def _letterbox(space: int | None = None, instructions: int = 0, **change: object) -> int:
+    """Call the kernel with one or more members of its two structs changed."""
+    frame = {
+        "data": ffi.from_buffer("uint8_t[]", IMAGE), "chroma": ffi.from_buffer("uint8_t[]", CHROMA), "row_stride": 12,
+        "chroma_stride": 4, "height": 4, "width": 4, "pixels": 1,
     }  # fmt: skip
-    assert lib.edgekd_letterbox(*{**arguments, name: value}.values()) == BAD_ARGUMENT
-    assert np.isnan(out).all()
-    assert lib.edgekd_letterbox(*{**arguments, "space": 100}.values()) == SMALL_WORKSPACE
-    assert lib.edgekd_letterbox(*arguments.values()) == OK
+    canvas = {
+        "out": ffi.from_buffer("void *", OUT), "out_height": 8, "out_width": 8, "new_height": 4, "new_width": 4,
+        "left": 2, "top": 2, "values": 0, "layout": 0, "swap": 0, "pad": 0, "mean": (0.0,) * 3, "std": (1.0,) * 3,
+        "scale": 0.0, "zero_point": 999,
+    }  # fmt: skip
+    assert change.keys() <= frame.keys() | canvas.keys()
+    frame = {name: change.get(name, value) for name, value in frame.items()}
+    canvas = {name.removeprefix("out_"): change.get(name, value) for name, value in canvas.items()}
+    canvas["data"] = canvas.pop("out")
+    needed = lib.edgekd_letterbox_workspace(4, 4)
+    memory, bytes_given = ffi.new("char[]", needed), needed if space is None else space
+    frame, canvas = ffi.new("edgekd_frame *", frame), ffi.new("edgekd_canvas *", canvas)
+    status: int = lib.edgekd_letterbox(frame, canvas, instructions, memory, bytes_given)
+    return status
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pixels": -1}, {"pixels": 5}, {"height": 0}, {"width": 2**33}, {"row_stride": 2**39}, {"row_stride": -(2**39)},
+        {"data": ffi.NULL}, {"pixels": NV12, "chroma": ffi.NULL}, {"pixels": NV12, "chroma_stride": 2**39},
+        {"pixels": NV12, "height": 3}, {"pixels": NV12, "width": 3}, {"pixels": YUYV, "width": 3},
+        {"out": ffi.NULL}, {"out": ffi.cast("void *", OUT.ctypes.data + 2)}, {"out_height": 0}, {"out_width": 2**33},
+        {"new_width": 9}, {"new_height": 9}, {"new_width": 0}, {"left": -1}, {"top": 5}, {"left": 2**63 - 1},
+        {"values": -1}, {"values": 4}, {"layout": 2}, {"layout": -1}, {"pad": 256}, {"pad": -1},
+        {"std": (1.0, -1.0, 1.0)}, {"std": (1.0, float("nan"), 1.0)}, {"std": (1.0, float("inf"), 1.0)},
+        {"std": (1.0, 1e-40, 1.0)}, {"mean": (0.0, float("nan"), 0.0)}, {"mean": (0.0, float("inf"), 0.0)},
+        {"values": UINT8, "zero_point": 0}, {"values": UINT8, "scale": 1.0, "zero_point": 256},
+        {"values": UINT8, "scale": 1.0, "zero_point": -1}, {"values": INT8, "scale": 1.0, "zero_point": 128},
+        {"values": INT8, "scale": -1.0, "zero_point": 0}, {"instructions": 77}, {"instructions": -1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_letterbox_refuses_what_would_leave_its_memory(change) -> None:
+    OUT.fill(np.nan)
+    assert _letterbox(**change) == BAD_ARGUMENT
+    assert np.isnan(OUT).all()
+
+
+@pytest.mark.parametrize("space", [0, 100, -1])
+def test_letterbox_with_too_little_workspace_does_nothing(space) -> None:
+    OUT.fill(np.nan)
+    assert _letterbox(space=space) == SMALL_WORKSPACE
+    assert np.isnan(OUT).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {}, {"pixels": GREY, "row_stride": 4, "chroma": ffi.NULL, "chroma_stride": 2**60}, {"pixels": NV12},
+        {"pixels": YUYV, "row_stride": 8}, {"layout": 1}, {"values": 1},
+        {"values": INT8, "scale": 1.0, "zero_point": -128},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_letterbox_looks_at_no_more_than_it_needs(change) -> None:
+    assert _letterbox(**change) == OK
+
+
+def test_letterbox_without_its_structs_refuses() -> None:
+    frame, canvas = ffi.new("edgekd_frame *"), ffi.new("edgekd_canvas *")
+    assert lib.edgekd_letterbox(ffi.NULL, canvas, 0, ffi.NULL, 0) == BAD_ARGUMENT
+    assert lib.edgekd_letterbox(frame, ffi.NULL, 0, ffi.NULL, 0) == BAD_ARGUMENT
+    assert lib.edgekd_letterbox(frame, canvas, 0, ffi.NULL, 0) == BAD_ARGUMENT
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(COMPILER is None, reason="no 
 
 @pytest.mark.parametrize(("sanitizers", "threads"), [("address,undefined", []), ("thread", ["4"])])
 def test_kernels_on_hostile_input_leave_the_sanitizers_silent(tmp_path, sanitizers, threads) -> None:
-    sources = [*sorted((ROOT / "kernels").glob("*.cc")), TESTS / "sanitize.cc"]
+    sources = [*sorted((ROOT / "kernels").glob("*.cc")), TESTS / "sanitize.cc", TESTS / "sanitize_letterbox.cc"]
     _assert_silent(tmp_path, sanitizers, sources, [], threads)
 
 
