@@ -154,7 +154,7 @@ void regions(Random& random) {
 void all(unsigned seed, int rounds) {
     Random random(seed);
     for (int i = 0; i < rounds; ++i) {
-        letterbox(random);
+        for (int k = 0; k < 4; ++k) letterbox(random);
         regions(random);
         const Problem problem(random, i % 50 == 0 ? pick(random, 300, 5000) : pick(random, 0, 70), pick(random, 1, 20));
         candidates(problem, random() % 2, pick(random, 1, 80));
