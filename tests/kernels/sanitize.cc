@@ -1,6 +1,7 @@
 // Drives every kernel with random, hostile input on memory that ends exactly where the contract says, so that a
-// sanitizer sees each byte read or written too far. Built and run by test_sanitizers.py. Checks that plain and the best instructions
-// give the same bits, and prints "ok". With one argument, a number: also runs that many threads at once.
+// sanitizer sees each byte read or written too far. Built and run by test_sanitizers.py. Checks that plain and the best
+// instructions give the same bits, and prints "ok". With one argument, a number: also runs that many threads at once;
+// with "digest": prints a digest of all results too, for test_arm.py.
 #include <thread>
 
 #include "sanitize.h"
@@ -42,6 +43,7 @@ void candidates(const Problem& p, int32_t every_class, int64_t limit) {
                                  &count[run], instructions(run), workspace.data, workspace.size) == EDGEKD_OK, "candidates");
     }
     expect(count[0] == count[1] && !std::memcmp(rows[0].data, rows[1].data, count[0] * 8), "candidates differ");
+    note(rows[0].data, count[0] * 8);
 }
 
 void nms(const Problem& p) {
@@ -53,6 +55,7 @@ void nms(const Problem& p) {
                           instructions(run), workspace.data, workspace.size) == EDGEKD_OK, "nms");
     }
     expect(count[0] == count[1] && !std::memcmp(keep[0].data, keep[1].data, count[0] * 8), "nms differs");
+    note(keep[0].data, count[0] * 8);
 }
 
 void nms_rotated(const Problem& p, int32_t metric) {
@@ -65,6 +68,7 @@ void nms_rotated(const Problem& p, int32_t metric) {
                                   workspace.size) == EDGEKD_OK, "nms_rotated");
     }
     expect(count[0] == count[1] && !std::memcmp(keep[0].data, keep[1].data, count[0] * 8), "nms_rotated differs");
+    note(keep[0].data, count[0] * 8);
 }
 
 void merge_tiles(const Problem& p) {
@@ -79,6 +83,7 @@ void merge_tiles(const Problem& p) {
                                   workspace.size) == EDGEKD_OK, "merge_tiles");
     }
     expect(count[0] == count[1] && !std::memcmp(keep[0].data, keep[1].data, count[0] * 8), "merge_tiles differs");
+    note(keep[0].data, count[0] * 8);
 }
 
 template <typename Real, typename Call>
@@ -89,6 +94,7 @@ void table(int64_t n, int64_t m, int64_t needed, Call call, const char* what) {
         expect(call(out[run].data, instructions(run), workspace.data, workspace.size) == EDGEKD_OK, what);
     }
     for (int64_t i = 0; i < n * m; ++i) expect(out[0].data[i] == out[1].data[i], what);
+    note_numbers(out[0].data, n * m);
 }
 
 void overlaps(const Problem& p, int32_t metric) {
@@ -120,6 +126,7 @@ void suppress(const Problem& p, int64_t columns, int32_t every_class, int64_t li
                                &count[run], instructions(run), workspace.data, workspace.size) == EDGEKD_OK, "suppress");
     }
     expect(count[0] == count[1] && !std::memcmp(boxes[0].data, boxes[1].data, count[0] * columns * 4), "suppress differs");
+    note_numbers(boxes[0].data, count[0] * columns);
 }
 
 bool same(float a, float b) { return !std::memcmp(&a, &b, sizeof a) || (a != a && b != b); }  // a NaN is a NaN
@@ -149,6 +156,9 @@ void regions(Random& random) {
     for (int64_t i = 0; i < rows * columns; ++i) expect(same(out[0].data[i], out[1].data[i]), "regions: maps differ");
     expect(!std::memcmp(mask[0].data, mask[1].data, mask[0].size), "regions: masks differ");
     expect(count[0] == count[1] && !std::memcmp(boxes[0].data, boxes[1].data, count[0] * 16), "regions differ");
+    note_numbers(out[0].data, rows * columns);
+    note(mask[0].data, mask[0].size);
+    note_numbers(boxes[0].data, 4 * count[0]);
 }
 
 void all(unsigned seed, int rounds) {
@@ -156,25 +166,31 @@ void all(unsigned seed, int rounds) {
     for (int i = 0; i < rounds; ++i) {
         for (int k = 0; k < 4; ++k) letterbox(random);
         regions(random);
-        const Problem problem(random, i % 50 == 0 ? pick(random, 300, 5000) : pick(random, 0, 70), pick(random, 1, 20));
-        candidates(problem, random() % 2, pick(random, 1, 80));
+        // One number at a time: the order of arguments is the compiler's choice, and test_arm.py compares two compilers.
+        const int64_t rows = i % 50 == 0 ? pick(random, 300, 5000) : pick(random, 0, 70), columns = pick(random, 1, 20);
+        const Problem problem(random, rows, columns);
+        const int32_t every_class = random() % 2, shape = random() % 2 ? 4 : 5;
+        const int64_t limit = pick(random, 1, 80), most = pick(random, 1, 80);
+        candidates(problem, every_class, limit);
         nms(problem);
         const int32_t metric = random() % 2 ? EDGEKD_IOU : EDGEKD_PROBIOU;
         nms_rotated(problem, metric);
         merge_tiles(problem);
         overlaps(problem, metric);
-        suppress(problem, random() % 2 ? 4 : 5, random() % 2, pick(random, 1, 80), pick(random, 1, 80));
+        suppress(problem, shape, every_class, limit, most);
     }
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+    const bool digested = argc > 1 && !std::strcmp(argv[1], "digest");
     const int threads = argc > 1 ? std::atoi(argv[1]) : 0;
     std::vector<std::thread> running;
     for (int i = 0; i < threads; ++i) running.emplace_back(all, 100 + i, 100);
     all(1, threads ? 50 : 600);
     for (auto& thread : running) thread.join();
+    if (digested) std::printf("%016llx %s\n", static_cast<unsigned long long>(digest), instructions(1) == EDGEKD_NEON ? "neon" : "other");
     std::puts("ok");
     return 0;
 }

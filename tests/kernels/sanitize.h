@@ -49,4 +49,20 @@ inline void expect(bool condition, const char* what) {
 
 inline int32_t instructions(int run) { return run == 0 ? EDGEKD_PLAIN : edgekd_best_instructions(); }
 
+// A digest of all results of a thread (FNV-1a), to compare two processors. What a NaN looks like is a processor's own.
+inline thread_local uint64_t digest = 14695981039346656037u;
+
+inline void note(const void* data, size_t bytes) {
+    const auto* at = static_cast<const unsigned char*>(data);
+    for (size_t i = 0; i < bytes; ++i) digest = (digest ^ at[i]) * 1099511628211u;
+}
+
+template <typename Real>
+void note_numbers(const Real* values, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+        const Real value = values[i] != values[i] ? Real(-7) : values[i];
+        note(&value, sizeof value);
+    }
+}
+
 void letterbox(Random& random);  // sanitize_letterbox.cc
