@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import ops
+from . import _cuda_images, ops
 from ._target import load_target, target_names
 
 CPU_FLAGS = (
@@ -70,6 +70,7 @@ class Health:
         cores: that this process may use.
         cpu_flags: those of `CPU_FLAGS` that the CPU has.
         kernels: what computes letterbox and suppression, see `edgekd.ops.implementation`.
+        cuda_kernels: for each GPU, what it would load of the CUDA kernels (`make fatbin`).
         accelerators: one line each: GPU, driver, device node.
         targets: one each, in the order of their names.
         packages: version by distribution, None if it is not installed; all that edgekd's extras name for this platform.
@@ -83,6 +84,7 @@ class Health:
     cores: int
     cpu_flags: tuple[str, ...]
     kernels: str
+    cuda_kernels: tuple[str, ...]
     accelerators: tuple[str, ...]
     targets: tuple[TargetHealth, ...]
     packages: dict[str, str | None]
@@ -115,6 +117,7 @@ def doctor() -> Health:
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         cpu_flags=flags,
         kernels=ops.implementation(),
+        cuda_kernels=tuple(f"SM{number}: {_cuda_images.image_for(number)}" for number in _cuda_images.capabilities()),
         accelerators=(*_nvidia(), *_nodes()),
         targets=tuple(_target(name) for name in target_names()),
         packages=packages,

@@ -61,7 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
     if strange:
         sys.stderr.write(f"architectures {strange} are not known to this nvcc or to us; possible: {possible}\n")
         return 2
-    return subprocess.run(command(options.out, wanted), check=False).returncode
+    partial = options.out.with_name(f"{options.out.name}.partial")
+    done = subprocess.run(command(partial, wanted), check=False)
+    if done.returncode == 0:
+        partial.replace(options.out)
+    return done.returncode
 
 
 if __name__ == "__main__":

@@ -37,6 +37,55 @@ def test_doctor_names_versions_of_this_installation() -> None:
     assert "dev" not in health.extras
 
 
+@pytest.mark.parametrize(
+    ("capability", "image"),
+    [
+        (87, "machine code sm_87"),  # Orin
+        (110, "machine code sm_110"),  # Thor
+        (103, "machine code sm_100"),  # later of the same major number
+        (72, "machine code sm_72 (in fatbins built with CUDA 12)"),  # Xavier
+        (130, "PTX compute_121, compiled by the driver"),
+        (53, "none: the kernels are compiled for SM72, SM75"),  # the first Nano
+    ],
+)
+def test_what_a_gpu_loads_of_the_cuda_kernels(capability: int, image: str) -> None:
+    assert _doctor._cuda_images.image_for(capability).startswith(image)
+
+
+def test_screen_says_what_each_gpu_loads(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(_doctor._cuda_images, "capabilities", lambda: (87, 90))
+    main(["doctor"])
+    assert "on the GPU SM87: machine code sm_87; SM90: machine code sm_90" in capsys.readouterr().out
+
+
+class Driver:
+    """Answers as the CUDA driver does; two GPUs, 8.7 and 9.0."""
+
+    status = 0
+
+    def cuInit(self, _flags: int) -> int:
+        return self.status
+
+    def cuDeviceGetCount(self, count: Any) -> int:
+        count._obj.value = 2
+        return 0
+
+    def cuDeviceGet(self, device: Any, index: int) -> int:
+        device._obj.value = 40 + index
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:
+        value._obj.value = {40: {75: 8, 76: 7}, 41: {75: 9, 76: 0}}[device.value][attribute]
+        return 0
+
+
+def test_driver_is_asked_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda _name: Driver())
+    assert _doctor._cuda_images.capabilities() == (87, 90)
+    monkeypatch.setattr(Driver, "status", 100)  # CUDA_ERROR_NO_DEVICE
+    assert _doctor._cuda_images.capabilities() == ()
+
+
 def test_package_that_is_missing_is_listed_with_its_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -160,6 +160,16 @@ def test_undo_of_oriented_boxes_maps_their_corners() -> None:
     assert ((original[:, 4] >= -np.pi / 2) & (original[:, 4] < np.pi / 2)).all()
 
 
+def test_undo_of_corners_is_that_of_each_point() -> None:
+    placement, _, _ = geometry.place(100, 200, 64, 64)
+    corners = geometry.xyxy_to_corners(np.float32([[10, 20, 30, 40], [60, 15, 70, 20]]))
+    original = placement.undo(corners)
+    assert original.shape == (2, 4, 2)
+    points = (corners.reshape(-1, 2) - [placement.left, placement.top]) / [placement.scale_x, placement.scale_y]
+    np.testing.assert_allclose(original.reshape(-1, 2), points, rtol=1e-6)
+    assert original.max() > 200, "not clipped: a corner may lie outside"
+
+
 def test_undo_of_a_shape_that_is_no_box_says_so() -> None:
     with pytest.raises(UsageError, match=r"\(2, 6\)"):
         geometry.place(9, 9, 9, 9)[0].undo(np.zeros((2, 6), np.float32))

@@ -40,6 +40,8 @@ def _print(health: edgekd.Health) -> None:
         ("kernels", health.kernels),
         ("devices", "; ".join(health.accelerators) or "no GPU, NPU or camera found"),
     ]
+    if health.cuda_kernels:
+        rows.insert(4, ("on the GPU", "; ".join(health.cuda_kernels)))
     for name, text in rows:
         _line(name, text)
     print()

@@ -40,7 +40,8 @@ class Placement:
         """Map boxes from network pixels to pixels of the image.
 
         Args:
-            boxes: `(N, 4)` xyxy, clipped to the image on return; or `(N, 5)` xywhr, which may reach over its border.
+            boxes: `(N, 4)` xyxy, clipped to the image on return; or `(N, 5)` xywhr or `(N, K, 2)` corners, which may
+                reach over its border.
 
         Returns:
             A new float32 array of the same shape.
@@ -49,10 +50,12 @@ class Placement:
             UsageError: another shape.
         """
         boxes = np.asarray(boxes, np.float32)
-        if boxes.ndim != 2 or boxes.shape[1] not in (4, 5):
-            raise UsageError(f"boxes: expected shape (N, 4) or (N, 5), got {boxes.shape}")
         offset = np.array([self.left, self.top], np.float32)
         scale = np.array([self.scale_x, self.scale_y], np.float32)
+        if boxes.ndim == 3 and boxes.shape[2] == 2:
+            return (boxes - offset) / scale
+        if boxes.ndim != 2 or boxes.shape[1] not in (4, 5):
+            raise UsageError(f"boxes: expected shape (N, 4), (N, 5) or (N, K, 2), got {boxes.shape}")
         if boxes.shape[1] == 5:
             return _undo_xywhr(boxes, offset, scale)
         original = (boxes.reshape(-1, 2, 2) - offset) / scale

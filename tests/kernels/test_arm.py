@@ -64,8 +64,6 @@ def test_without_a_compiler_it_says_what_to_install(tmp_path) -> None:
     bare = {"PATH": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     code = "import sys, importlib.util as u; u.find_spec = lambda *a: None; sys.path.insert(0, 'kernels'); "
     code += "import build_aarch64; build_aarch64.compiler()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=bare, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=bare, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "apt install g++-aarch64-linux-gnu" in done.stderr
