@@ -53,6 +53,7 @@ def suppressions() -> dict[str, dict[str, Any]]:
         "8400 x 80, 300 candidates": {"boxes": boxes(8400, 4), "scores": few, **usual},
         "8400 x 80 half, 300 candidates": {"boxes": boxes(8400, 4), "scores": few.astype(np.float16), **usual},
         "8400 x 80, 8400 candidates": {"boxes": boxes(8400, 4), "scores": scores(8400, 80, 8400), **usual},
+        "8400 x 80, 300 rows, every class": {"boxes": boxes(8400, 4), "scores": few, **usual, "every_class": True},
         "1000 boxes": {"boxes": boxes(1000, 4), "scores": scores(1000, 1, 1000), **usual},
         "1000 rotated boxes": {"boxes": boxes(1000, 5), "scores": scores(1000, 1, 1000), **usual},
         "1000 rotated boxes, probiou": {

@@ -22,19 +22,29 @@ enum edgekd_cuda_status { EDGEKD_CUDA_FAILED = -4 };
 
 /* Suppress: per image, candidates of its scores, NMS by label on their boxes, the first `max_det`; always padded.
  *
- * Ranges: batch 1..65535; rows, classes >= 0; columns 4 (metric EDGEKD_IOU only) or 5; max_candidates 1..4096;
- *   max_det >= 1; iou 0..1; conf not NaN; workspace on 64 bytes; no pointer null but `allowed`.
+ * Candidates are the rows whose best class scores more than `conf`; or, if `every_class` is not 0, each class of a row
+ * that does, in an order of (score descending, row ascending, class ascending).
+ *
+ * Ranges: batch 1..65535; rows, classes >= 0, and rows * classes < 2^32; columns 4 (metric EDGEKD_IOU only) or 5;
+ *   max_candidates 1..4096; max_det >= 1; iou 0..1; conf not NaN; workspace on 64 bytes; no pointer null but `allowed`.
  *
  * kernel                                           grid                                     block
  * edgekd_suppress_clear                            ceil(batch / 256)                        256
  * edgekd_candidates_filter_f32 or _f16             max(1, ceil(rows / (256 / L))), batch    256
+ *   or, for every class,
+ * edgekd_candidates_every_f32 or _f16              max(1, ceil(scores / 1024)), batch       256
  * edgekd_candidates_select                         batch                                    512
  * edgekd_nms_shapes_xyxy or _xywhr                 W, batch                                 64
  * edgekd_nms_mask_xyxy, _xywhr or _probiou         W + 1, ceil(W / 2), batch                256
  * edgekd_nms_scan                                  batch                                    512
  *
- * L, the threads that share a row: the largest power of two <= classes / 4, within 1..32. W: ceil(limit / 64), with
- * limit = max(1, min(rows, max_candidates)). */
+ * scores = rows * classes. L, the threads that share a row: the largest power of two <= classes / 4, within 1..32.
+ * W: ceil(limit / 64), with limit = max(1, min(most, max_candidates)), where `most` is how many candidates an image can
+ * have: rows, or scores for every class.
+ *
+ * The workspace holds, for an image, 8 bytes for each of `most`: the best are known when all have been seen. And 32
+ * bytes for each of `limit`, 52 where boxes are rotated, and a bit for each two of them. With 8400 rows, 80 classes and
+ * 1000 candidates that is 0.23 MB an image, and 5.5 MB for every class. */
 struct edgekd_suppress_job {
     const float* boxes;     /* (batch, rows, columns): xyxy, or xywhr */
     const void* scores;     /* (batch, rows, classes): float, or IEEE half where `half_scores` is not 0 */
@@ -45,10 +55,11 @@ struct edgekd_suppress_job {
     int32_t* out_labels;    /* (batch, max_det), then -1 */
     void* workspace;
     int64_t workspace_bytes;
-    int32_t batch, rows, columns, classes, half_scores, metric, max_candidates, max_det;
+    int32_t batch, rows, columns, classes, half_scores, every_class, metric, max_candidates, max_det;
     float conf, iou;
 };
-int64_t edgekd_cuda_suppress_workspace(int32_t batch, int32_t rows, int32_t columns, int32_t max_candidates);
+int64_t edgekd_cuda_suppress_workspace(int32_t batch, int32_t rows, int32_t columns, int32_t classes,
+                                       int32_t every_class, int32_t max_candidates);
 int32_t edgekd_cuda_suppress(const struct edgekd_suppress_job* job, void* stream);
 
 /* Letterbox of one image: see edgekd_letterbox. `image` and `out` are on the device; mean and std are values;

@@ -155,11 +155,12 @@ class CudaKernels:
 
     def suppress_job(
         self, boxes: NDArray[np.float32], scores: NDArray[Any], *, max_det: int, max_candidates: int,
-        classes: Sequence[int] | None = None, metric: str = "iou", **thresholds: float,
+        classes: Sequence[int] | None = None, metric: str = "iou", every_class: bool = False, **thresholds: float,
     ) -> Any:  # fmt: skip
         """Return a job with its arrays in place; outputs and workspace hold garbage."""
         batch, rows, columns = boxes.shape
-        space = max(self.lib.edgekd_cuda_suppress_workspace(batch, rows, columns, max_candidates), 64)
+        sizes = (batch, rows, columns, scores.shape[2], every_class, max_candidates)
+        space = max(self.lib.edgekd_cuda_suppress_workspace(*sizes), 64)
         garbage = np.random.default_rng(7).integers(0, 256, space, np.uint8)
         fields = {
             "boxes": boxes, "scores": scores, "out_count": np.full(batch, -7, np.int32),
@@ -167,7 +168,7 @@ class CudaKernels:
             "out_scores": np.full((batch, max_det), np.nan, np.float32),
             "out_labels": np.full((batch, max_det), -7, np.int32), "workspace": garbage, "workspace_bytes": space,
             "batch": batch, "rows": rows, "columns": columns, "classes": scores.shape[2],
-            "half_scores": scores.dtype == np.float16, "metric": METRICS.index(metric),
+            "half_scores": scores.dtype == np.float16, "every_class": every_class, "metric": METRICS.index(metric),
             "max_candidates": max_candidates, "max_det": max_det,
         }  # fmt: skip
         if classes is not None:

@@ -54,7 +54,8 @@ struct Outputs {
 void run(edgekd_suppress_job job, const Outputs& out) {
     job.out_count = out.count.data, job.out_boxes = out.boxes.data;
     job.out_scores = out.scores.data, job.out_labels = out.labels.data;
-    Exact<char> workspace(edgekd_cuda_suppress_workspace(job.batch, job.rows, job.columns, job.max_candidates));
+    Exact<char> workspace(edgekd_cuda_suppress_workspace(job.batch, job.rows, job.columns, job.classes, job.every_class,
+                                                         job.max_candidates));
     job.workspace = workspace.data, job.workspace_bytes = workspace.bytes;
     expect(edgekd_cuda_suppress(&job, nullptr) == EDGEKD_OK, "suppress");
 }
@@ -62,11 +63,12 @@ void run(edgekd_suppress_job job, const Outputs& out) {
 template <typename T>
 bool same(const Exact<T>& a, const Exact<T>& b) { return std::memcmp(a.data, b.data, a.bytes) == 0; }
 
-void suppress(Random& random) {
+void suppress(Random& random, bool every_class) {
     edgekd_suppress_job job{};
     job.batch = pick(random, 1, 2), job.rows = pick(random, 0, 150), job.classes = pick(random, 1, 40);
     job.columns = pick(random, 4, 5), job.metric = job.columns == 5 ? pick(random, 0, 1) : 0;
-    job.half_scores = pick(random, 0, 1), job.max_candidates = pick(random, 1, 200), job.max_det = pick(random, 1, 80);
+    job.half_scores = pick(random, 0, 1), job.every_class = every_class;
+    job.max_candidates = pick(random, 1, 200), job.max_det = pick(random, 1, 80);
     job.conf = 0.3f, job.iou = 0.4f;
     const int64_t rows = int64_t(job.batch) * job.rows, size = job.half_scores ? 2 : 4;
     Exact<float> boxes(rows * job.columns);
@@ -105,7 +107,7 @@ void letterbox(Random& random) {
 int main(int, char** arguments) {
     Random random(1);
     for (int i = 0; i < std::atoi(arguments[1]); ++i) {
-        suppress(random);
+        suppress(random, i % 2 == 1);
         letterbox(random);
     }
     std::puts("ok");
