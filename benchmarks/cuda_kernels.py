@@ -63,6 +63,20 @@ def suppressions() -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
+def letterboxes() -> dict[str, dict[str, Any]]:
+    """Return the frame and the type of values of every timed letterbox."""
+    rng = np.random.default_rng(SEED)
+    image = rng.integers(0, 256, (1080, 1920, 3), np.uint8)
+    nv12 = rng.integers(0, 256, (1620, 1920), np.uint8)
+    return {
+        "1920 x 1080 to 640 x 640": {"image": image},
+        "1920 x 1080 to 640 x 640, uint8 NHWC": {
+            "image": image, "dtype": np.uint8, "layout": "nhwc", "scale": 1 / 255,
+        },
+        "1920 x 1080 NV12 to 640 x 640": {"image": nv12, "pixels": "nv12"},
+    }  # fmt: skip
+
+
 def timed(cuda: cuda_library.CudaKernels, function: str, job: Any) -> list[float]:
     """Return the microseconds of each sample."""
     samples = cuda.time(function, job, SAMPLES)
@@ -75,9 +89,10 @@ def measure(cuda: cuda_library.CudaKernels) -> dict[str, list[float]]:
     found = {}
     for name, case in suppressions().items():
         found[f"suppress: {name}"] = timed(cuda, "suppress", cuda.suppress_job(**case))
-    image = np.random.default_rng(SEED).integers(0, 256, (1080, 1920, 3), np.uint8)
-    job = cuda.letterbox_job(image, 640, 640, swap=True, mean=(0.0,) * 3, std=(255.0,) * 3, pad=114)
-    found["letterbox: 1920 x 1080 to 640 x 640"] = timed(cuda, "letterbox", job)
+    usual = {"swap": True, "mean": (0.0,) * 3, "std": (255.0,) * 3}
+    for name, case in letterboxes().items():
+        job = cuda.letterbox_job(height=640, width=640, **usual, **case)
+        found[f"letterbox: {name}"] = timed(cuda, "letterbox", job)
     return found
 
 
@@ -103,7 +118,7 @@ def main() -> int:
         cuda = cuda_library.CudaKernels(cuda_library.build_for_gpu(Path(folder)), emulated=False)
         samples = measure(cuda)
     for name, values in samples.items():
-        print(f"{name:45s} p50 {np.percentile(values, 50):8.1f} us  p95 {np.percentile(values, 95):8.1f} us")
+        print(f"{name:50s} p50 {np.percentile(values, 50):8.1f} us  p95 {np.percentile(values, 95):8.1f} us")
     result = {
         **conditions(), "gpu": gpu(), "architecture": f"sm_{cuda_library.capability()}",
         "what": "us per replay of a captured graph; each sample the mean of ten",

@@ -42,9 +42,9 @@ enum edgekd_cuda_status { EDGEKD_CUDA_FAILED = -4 };
  * W: ceil(limit / 64), with limit = max(1, min(most, max_candidates)), where `most` is how many candidates an image can
  * have: rows, or scores for every class.
  *
- * The workspace holds, for an image, 8 bytes for each of `most`: the best are known when all have been seen. And 32
- * bytes for each of `limit`, 52 where boxes are rotated, and a bit for each two of them. With 8400 rows, 80 classes and
- * 1000 candidates that is 0.23 MB an image, and 5.5 MB for every class. */
+ * The workspace holds, for an image, 8 bytes for each of `most`: the best are known when all have been seen. And for
+ * each of `limit` 32 bytes, 52 where boxes are rotated, and W * 8. With 8400 rows, 80 classes and 1000 candidates that
+ * is 0.23 MB an image, and 5.5 MB for every class. */
 struct edgekd_suppress_job {
     const float* boxes;     /* (batch, rows, columns): xyxy, or xywhr */
     const void* scores;     /* (batch, rows, classes): float, or IEEE half where `half_scores` is not 0 */
@@ -62,19 +62,16 @@ int64_t edgekd_cuda_suppress_workspace(int32_t batch, int32_t rows, int32_t colu
                                        int32_t every_class, int32_t max_candidates);
 int32_t edgekd_cuda_suppress(const struct edgekd_suppress_job* job, void* stream);
 
-/* Letterbox of one image: see edgekd_letterbox. `image` and `out` are on the device; mean and std are values;
- *   out_height is at most 65535 * 16.
+/* Letterbox of one image: see edgekd_letterbox. `frame.data`, `frame.chroma` and `canvas.data` are on the device; the
+ *   ranges are those of edgekd_frame and edgekd_canvas, but canvas.height is at most 65535 * 16.
  *
- * kernel                   grid                                            block
- * edgekd_letterbox_u8      ceil(out_width / 64), ceil(out_height / 16)     256 */
+ * kernel                                      grid                                                block
+ * edgekd_letterbox_packed, _nv12 or _yuyv     ceil(canvas.width / 64), ceil(canvas.height / 16)   256
+ *
+ * _packed: grey, three and four bytes a pixel. */
 struct edgekd_letterbox_job {
-    const uint8_t* image;
-    float* out; /* (3, out_height, out_width) */
-    int64_t row_stride;
-    int32_t height, width, channels;
-    int32_t out_height, out_width, new_height, new_width, left, top;
-    int32_t swap, pad;
-    float mean[3], std[3];
+    struct edgekd_frame frame;
+    struct edgekd_canvas canvas;
 };
 int32_t edgekd_cuda_letterbox(const struct edgekd_letterbox_job* job, void* stream);
 

@@ -75,7 +75,14 @@ def test_suppress_launches_as_tabled(
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (16, 64), (17, 65), (40, 200)])
-def test_letterbox_launches_as_tabled(cuda, height, width) -> None:
-    options = {"swap": False, "mean": (0.0,) * 3, "std": (1.0,) * 3}
-    launches = _traced(cuda, lambda: cuda.letterbox(np.zeros((5, 5, 3), np.uint8), height, width, **options))
-    assert launches == [("edgekd_letterbox_u8", (_ceil(width, 64), _ceil(height, 16), 1), 256)]
+@pytest.mark.parametrize(
+    ("kind", "pixels", "shape"),
+    [
+        ("packed", "interleaved", (5, 5, 1)), ("packed", "interleaved", (5, 5, 3)),
+        ("packed", "interleaved", (5, 5, 4)), ("nv12", "nv12", (9, 4)), ("yuyv", "yuyv", (5, 4, 2)),
+    ],
+)  # fmt: skip
+def test_letterbox_launches_as_tabled(cuda, height, width, kind, pixels, shape) -> None:
+    options = {"swap": False, "mean": (0.0,) * 3, "std": (1.0,) * 3, "pixels": pixels}
+    launches = _traced(cuda, lambda: cuda.letterbox(np.zeros(shape, np.uint8), height, width, **options))
+    assert launches == [(f"edgekd_letterbox_{kind}", (_ceil(width, 64), _ceil(height, 16), 1), 256)]
