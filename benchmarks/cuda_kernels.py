@@ -53,12 +53,27 @@ def suppressions() -> dict[str, dict[str, Any]]:
         "8400 x 80, 300 candidates": {"boxes": boxes(8400, 4), "scores": few, **usual},
         "8400 x 80 half, 300 candidates": {"boxes": boxes(8400, 4), "scores": few.astype(np.float16), **usual},
         "8400 x 80, 8400 candidates": {"boxes": boxes(8400, 4), "scores": scores(8400, 80, 8400), **usual},
+        "8400 x 80, 300 rows, every class": {"boxes": boxes(8400, 4), "scores": few, **usual, "every_class": True},
         "1000 boxes": {"boxes": boxes(1000, 4), "scores": scores(1000, 1, 1000), **usual},
         "1000 rotated boxes": {"boxes": boxes(1000, 5), "scores": scores(1000, 1, 1000), **usual},
         "1000 rotated boxes, probiou": {
             "boxes": boxes(1000, 5), "scores": scores(1000, 1, 1000), **usual, "metric": "probiou",
         },
         "4096 rotated boxes": {"boxes": boxes(4096, 5), "scores": scores(4096, 1, 4096), **most},
+    }  # fmt: skip
+
+
+def letterboxes() -> dict[str, dict[str, Any]]:
+    """Return the frame and the type of values of every timed letterbox."""
+    rng = np.random.default_rng(SEED)
+    image = rng.integers(0, 256, (1080, 1920, 3), np.uint8)
+    nv12 = rng.integers(0, 256, (1620, 1920), np.uint8)
+    return {
+        "1920 x 1080 to 640 x 640": {"image": image},
+        "1920 x 1080 to 640 x 640, uint8 NHWC": {
+            "image": image, "dtype": np.uint8, "layout": "nhwc", "scale": 1 / 255,
+        },
+        "1920 x 1080 NV12 to 640 x 640": {"image": nv12, "pixels": "nv12"},
     }  # fmt: skip
 
 
@@ -74,9 +89,10 @@ def measure(cuda: cuda_library.CudaKernels) -> dict[str, list[float]]:
     found = {}
     for name, case in suppressions().items():
         found[f"suppress: {name}"] = timed(cuda, "suppress", cuda.suppress_job(**case))
-    image = np.random.default_rng(SEED).integers(0, 256, (1080, 1920, 3), np.uint8)
-    job = cuda.letterbox_job(image, 640, 640, swap=True, mean=(0.0,) * 3, std=(255.0,) * 3, pad=114)
-    found["letterbox: 1920 x 1080 to 640 x 640"] = timed(cuda, "letterbox", job)
+    usual = {"swap": True, "mean": (0.0,) * 3, "std": (255.0,) * 3}
+    for name, case in letterboxes().items():
+        job = cuda.letterbox_job(height=640, width=640, **usual, **case)
+        found[f"letterbox: {name}"] = timed(cuda, "letterbox", job)
     return found
 
 
@@ -102,7 +118,7 @@ def main() -> int:
         cuda = cuda_library.CudaKernels(cuda_library.build_for_gpu(Path(folder)), emulated=False)
         samples = measure(cuda)
     for name, values in samples.items():
-        print(f"{name:45s} p50 {np.percentile(values, 50):8.1f} us  p95 {np.percentile(values, 95):8.1f} us")
+        print(f"{name:50s} p50 {np.percentile(values, 50):8.1f} us  p95 {np.percentile(values, 95):8.1f} us")
     result = {
         **conditions(), "gpu": gpu(), "architecture": f"sm_{cuda_library.capability()}",
         "what": "us per replay of a captured graph; each sample the mean of ten",

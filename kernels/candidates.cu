@@ -1,23 +1,26 @@
-// Candidates on the GPU: a filter over all scores appends the keys of the rows that pass, in any order; then a block an
-// image finds the best of them and sorts those. All keys differ, so the order of arrival leaves no trace.
+// Candidates on the GPU: a filter over all scores appends the keys of what passes, a row's best or every class, in any
+// order; then a block an image finds the best of them and sorts those. All keys differ, so the order of arrival leaves
+// no trace.
+#include <cmath>
+
 #include "suppress_job.h"
 
 namespace edgekd {
 namespace {
 
-// Append a key, and its row's label, where `passes`; one atomic a warp.
-__device__ inline void append(const Scratch& scratch, int64_t image, int64_t rows, bool passes, Word best,
-                              int64_t row) {
+// Append a key where `passes`; one atomic a warp.
+__device__ inline void append(const Scratch& scratch, int64_t image, bool passes, Word key) {
     const unsigned lane = threadIdx.x % 32, voters = __ballot_sync(kWarp, passes);
     if (voters == 0) return;
     const int leader = __ffs(int(voters)) - 1;
-    int base = 0;
-    if (int(lane) == leader) base = atomicAdd(scratch.found + image, __popc(voters));
+    uint32_t base = 0;
+    if (int(lane) == leader) base = atomicAdd(scratch.found + image, uint32_t(__popc(voters)));
     base = __shfl_sync(kWarp, base, leader);
-    if (!passes) return;
-    const int64_t place = base + __popc(voters & ((1u << lane) - 1));
-    scratch.keys[image * rows + place] = best >> 32 << 32 | Word(row);
-    scratch.labels[image * rows + row] = int32_t(best & 0xFFFFFFFFu);
+    if (passes) scratch.keys[image * scratch.most + base + __popc(voters & ((1u << lane) - 1))] = key;
+}
+
+__device__ inline bool over(const edgekd_suppress_job& job, float score) {
+    return score > job.conf && score <= kLargestFloat;
 }
 
 template <typename Score>
@@ -31,8 +34,8 @@ __device__ inline void filter(const edgekd_suppress_job& job) {
         const Score* scores = static_cast<const Score*>(job.scores) + (image * rows + row) * job.classes;
         for (int64_t c = lane; c < job.classes; c += lanes) {
             const float score = widen(scores[c]);
-            if (score > job.conf && score <= kLargestFloat && (!job.allowed || job.allowed[c])) {
-                const Word key = key_of(score, uint32_t(c));
+            if (over(job, score) && (!job.allowed || job.allowed[c])) {
+                const Word key = key_of(score, uint32_t(row * job.classes + c));
                 best = key < best ? key : best;
             }
         }
@@ -41,7 +44,28 @@ __device__ inline void filter(const edgekd_suppress_job& job) {
         const Word other = __shfl_xor_sync(kWarp, best, apart);
         best = other < best ? other : best;
     }
-    append(scratch, image, rows, lane == 0 && best != kNone, best, row);
+    append(scratch, image, lane == 0 && best != kNone, best);
+}
+
+// A thread reads its scores before it appends any: so they are on their way together.
+template <typename Score>
+__device__ inline void every(const edgekd_suppress_job& job) {
+    const Scratch scratch(job);
+    const int64_t image = blockIdx.y, n = int64_t(job.rows) * job.classes;
+    const int64_t first = int64_t(blockIdx.x) * (kFilterThreads * kScoresEach) + threadIdx.x;
+    const Score* scores = static_cast<const Score*>(job.scores) + image * n;
+    float mine[kScoresEach];
+#pragma unroll
+    for (int i = 0; i < kScoresEach; ++i) {
+        const int64_t index = first + i * kFilterThreads;
+        mine[i] = index < n ? widen(scores[index]) : -INFINITY;
+    }
+#pragma unroll
+    for (int i = 0; i < kScoresEach; ++i) {
+        const Word key = key_of(mine[i], uint32_t(first + i * kFilterThreads));
+        const bool passes = over(job, mine[i]) && (!job.allowed || job.allowed[class_of(key, job)]);
+        append(scratch, image, passes, key);
+    }
 }
 
 struct Selection {
@@ -106,7 +130,7 @@ __device__ inline void sort(Word* keys, int width) {
 __device__ inline void select(const edgekd_suppress_job& job, Selection& shared) {
     const Scratch scratch(job);
     const int64_t image = blockIdx.x, n = scratch.found[image];
-    const Word* keys = scratch.keys + image * job.rows;
+    const Word* keys = scratch.keys + image * scratch.most;
     Word last = kNone;
     if (n > scratch.limit) last = last_wanted(keys, n, unsigned(scratch.limit), shared);
     if (threadIdx.x == 0) shared.found = 0;
@@ -136,6 +160,16 @@ extern "C" __global__ void __launch_bounds__(edgekd::kFilterThreads)
 extern "C" __global__ void __launch_bounds__(edgekd::kFilterThreads)
     edgekd_candidates_filter_f16(edgekd_suppress_job job) {
     edgekd::filter<uint16_t>(job);
+}
+
+extern "C" __global__ void __launch_bounds__(edgekd::kFilterThreads)
+    edgekd_candidates_every_f32(edgekd_suppress_job job) {
+    edgekd::every<float>(job);
+}
+
+extern "C" __global__ void __launch_bounds__(edgekd::kFilterThreads)
+    edgekd_candidates_every_f16(edgekd_suppress_job job) {
+    edgekd::every<uint16_t>(job);
 }
 
 extern "C" __global__ void __launch_bounds__(edgekd::kSelectThreads) edgekd_candidates_select(edgekd_suppress_job job) {

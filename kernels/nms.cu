@@ -52,10 +52,10 @@ __device__ inline void shapes(const edgekd_suppress_job& job) {
     const Scratch scratch(job);
     const int64_t image = blockIdx.y, rank = int64_t(blockIdx.x) * kShapeThreads + threadIdx.x;
     if (rank >= scratch.count[image]) return;
-    const int64_t row = image * job.rows + int64_t(scratch.ranked[image * scratch.limit + rank] & 0xFFFFFFFFu);
-    const auto shape = Metric::shape(job.boxes + row * Metric::kColumns);
+    const Word key = scratch.ranked[image * scratch.limit + rank];
+    const auto shape = Metric::shape(job.boxes + (image * job.rows + row_of(key, job)) * Metric::kColumns);
     scratch.shapes_of<typename Metric::Shape>(image)[rank] = shape;
-    scratch.classes[image * scratch.limit + rank] = Metric::counts(shape) ? scratch.labels[row] : -1;
+    scratch.classes[image * scratch.limit + rank] = Metric::counts(shape) ? class_of(key, job) : -1;
 }
 
 // 64 boxes in shared memory; label -1: the box does not count, or there is none.
@@ -161,8 +161,9 @@ __device__ inline float score_at(const edgekd_suppress_job& job, int64_t at) {
 
 __device__ inline void write(const edgekd_suppress_job& job, const Scratch& scratch, int64_t image, int64_t rank,
                              int64_t place) {
-    const int64_t row = image * job.rows + int64_t(scratch.ranked[image * scratch.limit + rank] & 0xFFFFFFFFu);
-    const int32_t label = scratch.labels[row];
+    const Word key = scratch.ranked[image * scratch.limit + rank];
+    const int64_t row = image * job.rows + row_of(key, job);
+    const int32_t label = class_of(key, job);
     const int64_t out = image * job.max_det + place;
     for (int i = 0; i < job.columns; ++i) job.out_boxes[out * job.columns + i] = job.boxes[row * job.columns + i];
     job.out_scores[out] = score_at(job, row * job.classes + label);

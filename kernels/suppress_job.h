@@ -18,7 +18,10 @@ constexpr int kMaxWords = kMaxCandidates / kTile;
 constexpr unsigned kWarp = 0xFFFFFFFFu;  // every lane takes part in every exchange
 constexpr Word kNone = ~Word(0);         // after every key
 
-constexpr int kFilterThreads = 256, kSelectThreads = 512, kShapeThreads = kTile, kMaskThreads = 256, kScanThreads = 512;
+constexpr int64_t kMaxScores = (int64_t(1) << 32) - 1;  // of an image: the lower half of a key says which one it is
+
+constexpr int kFilterThreads = 256, kScoresEach = 4, kSelectThreads = 512, kShapeThreads = kTile, kMaskThreads = 256;
+constexpr int kScanThreads = 512;
 
 // How many threads share a row: about four scores each, and neighbours read neighbours.
 __host__ __device__ inline int lanes_of(int classes) {
@@ -27,12 +30,20 @@ __host__ __device__ inline int lanes_of(int classes) {
     return lanes;
 }
 
-// A key is smaller where a score is higher, then where `index` is lower: one comparison gives the order of ranking.h.
-// The two zeros are equal.
+// A key is smaller where a score is higher, then where `index`, row * classes + class, is lower: one comparison gives
+// the order of ranking.h, and the key says which row and class it is of. The two zeros are equal.
 __device__ inline Word key_of(float score, uint32_t index) {
     const uint32_t bits = score == 0 ? 0 : __float_as_uint(score);
     const uint32_t ascending = bits >> 31 ? ~bits : bits | 0x80000000u;
     return Word(~ascending) << 32 | index;
+}
+
+__device__ inline uint32_t index_of(Word key) { return uint32_t(key); }
+__device__ inline int64_t row_of(Word key, const edgekd_suppress_job& job) {
+    return index_of(key) / uint32_t(job.classes);
+}
+__device__ inline int32_t class_of(Word key, const edgekd_suppress_job& job) {
+    return int32_t(index_of(key) % uint32_t(job.classes));
 }
 
 __device__ inline float widen(float value) { return value; }
@@ -52,11 +63,11 @@ struct Upright {
 
 // The workspace, piece by piece; computed by whoever needs it, so that a kernel takes nothing but the job.
 struct Scratch {
+    int64_t most;          // candidates of an image
     int64_t limit, words;  // boxes that reach the suppression, at most; mask words to a box
-    int32_t* found;        // (batch) candidates
+    uint32_t* found;       // (batch) candidates
     int32_t* count;        // (batch) of them, those that reach the suppression
-    Word* keys;            // (batch, rows) of candidates, in no order
-    int32_t* labels;       // (batch, rows) by row, written for candidates only
+    Word* keys;            // (batch, most) of candidates, in no order
     Word* ranked;          // (batch, limit) keys of the best, in order
     int32_t* classes;      // (batch, limit) by rank
     char* shapes;          // (batch, limit) by rank
@@ -65,14 +76,14 @@ struct Scratch {
 
     __host__ __device__ explicit Scratch(const edgekd_suppress_job& job) : bytes(0) {
         const int64_t batch = job.batch, rows = job.rows;
-        limit = rows < job.max_candidates ? rows : job.max_candidates;
+        most = job.every_class ? rows * job.classes : rows;
+        limit = most < job.max_candidates ? most : job.max_candidates;
         limit = limit < 1 ? 1 : limit;
         words = (limit + kTile - 1) / kTile;
         char* memory = static_cast<char*>(job.workspace);
-        found = take<int32_t>(memory, batch);
+        found = take<uint32_t>(memory, batch);
         count = take<int32_t>(memory, batch);
-        keys = take<Word>(memory, batch * rows);
-        labels = take<int32_t>(memory, batch * rows);
+        keys = take<Word>(memory, batch * most);
         ranked = take<Word>(memory, batch * limit);
         classes = take<int32_t>(memory, batch * limit);
         const int64_t shape_bytes = job.columns == 5 ? sizeof(Rotated) : sizeof(Upright);
@@ -101,6 +112,8 @@ extern "C" {
 __global__ void edgekd_suppress_clear(edgekd_suppress_job job);
 __global__ void edgekd_candidates_filter_f32(edgekd_suppress_job job);
 __global__ void edgekd_candidates_filter_f16(edgekd_suppress_job job);
+__global__ void edgekd_candidates_every_f32(edgekd_suppress_job job);
+__global__ void edgekd_candidates_every_f16(edgekd_suppress_job job);
 __global__ void edgekd_candidates_select(edgekd_suppress_job job);
 __global__ void edgekd_nms_shapes_xyxy(edgekd_suppress_job job);
 __global__ void edgekd_nms_shapes_xywhr(edgekd_suppress_job job);

@@ -20,7 +20,7 @@ from edgekd import geometry
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS, EMULATION = ROOT / "kernels", ROOT / "tests" / "kernels" / "emulation"
@@ -155,11 +155,12 @@ class CudaKernels:
 
     def suppress_job(
         self, boxes: NDArray[np.float32], scores: NDArray[Any], *, max_det: int, max_candidates: int,
-        classes: Sequence[int] | None = None, metric: str = "iou", **thresholds: float,
+        classes: Sequence[int] | None = None, metric: str = "iou", every_class: bool = False, **thresholds: float,
     ) -> Any:  # fmt: skip
         """Return a job with its arrays in place; outputs and workspace hold garbage."""
         batch, rows, columns = boxes.shape
-        space = max(self.lib.edgekd_cuda_suppress_workspace(batch, rows, columns, max_candidates), 64)
+        sizes = (batch, rows, columns, scores.shape[2], every_class, max_candidates)
+        space = max(self.lib.edgekd_cuda_suppress_workspace(*sizes), 64)
         garbage = np.random.default_rng(7).integers(0, 256, space, np.uint8)
         fields = {
             "boxes": boxes, "scores": scores, "out_count": np.full(batch, -7, np.int32),
@@ -167,42 +168,58 @@ class CudaKernels:
             "out_scores": np.full((batch, max_det), np.nan, np.float32),
             "out_labels": np.full((batch, max_det), -7, np.int32), "workspace": garbage, "workspace_bytes": space,
             "batch": batch, "rows": rows, "columns": columns, "classes": scores.shape[2],
-            "half_scores": scores.dtype == np.float16, "metric": METRICS.index(metric),
+            "half_scores": scores.dtype == np.float16, "every_class": every_class, "metric": METRICS.index(metric),
             "max_candidates": max_candidates, "max_det": max_det,
         }  # fmt: skip
         if classes is not None:
             fields["allowed"] = np.isin(np.arange(scores.shape[2]), list(classes)).astype(np.uint8)
         return self.job("edgekd_suppress_job", {**fields, **thresholds})
 
-    def letterbox(
-        self, image: NDArray[np.uint8], height: int, width: int, *, swap: bool, mean: Sequence[float],
-        std: Sequence[float], pad: int = 114,
-    ) -> NDArray[np.float32]:  # fmt: skip
-        """Return the planes (3, height, width) of an image whose rows are packed."""
-        job = self.letterbox_job(image, height, width, swap=swap, mean=mean, std=std, pad=pad)
+    def letterbox(self, image: NDArray[np.uint8], height: int, width: int, **options: Any) -> NDArray[Any]:
+        """Return what geometry.letterbox returns first, of an image whose pixels are adjacent in every row."""
+        job = self.letterbox_job(image, height, width, **options)
         status = self.lib.edgekd_cuda_letterbox(job, self.ffi.NULL)
         assert status == 0, f"status {status}"
-        planes: NDArray[np.float32] = self.field(job, "out")
+        filled = self.field(job.canvas, "data")
         self.memory.free()
-        return planes
+        return filled
 
-    def letterbox_job(self, image: NDArray[np.uint8], height: int, width: int, **values: Any) -> Any:
-        """Return a job with its arrays in place; a flipped image lies there as it lies here."""
-        placement, new_height, new_width = geometry.place(image.shape[0], image.shape[1], height, width)
-        stored = image[::-1] if image.strides[0] < 0 else image
-        stride = stored.strides[0]
-        memory = np.zeros((len(stored) - 1) * stride + stored[0].size, np.uint8)
-        np.lib.stride_tricks.as_strided(memory, stored.shape, (stride, stored.shape[2], 1))[...] = stored
-        job = self.job("edgekd_letterbox_job", {
-            "image": memory, "out": np.full((3, height, width), np.nan, np.float32), "row_stride": stride,
-            "height": image.shape[0], "width": image.shape[1], "channels": image.shape[2], "out_height": height,
-            "out_width": width, "new_height": new_height, "new_width": new_width, "left": placement.left,
-            "top": placement.top, **{name: tuple(v) if name in ("mean", "std") else v for name, v in values.items()},
-        })  # fmt: skip
-        if stored is not image:
-            job.image += (len(stored) - 1) * stride
-            job.row_stride = -stride
-        return job
+    def letterbox_job(
+        self, image: NDArray[np.uint8], height: int, width: int, *, pixels: str = "interleaved",
+        dtype: DTypeLike = np.float32, layout: str = "nchw", scale: float = 1.0, **values: Any,
+    ) -> Any:  # fmt: skip
+        """Return a job with its arrays in place; the canvas holds garbage."""
+        frame = self._frame(image, pixels)
+        placement, new_height, new_width = geometry.place(frame["height"], frame["width"], height, width)
+        shape = (3, height, width) if layout == "nchw" else (height, width, 3)
+        garbage = np.full(3 * height * width * np.dtype(dtype).itemsize, 0xA5, np.uint8).view(dtype).reshape(shape)
+        canvas = {
+            "data": garbage, "height": height, "width": width, "new_height": new_height, "new_width": new_width,
+            "left": placement.left, "top": placement.top, "values": geometry.DTYPES.index(np.dtype(dtype)),
+            "layout": geometry.LAYOUTS.index(layout), "pad": 114, "scale": scale, **values,
+        }  # fmt: skip
+        return self.job("edgekd_letterbox_job", {"frame": frame, "canvas": canvas})
+
+    def _frame(self, image: NDArray[np.uint8], pixels: str) -> dict[str, Any]:
+        """Return the fields of an edgekd_frame, after putting its rows into memory."""
+        height, width = geometry.check_frame(image, pixels)
+        if pixels == "nv12":
+            luma, chroma = self._rows(image[:height]), self._rows(image[height:])
+            names = ("data", "row_stride", "chroma", "chroma_stride")
+            return dict(zip(names, luma + chroma, strict=True), pixels=3, height=height, width=width)
+        data, stride = self._rows(image)
+        kind = 4 if pixels == "yuyv" else {1: 0, 3: 1, 4: 2}[image.shape[2]]
+        return {"data": data, "row_stride": stride, "pixels": kind, "height": height, "width": width}
+
+    def _rows(self, rows: NDArray[np.uint8]) -> tuple[int, int]:
+        """Put rows into memory as they lie here, gaps and order; return the address of the first, and the stride."""
+        flipped = rows.strides[0] < 0
+        stored = rows[::-1] if flipped else rows
+        stride, size = stored.strides[0], stored[0].size
+        memory = np.zeros((len(stored) - 1) * stride + size, np.uint8)
+        np.lib.stride_tricks.as_strided(memory, (len(stored), size), (stride, 1))[...] = stored.reshape(-1, size)
+        address = self.memory.put(memory)
+        return (address + (len(stored) - 1) * stride, -stride) if flipped else (address, stride)
 
     def time(self, function: str, job: Any, samples: int) -> NDArray[np.float32]:
         """Return how many microseconds a replay of the captured call takes, `samples` times."""
@@ -217,12 +234,17 @@ class CudaKernels:
     def job(self, name: str, fields: dict[str, Any]) -> Any:
         """Return a struct of the ABI; arrays are put into memory."""
         job = self.ffi.new(f"struct {name} *")
-        types = {field: detail.type for field, detail in self.ffi.typeof(job).item.fields}
-        for field, value in fields.items():
-            if isinstance(value, np.ndarray):
-                value = self.ffi.cast(types[field], self.memory.put(value))
-            setattr(job, field, value)
+        self._fill(job, self.ffi.typeof(job).item, fields)
         return job
+
+    def _fill(self, struct: Any, kind: Any, fields: dict[str, Any]) -> None:
+        types = {field: detail.type for field, detail in kind.fields}
+        for field, value in fields.items():
+            if isinstance(value, dict):
+                self._fill(getattr(struct, field), types[field], value)
+                continue
+            stored = self.memory.put(value) if isinstance(value, np.ndarray) else value
+            setattr(struct, field, self.ffi.cast(types[field], stored) if types[field].kind == "pointer" else stored)
 
     def field(self, job: Any, name: str) -> NDArray[Any]:
         """Return the array that a pointer of a job points to."""

@@ -54,7 +54,8 @@ struct Outputs {
 void run(edgekd_suppress_job job, const Outputs& out) {
     job.out_count = out.count.data, job.out_boxes = out.boxes.data;
     job.out_scores = out.scores.data, job.out_labels = out.labels.data;
-    Exact<char> workspace(edgekd_cuda_suppress_workspace(job.batch, job.rows, job.columns, job.max_candidates));
+    Exact<char> workspace(edgekd_cuda_suppress_workspace(job.batch, job.rows, job.columns, job.classes, job.every_class,
+                                                         job.max_candidates));
     job.workspace = workspace.data, job.workspace_bytes = workspace.bytes;
     expect(edgekd_cuda_suppress(&job, nullptr) == EDGEKD_OK, "suppress");
 }
@@ -62,11 +63,12 @@ void run(edgekd_suppress_job job, const Outputs& out) {
 template <typename T>
 bool same(const Exact<T>& a, const Exact<T>& b) { return std::memcmp(a.data, b.data, a.bytes) == 0; }
 
-void suppress(Random& random) {
+void suppress(Random& random, bool every_class) {
     edgekd_suppress_job job{};
     job.batch = pick(random, 1, 2), job.rows = pick(random, 0, 150), job.classes = pick(random, 1, 40);
     job.columns = pick(random, 4, 5), job.metric = job.columns == 5 ? pick(random, 0, 1) : 0;
-    job.half_scores = pick(random, 0, 1), job.max_candidates = pick(random, 1, 200), job.max_det = pick(random, 1, 80);
+    job.half_scores = pick(random, 0, 1), job.every_class = every_class;
+    job.max_candidates = pick(random, 1, 200), job.max_det = pick(random, 1, 80);
     job.conf = 0.3f, job.iou = 0.4f;
     const int64_t rows = int64_t(job.batch) * job.rows, size = job.half_scores ? 2 : 4;
     Exact<float> boxes(rows * job.columns);
@@ -82,21 +84,47 @@ void suppress(Random& random) {
     expect(same(first.boxes, second.boxes) && same(first.scores, second.scores), "suppress differs");
 }
 
-void letterbox(Random& random) {
-    const int choices[] = {1, 3, 4};
+// Rows in memory of their exact size, with or without a gap, top down or bottom up.
+struct Plane {
+    Plane(Random& random, int64_t rows, int64_t row_bytes)
+        : stride(row_bytes + pick(random, 0, 5)), bytes((rows - 1) * stride + row_bytes), first(bytes.data) {
+        if (random() % 2) return;
+        first = bytes.data + (rows - 1) * stride;
+        stride = -stride;
+    }
+
+    int64_t stride;
+    Exact<uint8_t> bytes;
+    const uint8_t* first;
+};
+
+edgekd_canvas canvas(Random& random, int32_t values) {
+    edgekd_canvas to{};
+    to.new_height = pick(random, 1, 30), to.new_width = pick(random, 1, 90);
+    to.left = pick(random, 0, 5), to.top = pick(random, 0, 5);
+    to.height = to.new_height + to.top + pick(random, 0, 5), to.width = to.new_width + to.left + pick(random, 0, 5);
+    to.values = values, to.layout = pick(random, EDGEKD_NCHW, EDGEKD_NHWC);
+    to.swap = pick(random, 0, 1), to.pad = 114;
+    for (int c = 0; c < 3; ++c) to.mean[c] = pick(random, 0, 3) ? float(c) : -3e38f, to.std[c] = float(c + 1);
+    to.scale = pick(random, 0, 1) ? 1 / 127.5f : std::numeric_limits<float>::min();
+    to.zero_point = pick(random, 0, 127);
+    return to;
+}
+
+void letterbox(Random& random, int32_t pixels, int32_t values) {
+    const int64_t bytes_of_pixels[] = {1, 3, 4, 1, 2}, bytes_of_values[] = {4, 2, 1, 1};
     edgekd_letterbox_job job{};
-    job.channels = choices[pick(random, 0, 2)], job.height = pick(random, 1, 40), job.width = pick(random, 1, 90);
-    job.new_height = pick(random, 1, 30), job.new_width = pick(random, 1, 90);
-    job.left = pick(random, 0, 5), job.top = pick(random, 0, 5), job.swap = pick(random, 0, 1), job.pad = 114;
-    job.out_height = job.new_height + job.top + pick(random, 0, 5);
-    job.out_width = job.new_width + job.left + pick(random, 0, 5);
-    for (int c = 0; c < 3; ++c) job.mean[c] = float(c), job.std[c] = float(c + 1);
-    const int64_t row = int64_t(job.width) * job.channels;
-    job.row_stride = row + pick(random, 0, 5);
-    Exact<uint8_t> image((job.height - 1) * job.row_stride + row);
-    Exact<float> out(int64_t(3) * job.out_height * job.out_width);
-    job.image = image.data, job.out = out.data;
-    if (random() % 2) job.image += (job.height - 1) * job.row_stride, job.row_stride = -job.row_stride;
+    edgekd_frame& from = job.frame;
+    from.pixels = pixels;
+    from.height = 2 * pick(random, 1, 20) - (from.pixels == EDGEKD_NV12 ? 0 : pick(random, 0, 1));
+    from.width = 2 * pick(random, 1, 45) - (from.pixels >= EDGEKD_NV12 ? 0 : pick(random, 0, 1));
+    const Plane image(random, from.height, from.width * bytes_of_pixels[from.pixels]);
+    const Plane chroma(random, (from.height + 1) / 2, from.width);
+    from.data = image.first, from.row_stride = image.stride;
+    if (from.pixels == EDGEKD_NV12) from.chroma = chroma.first, from.chroma_stride = chroma.stride;
+    job.canvas = canvas(random, values);
+    Exact<uint8_t> out(3 * job.canvas.height * job.canvas.width * bytes_of_values[job.canvas.values]);
+    job.canvas.data = out.data;
     expect(edgekd_cuda_letterbox(&job, nullptr) == EDGEKD_OK, "letterbox");
 }
 
@@ -105,8 +133,8 @@ void letterbox(Random& random) {
 int main(int, char** arguments) {
     Random random(1);
     for (int i = 0; i < std::atoi(arguments[1]); ++i) {
-        suppress(random);
-        letterbox(random);
+        suppress(random, i % 2 == 1);
+        for (int32_t pixels = EDGEKD_GREY; pixels <= EDGEKD_YUYV; ++pixels) letterbox(random, pixels, (i + pixels) % 4);
     }
     std::puts("ok");
     return 0;

@@ -76,6 +76,7 @@ def test_any_output_of_a_network_gives_the_reference(cuda, problem, iou, max_det
         cuda, boxes, scores, conf=conf, iou=iou, max_det=max_det, max_candidates=max_candidates,
         classes=data.draw(st.none() | columns),
         metric=data.draw(st.sampled_from(["iou", "probiou"])) if boxes.shape[2] == 5 else "iou",
+        every_class=data.draw(st.booleans()),
     )  # fmt: skip
 
 
@@ -116,6 +117,47 @@ def test_more_candidates_than_wanted_leave_the_best(cuda, limit, digits) -> None
 def test_as_many_candidates_as_there_may_be_give_the_reference(cuda) -> None:
     kept = _assert_same(cuda, _boxes(1, 5000, size=0.05), _scores(1, 5000, 1), **{**EVERYTHING, "iou": 0.3})
     assert 1000 < kept[0] < MOST
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 341), (64, 16), (1025, 1), (31, 33), (205, 5), (700, 41)])
+@pytest.mark.parametrize("share", [0.01, 1.0])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_every_class_of_any_shape_gives_the_reference(cuda, shape, share, dtype) -> None:
+    rng = np.random.default_rng(2)
+    scores = (np.round(rng.random((2, *shape)), 1) / 4 + (rng.random((2, *shape)) < share) / 2).astype(dtype)
+    options = {"conf": 0.25, "iou": 0.5, "max_det": MOST, "every_class": True}
+    for limit in (1, 64, 300, 1000):
+        _assert_same(cuda, _boxes(2, shape[0]), scores, **options, max_candidates=limit)
+    odd = range(1, shape[1], 2)
+    _assert_same(cuda, _boxes(2, shape[0]), scores, **options, max_candidates=500, classes=odd)
+
+
+def test_every_class_over_the_threshold_is_a_detection_of_its_own(cuda) -> None:
+    """Ties go by row, then class; the same box under another label is not suppressed."""
+    boxes = np.float32([[[0, 0, 9, 9], [0, 0, 9, 9], [20, 20, 30, 30]]])
+    scores = np.float32([[[0.5, 0.9, 0.5], [0.5, 0.5, 0.1], [0.9, 0.5, 0.9]]])
+    options = {"conf": 0.25, "iou": 0.5, "max_det": 9, "max_candidates": 9, "every_class": True}
+    (found,) = cuda.suppress(boxes, scores, **options)
+    kept, best, labels = found
+    assert kept[:, 0].tolist() == [0, 20, 20, 0, 0, 20]
+    assert best.tolist() == np.float32([0.9] * 3 + [0.5] * 3).tolist()
+    assert labels.tolist() == [1, 0, 2, 0, 2, 1]
+    _assert_same(cuda, boxes, scores, **options)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("columns", [4, 5])
+def test_every_class_of_a_usual_network_gives_the_reference(cuda, dtype, columns) -> None:
+    scores = (np.random.default_rng(5).random((2, 2100, 80), np.float32) ** 8).astype(dtype)
+    options = {"max_det": 100, "max_candidates": 1000, "conf": 0.01, "iou": 0.6, "every_class": True}
+    assert _assert_same(cuda, _boxes(2, 2100, columns=columns), scores, **options) == [100, 100]
+
+
+def test_workspace_grows_with_classes_only_where_every_class_competes(cuda) -> None:
+    space = cuda.lib.edgekd_cuda_suppress_workspace
+    one = space(1, 8400, 4, 1, 0, 1000)
+    assert space(1, 8400, 4, 80, 0, 1000) == one == space(1, 8400, 4, 1, 1, 1000)
+    assert space(1, 8400, 4, 80, 1, 1000) == one + 79 * 8400 * 8
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -229,8 +271,8 @@ def test_captured_graph_gives_the_same_bits(cuda) -> None:
     ("field", "value", "status"),
     [
         ("batch", 0, BAD_ARGUMENT), ("batch", 65536, BAD_ARGUMENT), ("rows", -1, BAD_ARGUMENT),
-        ("classes", -1, BAD_ARGUMENT), ("columns", 3, BAD_ARGUMENT), ("metric", 1, BAD_ARGUMENT),
-        ("max_candidates", 0, BAD_ARGUMENT),
+        ("classes", -1, BAD_ARGUMENT), ("classes", 2**29, BAD_ARGUMENT), ("columns", 3, BAD_ARGUMENT),
+        ("metric", 1, BAD_ARGUMENT), ("max_candidates", 0, BAD_ARGUMENT),
         ("max_candidates", MOST + 1, BAD_ARGUMENT), ("max_det", 0, BAD_ARGUMENT), ("iou", -0.1, BAD_ARGUMENT),
         ("iou", 1.1, BAD_ARGUMENT), ("iou", np.nan, BAD_ARGUMENT), ("conf", np.nan, BAD_ARGUMENT),
         ("boxes", None, BAD_ARGUMENT), ("scores", None, BAD_ARGUMENT), ("out_count", None, BAD_ARGUMENT),
@@ -256,5 +298,7 @@ def test_suppress_refuses_a_workspace_off_64_bytes(cuda) -> None:
 
 
 def test_workspaces_of_bad_sizes_are_errors(cuda) -> None:
-    for sizes in ((0, 9, 4, 9), (1, -1, 4, 9), (1, 9, 3, 9), (1, 9, 4, 0), (1, 9, 4, MOST + 1)):
+    wrong = [(0, 9, 4, 2, 0, 9), (1, -1, 4, 2, 0, 9), (1, 9, 3, 2, 0, 9), (1, 9, 4, -1, 0, 9), (1, 9, 4, 2, 0, 0)]
+    for sizes in [*wrong, (1, 9, 4, 2, 0, MOST + 1), (1, 2**16, 4, 2**16, 0, 9), (1, 2**16, 4, 2**16, 1, 9)]:
         assert cuda.lib.edgekd_cuda_suppress_workspace(*sizes) == BAD_ARGUMENT
+    assert cuda.lib.edgekd_cuda_suppress_workspace(1, 2**16, 4, 2**16 - 1, 1, 9) > (2**32 - 2**16) * 8
