@@ -1,8 +1,8 @@
 // A packed tree of bounding boxes, sixteen to a node: what makes suppression cost follow overlaps instead of N squared.
 //
 // Boxes are sorted by label and then along a Z-order curve of their centres; sixteen neighbours form a node with a
-// bounding box and a range of labels, sixteen nodes form a node of the next level, and so on. A node that does not meet a
-// box is skipped with everything below it. Skipping changes no result: boxes that do not meet have no intersection.
+// bounding box and a range of labels, sixteen nodes form a node of the next level, and so on. A node that does not meet
+// a box is skipped with everything below it. Skipping changes no result: boxes that do not meet have no intersection.
 #pragma once
 
 #include <algorithm>
@@ -29,7 +29,7 @@ public:
         width_ = padded(std::max<int64_t>(capacity, 1));
         alive_ = workspace.take<int32_t>(width_);
         int64_t total = 0;
-        for (int64_t count = capacity; ; count = (count + kFan - 1) / kFan) {
+        for (int64_t count = capacity;; count = (count + kFan - 1) / kFan) {
             total += padded(std::max<int64_t>(count, 1));
             if (count <= kFan) break;
         }
@@ -48,18 +48,21 @@ public:
         float* floats = floats_;
         int32_t* labels = labels_;
         depth_ = 0;
-        for (int64_t count = n; ; count = (count + kFan - 1) / kFan) {
+        for (int64_t count = n;; count = (count + kFan - 1) / kFan) {
             Level& level = levels_[depth_++];
             level.take(floats, labels, padded(std::max<int64_t>(count, 1)));
-            if (depth_ == 1) fill_leaves(n, label_of);
-            else fill_nodes(levels_[depth_ - 2], level, count);
+            if (depth_ == 1)
+                fill_leaves(n, label_of);
+            else
+                fill_nodes(levels_[depth_ - 2], level, count);
             if (count <= kFan) break;
         }
     }
 
     bool alive(int64_t rank) const { return alive_[positions_[rank]] != 0; }
 
-    // Where the box of a rank lies among the leaves, which have room for `width()` boxes, and which rank lies at a place.
+    // Where the box of a rank lies among the leaves, which have room for `width()` boxes, and which rank lies at a
+    // place.
     int64_t position(int64_t rank) const { return positions_[rank]; }
     int64_t rank_at(int64_t position) const { return keys_[position].rank; }
     int64_t width() const { return width_; }
@@ -107,7 +110,10 @@ public:
     // Call `leaf(first)` for each sixteen leaves whose node meets the box and may hold the label.
     template <typename Leaf>
     EDGEKD_INLINE void visit(Box box, int32_t label, Leaf& leaf) const {
-        struct { int level; int64_t node; } pending[kMaxDepth * kFan];
+        struct {
+            int level;
+            int64_t node;
+        } pending[kMaxDepth * kFan];
         int count = 0;
         pending[count++] = {depth_ - 1, 0};
         while (count > 0) {
@@ -129,9 +135,7 @@ private:
     struct Key {
         uint64_t key;
         int64_t rank;
-        bool operator<(const Key& other) const {
-            return key < other.key || (key == other.key && rank < other.rank);
-        }
+        bool operator<(const Key& other) const { return key < other.key || (key == other.key && rank < other.rank); }
     };
 
     static int64_t padded(int64_t count) { return (count + kFan - 1) / kFan * kFan; }
@@ -192,7 +196,7 @@ private:
     Box* boxes_;
     int64_t width_;
     int64_t* positions_;  // rank -> place among the leaves
-    int32_t* alive_;  // 1 or 0
+    int32_t* alive_;      // 1 or 0
     float* floats_;
     int32_t* labels_;
     Level levels_[kMaxDepth];

@@ -1,5 +1,5 @@
-// Candidates on the host: almost every row is under the threshold, so the common work is one comparison per score, eight at
-// a time; only a row with a score over it is looked at class by class.
+// Candidates on the host: almost every row is under the threshold, so the common work is one comparison per score,
+// eight at a time; only a row with a score over it is looked at class by class.
 #include "ranking.h"
 
 #if EDGEKD_HAS_AVX

@@ -1,6 +1,7 @@
-/* The C ABI of edgekd's kernels: raw pointers, sizes, a caller's workspace, a status code. No global state, no allocation;
- * inputs are not written; every function may be called from any number of threads at once, each with its own workspace.
- * `build_cffi.py` reads the declarations below as they stand. The semantics, to the bit, are those of edgekd/geometry/. */
+/* The C ABI of edgekd's kernels: raw pointers, sizes, a caller's workspace, a status code. No global state, no
+ * allocation; inputs are not written; every function may be called from any number of threads at once, each with its
+ * own workspace. `build_cffi.py` reads the declarations below as they stand. The semantics, to the bit, are those of
+ * edgekd/geometry/. */
 #ifndef EDGEKD_KERNELS_H
 #define EDGEKD_KERNELS_H
 
@@ -50,8 +51,8 @@ typedef struct edgekd_frame {
 
 /* The network's input to write, all of it: the image goes in the rectangle at (left, top), resized; `pad` around it. */
 typedef struct edgekd_canvas {
-    void* data;         /* (3, height, width) or (height, width, 3), contiguous, aligned to its values */
-    int64_t height;     /* pixels, 1 to 2^24, as of the next three */
+    void* data;     /* (3, height, width) or (height, width, 3), contiguous, aligned to its values */
+    int64_t height; /* pixels, 1 to 2^24, as of the next three */
     int64_t width;
     int64_t new_height; /* the resized image and its place: from edgekd.geometry.place */
     int64_t new_width;
@@ -79,9 +80,9 @@ int32_t edgekd_letterbox(const edgekd_frame* frame, const edgekd_canvas* canvas,
  * allowed: (classes) bytes, not 0 where a class competes, or null for all. At most `limit` are written to
  * rows, labels, best; their number goes to *count. */
 int64_t edgekd_candidates_workspace(int64_t n, int64_t classes, int32_t every_class, int64_t limit);
-int32_t edgekd_candidates(const float* scores, int64_t n, int64_t classes, float conf, int32_t every_class, int64_t limit,
-                          const uint8_t* allowed, int64_t* rows, int64_t* labels, float* best, int64_t* count,
-                          int32_t instructions, void* workspace, int64_t workspace_bytes);
+int32_t edgekd_candidates(const float* scores, int64_t n, int64_t classes, float conf, int32_t every_class,
+                          int64_t limit, const uint8_t* allowed, int64_t* rows, int64_t* labels, float* best,
+                          int64_t* count, int32_t instructions, void* workspace, int64_t workspace_bytes);
 
 /* NMS: exact greedy suppression of boxes (n, 4) xyxy, by label inside the comparison, strict iou, ties by index.
  *
@@ -91,8 +92,8 @@ int64_t edgekd_nms_workspace(int64_t n);
 int32_t edgekd_nms(const float* boxes, const float* scores, const int64_t* labels, int64_t n, float iou, int64_t limit,
                    int64_t* keep, int64_t* count, int32_t instructions, void* workspace, int64_t workspace_bytes);
 
-/* The same of rotated boxes (n, 5): centre x, centre y, w, h, angle in radians clockwise. `metric` says what is compared
- * with `iou`. */
+/* The same of rotated boxes (n, 5): centre x, centre y, w, h, angle in radians clockwise. `metric` says what is
+ * compared with `iou`. */
 enum edgekd_metric { EDGEKD_IOU = 0, EDGEKD_PROBIOU = 1 };
 int64_t edgekd_nms_rotated_workspace(int64_t n);
 int32_t edgekd_nms_rotated(const float* boxes, const float* scores, const int64_t* labels, int64_t n, float iou,
@@ -103,16 +104,18 @@ int32_t edgekd_nms_rotated(const float* boxes, const float* scores, const int64_
  *
  * columns: 4, upright, metric EDGEKD_IOU only; or 5, rotated. Only the boxes of candidates are read.
  * out_boxes (max_det, columns), out_scores (max_det), out_labels (max_det). */
-int64_t edgekd_suppress_workspace(int64_t n, int64_t columns, int64_t classes, int32_t every_class, int64_t max_candidates);
-int32_t edgekd_suppress(const float* boxes, int64_t columns, const float* scores, int64_t n, int64_t classes, float conf,
-                        int32_t every_class, float iou, int32_t metric, int64_t max_candidates, int64_t max_det,
-                        const uint8_t* allowed, float* out_boxes, float* out_scores, int64_t* out_labels, int64_t* count,
-                        int32_t instructions, void* workspace, int64_t workspace_bytes);
+int64_t edgekd_suppress_workspace(int64_t n, int64_t columns, int64_t classes, int32_t every_class,
+                                  int64_t max_candidates);
+int32_t edgekd_suppress(const float* boxes, int64_t columns, const float* scores, int64_t n, int64_t classes,
+                        float conf, int32_t every_class, float iou, int32_t metric, int64_t max_candidates,
+                        int64_t max_det, const uint8_t* allowed, float* out_boxes, float* out_scores,
+                        int64_t* out_labels, int64_t* count, int32_t instructions, void* workspace,
+                        int64_t workspace_bytes);
 
-/* Merge of overlapping tiles: rotated boxes (n, 5) in pixels of the whole image, each found in tile tiles[i], cut[i] not 0
- * where the border of its tile may have cut it. Whole boxes come before cut ones, then by score. A box goes if one that
- * stays, of its label, overlaps it by more than `iou`; a cut one also if one of another tile covers more than `iof` of its
- * area. All kept indices are written to `keep` (n), best score first. */
+/* Merge of overlapping tiles: rotated boxes (n, 5) in pixels of the whole image, each found in tile tiles[i], cut[i]
+ * not 0 where the border of its tile may have cut it. Whole boxes come before cut ones, then by score. A box goes if
+ * one that stays, of its label, overlaps it by more than `iou`; a cut one also if one of another tile covers more than
+ * `iof` of its area. All kept indices are written to `keep` (n), best score first. */
 int64_t edgekd_merge_tiles_workspace(int64_t n);
 int32_t edgekd_merge_tiles(const float* boxes, const float* scores, const int64_t* labels, const int64_t* tiles,
                            const uint8_t* cut, int64_t n, float iou, float iof, int64_t* keep, int64_t* count,
@@ -128,8 +131,8 @@ int32_t edgekd_iou_rotated_float64(const double* a, int64_t n, const double* b, 
 
 /* The same of upright boxes (n, 4) and (m, 4) xyxy. */
 int64_t edgekd_iou_workspace(int64_t m);
-int32_t edgekd_iou(const float* a, int64_t n, const float* b, int64_t m, float* out, int32_t instructions, void* workspace,
-                   int64_t workspace_bytes);
+int32_t edgekd_iou(const float* a, int64_t n, const float* b, int64_t m, float* out, int32_t instructions,
+                   void* workspace, int64_t workspace_bytes);
 
 /* Regions: an anomaly map (height, width) -> blurred, resized to (out_height, out_width), > threshold, 8-connected
  * components by (peak descending, first pixel in raster order).

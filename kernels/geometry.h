@@ -1,5 +1,5 @@
-// The maths of boxes, for gcc and nvcc alike. Compiled without floating-point contraction: each step is rounded to float32,
-// so that decisions are those of edgekd/geometry/, to the bit.
+// The maths of boxes, for gcc and nvcc alike. Compiled without floating-point contraction: each step is rounded to
+// float32, so that decisions are those of edgekd/geometry/, to the bit.
 #pragma once
 
 #include "device.h"

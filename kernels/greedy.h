@@ -17,12 +17,12 @@ inline bool sound(const Overlap& overlap) {
            (overlap.metric == EDGEKD_IOU || overlap.metric == EDGEKD_PROBIOU);
 }
 
-// nms.cc: suppress n items in the order of `before`; `boxes` is indexed by Scored::index. The kept ones move to the front of
-// `items`; returns how many, at most `limit`.
-int64_t greedy(const float* boxes, Scored* items, int64_t n, const Overlap& overlap, int64_t limit, UprightForest& forest,
-               int32_t chosen);
-int64_t greedy(const float* boxes, Scored* items, int64_t n, const Overlap& overlap, int64_t limit, RotatedForest& forest,
-               int32_t chosen);
+// nms.cc: suppress n items in the order of `before`; `boxes` is indexed by Scored::index. The kept ones move to the
+// front of `items`; returns how many, at most `limit`.
+int64_t greedy(const float* boxes, Scored* items, int64_t n, const Overlap& overlap, int64_t limit,
+               UprightForest& forest, int32_t chosen);
+int64_t greedy(const float* boxes, Scored* items, int64_t n, const Overlap& overlap, int64_t limit,
+               RotatedForest& forest, int32_t chosen);
 
 // One box after another: what is alive stays and marks what goes because of it.
 template <typename Rule>

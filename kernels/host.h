@@ -31,24 +31,28 @@
 namespace edgekd {
 
 #if EDGEKD_HAS_AVX
-// Conversion to half, which no processor with AVX2 lacks, but a virtual machine may hide. Read once: the instruction that
-// asks is slow in a virtual machine, and __builtin_cpu_supports knows the name only since GCC 11.
+// Conversion to half, which no processor with AVX2 lacks, but a virtual machine may hide. Read once: the instruction
+// that asks is slow in a virtual machine, and __builtin_cpu_supports knows the name only since GCC 11.
 extern const bool kHasF16c;
 #endif
 
 inline bool has(int32_t instructions) {
     switch (instructions) {
-        case EDGEKD_PLAIN: return true;
+        case EDGEKD_PLAIN:
+            return true;
 #if EDGEKD_HAS_AVX
-        case EDGEKD_AVX2: return __builtin_cpu_supports("avx2") && kHasF16c;
+        case EDGEKD_AVX2:
+            return __builtin_cpu_supports("avx2") && kHasF16c;
         case EDGEKD_AVX512:
             return kHasF16c && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                    __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
 #endif
 #if EDGEKD_HAS_NEON
-        case EDGEKD_NEON: return true;
+        case EDGEKD_NEON:
+            return true;
 #endif
-        default: return false;
+        default:
+            return false;
     }
 }
 
@@ -67,8 +71,8 @@ inline bool runs_avx2(int32_t chosen) { return chosen == EDGEKD_AVX2 || chosen =
 
 constexpr int64_t kMaxCount = int64_t(1) << 40;  // no size product below overflows 64 bits
 
-// Hands out aligned pieces of the caller's memory. Made from null it only adds up: so the layout that an op takes and the
-// size that its ..._workspace() reports come from the same lines.
+// Hands out aligned pieces of the caller's memory. Made from null it only adds up: so the layout that an op takes and
+// the size that its ..._workspace() reports come from the same lines.
 class Workspace {
 public:
     static constexpr int64_t kAlign = 64;

@@ -62,7 +62,8 @@ struct RotatedRow {
 };
 
 template <typename Row>
-EDGEKD_INLINE void rows_plain(const typename Row::Real* a, int64_t n, const Row& row, int64_t m, typename Row::Real* out) {
+EDGEKD_INLINE void rows_plain(const typename Row::Real* a, int64_t n, const Row& row, int64_t m,
+                              typename Row::Real* out) {
     for (int64_t i = 0; i < n; ++i) {
         const typename Row::Query query = Row::query(a + Row::kColumns * i);
         for (int64_t first = 0; first < m; first += kLanes) {
@@ -137,7 +138,9 @@ extern "C" int32_t edgekd_iou_rotated(const float* a, int64_t n, const float* b,
     return EDGEKD_BAD_ARGUMENT;
 }
 
-extern "C" int64_t edgekd_iou_rotated_float64_workspace(int64_t m) { return edgekd::workspace_for<edgekd::Float64Row>(m); }
+extern "C" int64_t edgekd_iou_rotated_float64_workspace(int64_t m) {
+    return edgekd::workspace_for<edgekd::Float64Row>(m);
+}
 
 extern "C" int32_t edgekd_iou_rotated_float64(const double* a, int64_t n, const double* b, int64_t m, double* out,
                                               int32_t instructions, void* workspace, int64_t workspace_bytes) {

@@ -85,9 +85,12 @@ __device__ inline Levels sample(const edgekd_frame& frame, Tap row, Tap column) 
 
 __device__ inline void store(const edgekd_canvas& to, int64_t at, int32_t level, float mean, float std) {
     const float value = normalise(level, mean, std);
-    if (to.values == EDGEKD_FLOAT32) static_cast<float*>(to.data)[at] = value;
-    else if (to.values == EDGEKD_FLOAT16) static_cast<uint16_t*>(to.data)[at] = half_bits(value);
-    else static_cast<uint8_t*>(to.data)[at] = uint8_t(quantize(value, quantization(to)));
+    if (to.values == EDGEKD_FLOAT32)
+        static_cast<float*>(to.data)[at] = value;
+    else if (to.values == EDGEKD_FLOAT16)
+        static_cast<uint16_t*>(to.data)[at] = half_bits(value);
+    else
+        static_cast<uint8_t*>(to.data)[at] = uint8_t(quantize(value, quantization(to)));
 }
 
 __device__ inline void store(const edgekd_canvas& to, int64_t y, int64_t x, const Levels& levels) {
@@ -145,9 +148,12 @@ unsigned tiles(int64_t pixels, int64_t each) { return unsigned((pixels + each - 
 void queue(const edgekd_letterbox_job& job, void* stream) {
     const dim3 grid(tiles(job.canvas.width, kTileWidth), tiles(job.canvas.height, kTileHeight));
     const int32_t pixels = job.frame.pixels;
-    if (pixels == EDGEKD_NV12) EDGEKD_LAUNCH(edgekd_letterbox_nv12, grid, kLetterboxThreads, stream, job);
-    else if (pixels == EDGEKD_YUYV) EDGEKD_LAUNCH(edgekd_letterbox_yuyv, grid, kLetterboxThreads, stream, job);
-    else EDGEKD_LAUNCH(edgekd_letterbox_packed, grid, kLetterboxThreads, stream, job);
+    if (pixels == EDGEKD_NV12)
+        EDGEKD_LAUNCH(edgekd_letterbox_nv12, grid, kLetterboxThreads, stream, job);
+    else if (pixels == EDGEKD_YUYV)
+        EDGEKD_LAUNCH(edgekd_letterbox_yuyv, grid, kLetterboxThreads, stream, job);
+    else
+        EDGEKD_LAUNCH(edgekd_letterbox_packed, grid, kLetterboxThreads, stream, job);
 }
 
 }  // namespace

@@ -18,8 +18,8 @@ EDGEKD_TARGET_AVX2 inline __m128i load_two(const uint8_t* source, int32_t a, int
     return _mm_castps_si128(_mm_loadh_pi(_mm_castsi128_ps(low), reinterpret_cast<const __m64*>(source + b)));
 }
 
-// Eight columns a turn: 8 bytes hold both pixels of a column; bytes are spread to 16-bit pairs (first, second) so that one
-// multiply-add gives eight sums of one channel. It stops where 8 bytes may not be read.
+// Eight columns a turn: 8 bytes hold both pixels of a column; bytes are spread to 16-bit pairs (first, second) so that
+// one multiply-add gives eight sums of one channel. It stops where 8 bytes may not be read.
 template <int kChannels>
 EDGEKD_TARGET_AVX2 void across(const Columns& columns, const uint8_t* source, int32_t* sums) {
     const char z = char(0x80), n = kChannels;

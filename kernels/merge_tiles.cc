@@ -1,5 +1,6 @@
-// Merge on the host: detections of overlapping tiles become those of the image. A box that the border of its tile cut goes
-// if a box of another tile covers it; whole boxes are looked at before cut ones, so the piece never beats the whole.
+// Merge on the host: detections of overlapping tiles become those of the image. A box that the border of its tile cut
+// goes if a box of another tile covers it; whole boxes are looked at before cut ones, so the piece never beats the
+// whole.
 #include "greedy.h"
 
 namespace edgekd {
@@ -53,8 +54,11 @@ struct Memory {
     uint8_t* cut;
 
     Memory(Workspace& workspace, int64_t n)
-        : items(workspace.take<Scored>(n)), forest(workspace, n), tile_of(workspace.take<int64_t>(n)),
-          tiles(workspace.take<int64_t>(forest.width())), cut(workspace.take<uint8_t>(forest.width())) {}
+        : items(workspace.take<Scored>(n)),
+          forest(workspace, n),
+          tile_of(workspace.take<int64_t>(n)),
+          tiles(workspace.take<int64_t>(forest.width())),
+          cut(workspace.take<uint8_t>(forest.width())) {}
 };
 
 bool complete(const Request& r) {
@@ -91,9 +95,10 @@ extern "C" int64_t edgekd_merge_tiles_workspace(int64_t n) {
     return workspace.needed();
 }
 
-extern "C" int32_t edgekd_merge_tiles(const float* boxes, const float* scores, const int64_t* labels, const int64_t* tiles,
-                                      const uint8_t* cut, int64_t n, float iou, float iof, int64_t* keep, int64_t* count,
-                                      int32_t instructions, void* workspace_memory, int64_t workspace_bytes) {
+extern "C" int32_t edgekd_merge_tiles(const float* boxes, const float* scores, const int64_t* labels,
+                                      const int64_t* tiles, const uint8_t* cut, int64_t n, float iou, float iof,
+                                      int64_t* keep, int64_t* count, int32_t instructions, void* workspace_memory,
+                                      int64_t workspace_bytes) {
     const edgekd::Request request{boxes, scores, labels, tiles, cut, n, iou, iof, keep, count};
     if (!edgekd::complete(request)) return EDGEKD_BAD_ARGUMENT;
     const int32_t chosen = edgekd::resolve(instructions);

@@ -13,14 +13,14 @@ struct UprightStep {
 
 }  // namespace
 
-int64_t greedy(const float* boxes, Scored* items, int64_t n, const Overlap& overlap, int64_t limit, UprightForest& forest,
-               int32_t chosen) {
+int64_t greedy(const float* boxes, Scored* items, int64_t n, const Overlap& overlap, int64_t limit,
+               UprightForest& forest, int32_t chosen) {
     const int64_t count = forest.load(boxes, items, n);
     return keep(items, count, limit, UprightStep{forest, overlap.threshold}, chosen);
 }
 
-int64_t greedy(const float* boxes, Scored* items, int64_t n, const Overlap& overlap, int64_t limit, RotatedForest& forest,
-               int32_t chosen) {
+int64_t greedy(const float* boxes, Scored* items, int64_t n, const Overlap& overlap, int64_t limit,
+               RotatedForest& forest, int32_t chosen) {
     const int64_t count = forest.load(boxes, items, n, overlap.metric, overlap.threshold);
     if (overlap.metric == EDGEKD_PROBIOU)
         return keep(items, count, limit, RotatedStep<MoreThan<ProbIou>>{forest, {overlap.threshold}}, chosen);
@@ -85,9 +85,9 @@ extern "C" int32_t edgekd_nms(const float* boxes, const float* scores, const int
     return edgekd::run<edgekd::UprightForest>(request, instructions, workspace, workspace_bytes);
 }
 
-extern "C" int32_t edgekd_nms_rotated(const float* boxes, const float* scores, const int64_t* labels, int64_t n, float iou,
-                                      int32_t metric, int64_t limit, int64_t* keep, int64_t* count, int32_t instructions,
-                                      void* workspace, int64_t workspace_bytes) {
+extern "C" int32_t edgekd_nms_rotated(const float* boxes, const float* scores, const int64_t* labels, int64_t n,
+                                      float iou, int32_t metric, int64_t limit, int64_t* keep, int64_t* count,
+                                      int32_t instructions, void* workspace, int64_t workspace_bytes) {
     const edgekd::Request request{boxes, scores, labels, n, {iou, metric}, limit, keep, count};
     return edgekd::run<edgekd::RotatedForest>(request, instructions, workspace, workspace_bytes);
 }

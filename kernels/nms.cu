@@ -101,16 +101,20 @@ __device__ inline void mask(const edgekd_suppress_job& job, Tile<Metric>& tile) 
     int64_t row, column;
     if (!place(scratch.words, row, column) || column * kTile >= n) return;  // the whole block
     const int thread = int(threadIdx.x), lane = thread % 32;
-    if (thread < kTile) tile.rows.load(scratch, image, row * kTile, thread);
-    else if (thread < 2 * kTile) tile.columns.load(scratch, image, column * kTile, thread - kTile);
+    if (thread < kTile)
+        tile.rows.load(scratch, image, row * kTile, thread);
+    else if (thread < 2 * kTile)
+        tile.columns.load(scratch, image, column * kTile, thread - kTile);
     __syncthreads();
     for (int r = thread / 32; r < kTile && row * kTile + r < n; r += kMaskThreads / 32) {
         Word word = 0;
         for (int half = 0; half < 2; ++half) {
             const int c = half * 32 + lane;
             bool bit;
-            if (row == column && c <= r) bit = c == r && tile.rows.labels[r] < 0;
-            else bit = tile.removes(r, c, job.iou);
+            if (row == column && c <= r)
+                bit = c == r && tile.rows.labels[r] < 0;
+            else
+                bit = tile.removes(r, c, job.iou);
             word |= Word(__ballot_sync(kWarp, bit)) << (32 * half);
         }
         if (lane == 0) scratch.mask[(image * scratch.limit + row * kTile + r) * scratch.words + column] = word;

@@ -51,9 +51,12 @@ struct Filter {
     bool every_class;
     int64_t limit;  // how many are wanted at most
 
-    bool sound() const { return scores && n >= 0 && n <= kMaxCount && classes >= 0 && classes <= INT32_MAX && limit >= 1; }
+    bool sound() const {
+        return scores && n >= 0 && n <= kMaxCount && classes >= 0 && classes <= INT32_MAX && limit >= 1;
+    }
 
-    // Items that `pick` may have at hand: with every class, twice the limit, thinned out whenever that many are reached.
+    // Items that `pick` may have at hand: with every class, twice the limit, thinned out whenever that many are
+    // reached.
     static int64_t room(int64_t n, int64_t classes, bool every_class, int64_t limit) {
         if (!every_class) return n;
         const int64_t all = classes > 0 && n > kMaxCount / classes ? kMaxCount : n * classes;

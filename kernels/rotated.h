@@ -1,5 +1,5 @@
-// The maths of rotated boxes, for gcc and nvcc alike: operation by operation that of edgekd/geometry/rotated.py, which says
-// why it is right. Compiled without contraction, so that decisions are the same to the bit on every chip.
+// The maths of rotated boxes, for gcc and nvcc alike: operation by operation that of edgekd/geometry/rotated.py, which
+// says why it is right. Compiled without contraction, so that decisions are the same to the bit on every chip.
 #pragma once
 
 #include <cmath>
@@ -42,7 +42,9 @@ EDGEKD_HOST_DEVICE inline RotatedOf<Real> prepare(const Real* xywhr) {
 }
 
 template <typename Real>
-EDGEKD_HOST_DEVICE inline bool counts(const RotatedOf<Real>& box) { return box.area > 0; }
+EDGEKD_HOST_DEVICE inline bool counts(const RotatedOf<Real>& box) {
+    return box.area > 0;
+}
 
 // Whether `a` is the frame of the pair: the larger one, equal ones by their numbers, so that (a, b) and (b, a) agree.
 template <typename Real>
@@ -85,7 +87,8 @@ EDGEKD_HOST_DEVICE inline Relative<Real> relative(const RotatedOf<Real>& frame, 
 
 // Whether a line parallel to a side of one box, or to an axis, has the boxes on its two sides.
 template <typename Real>
-EDGEKD_HOST_DEVICE inline bool apart(const RotatedOf<Real>& frame, const RotatedOf<Real>& other, const Relative<Real>& r) {
+EDGEKD_HOST_DEVICE inline bool apart(const RotatedOf<Real>& frame, const RotatedOf<Real>& other,
+                                     const Relative<Real>& r) {
     const Real c = std::fabs(r.cos), s = std::fabs(r.sin);
     const Real along = r.cos * r.x + r.sin * r.y, across = r.cos * r.y - r.sin * r.x;
     return (std::fabs(other.x - frame.x) > frame.extent_x + other.extent_x) |
@@ -122,7 +125,8 @@ EDGEKD_HOST_DEVICE inline float probiou_of(const Rotated& frame, const Rotated& 
     const float cc = r.cos * r.cos, ss = r.sin * r.sin;
     const float turned = ww * (other_ww * ss + other_hh * cc) + hh * (other_ww * cc + other_hh * ss);
     const float determinant = (ww * hh + other_ww * other_hh) + turned;
-    const float form = (hh * (r.x * r.x) + ww * (r.y * r.y)) + (other_hh * (along * along) + other_ww * (across * across));
+    const float form =
+        (hh * (r.x * r.x) + ww * (r.y * r.y)) + (other_hh * (along * along) + other_ww * (across * across));
     const float sizes = (frame.half_w * frame.half_h) * (other.half_w * other.half_h);
     const float shape = std::sqrt((4.0f * sizes) / determinant);
     const float rest = 1.0f - exp_negative(0.75f * (form / determinant)) * shape;

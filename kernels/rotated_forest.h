@@ -1,8 +1,9 @@
-// Rotated boxes in a tree of their upright bounds. What may overlap is gathered from the leaves until sixteen are together,
-// then one pass computes all their overlaps: most leaves hold one or two that meet.
+// Rotated boxes in a tree of their upright bounds. What may overlap is gathered from the leaves until sixteen are
+// together, then one pass computes all their overlaps: most leaves hold one or two that meet.
 //
-// A rule says which of them go: `over(frame, other)` for a pair, `covers(frame, other, area)` for the pair and the area of
-// the box in question, both for sixteen at a time; then `goes(over, covers, place)` for the box at a place of the leaves.
+// A rule says which of them go: `over(frame, other)` for a pair, `covers(frame, other, area)` for the pair and the area
+// of the box in question, both for sixteen at a time; then `goes(over, covers, place)` for the box at a place of the
+// leaves.
 #pragma once
 
 #include "box_tree.h"
@@ -14,7 +15,9 @@ namespace edgekd {
 template <typename Metric>
 struct MoreThan {
     float threshold;
-    EDGEKD_INLINE bool over(const Rotated& frame, const Rotated& other) const { return Metric::of(frame, other) > threshold; }
+    EDGEKD_INLINE bool over(const Rotated& frame, const Rotated& other) const {
+        return Metric::of(frame, other) > threshold;
+    }
     EDGEKD_INLINE bool covers(const Rotated&, const Rotated&, float) const { return false; }
     EDGEKD_INLINE bool goes(bool over, bool, int64_t) const { return over; }
 };
@@ -24,7 +27,8 @@ public:
     RotatedForest(Workspace& workspace, int64_t capacity)
         : tree_(workspace, capacity), lanes_(workspace, tree_.width()) {}
 
-    // Take in the boxes (.., 5) of `items`, best first; drop the items whose box does not count; return how many are left.
+    // Take in the boxes (.., 5) of `items`, best first; drop the items whose box does not count; return how many are
+    // left.
     int64_t load(const float* boxes, Scored* items, int64_t n, int32_t metric, float threshold) {
         const float reach = metric == EDGEKD_PROBIOU ? probiou_reach(threshold) : 0;
         int64_t count = 0;
@@ -62,14 +66,16 @@ public:
 private:
     static constexpr int64_t kLanes = BoxTree::kFan;
 
-    // Upright bounds, wider than rounding: boxes whose bounds stay apart have overlap 0 by the first test of `intersection`.
+    // Upright bounds, wider than rounding: boxes whose bounds stay apart have overlap 0 by the first test of
+    // `intersection`.
     static Box bounds(const Rotated& box) {
         const float x = slack(box.x, box.extent_x), y = slack(box.y, box.extent_y);
         return {(box.x - box.extent_x) - x, (box.y - box.extent_y) - y, (box.x + box.extent_x) + x,
                 (box.y + box.extent_y) + y};
     }
 
-    // Gaussians reach farther: |dx| < reach * (sigma_x of one + sigma_x of the other) where the distance is below the bar.
+    // Gaussians reach farther: |dx| < reach * (sigma_x of one + sigma_x of the other) where the distance is below the
+    // bar.
     static Box bounds(const Rotated& box, float reach) {
         const float x = reach * std::sqrt((box.extent_x * box.extent_x) / 3 + std::numeric_limits<float>::min());
         const float y = reach * std::sqrt((box.extent_y * box.extent_y) / 3 + std::numeric_limits<float>::min());
@@ -85,7 +91,8 @@ private:
     static float probiou_reach(float threshold) {
         const double rest = 1.0 - double(threshold);
         const double coefficient = 1.0 - rest * rest;
-        return coefficient > 0 ? float(2.01 * std::sqrt(1e-6 - std::log(coefficient))) : std::numeric_limits<float>::infinity();
+        return coefficient > 0 ? float(2.01 * std::sqrt(1e-6 - std::log(coefficient)))
+                               : std::numeric_limits<float>::infinity();
     }
 
     template <typename Rule>
@@ -104,7 +111,8 @@ private:
             const int32_t* alive = forest.tree_.alive() + first;
             const float* areas = forest.lanes_.areas() + first;
             const float least = forest.least_ratio_ * query.area, ratio = forest.least_ratio_;
-            for (int64_t i = 0; i < kLanes; ++i) meets[i] &= alive[i] & (areas[i] >= least) & (query.area >= ratio * areas[i]);
+            for (int64_t i = 0; i < kLanes; ++i)
+                meets[i] &= alive[i] & (areas[i] >= least) & (query.area >= ratio * areas[i]);
             for (int64_t i = 0; i < kLanes; ++i) {
                 places[count] = first + i;
                 count += meets[i];

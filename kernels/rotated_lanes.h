@@ -36,11 +36,16 @@ struct RotatedLanes {
 // One of two boxes, field by field, so that it becomes a blend of lanes.
 template <typename Real>
 EDGEKD_INLINE RotatedOf<Real> choose(bool first, const RotatedOf<Real>& a, const RotatedOf<Real>& b) {
-    return {first ? a.x : b.x,           first ? a.y : b.y,
-            first ? a.half_w : b.half_w, first ? a.half_h : b.half_h,
-            first ? a.cos : b.cos,       first ? a.sin : b.sin,
-            first ? a.extent_x : b.extent_x, first ? a.extent_y : b.extent_y,
-            first ? a.area : b.area,     first ? a.angle : b.angle};
+    return {first ? a.x : b.x,
+            first ? a.y : b.y,
+            first ? a.half_w : b.half_w,
+            first ? a.half_h : b.half_h,
+            first ? a.cos : b.cos,
+            first ? a.sin : b.sin,
+            first ? a.extent_x : b.extent_x,
+            first ? a.extent_y : b.extent_y,
+            first ? a.area : b.area,
+            first ? a.angle : b.angle};
 }
 
 // What overlap means.

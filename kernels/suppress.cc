@@ -75,7 +75,8 @@ extern "C" int32_t edgekd_suppress(const float* boxes, int64_t columns, const fl
                                    int64_t* out_labels, int64_t* count, int32_t instructions, void* workspace,
                                    int64_t workspace_bytes) {
     const edgekd::Filter filter{scores, n, classes, conf, allowed, every_class != 0, max_candidates};
-    const edgekd::Request request{boxes, columns, filter, {iou, metric}, max_det, out_boxes, out_scores, out_labels, count};
+    const edgekd::Request request{boxes,     columns,    filter,     {iou, metric}, max_det,
+                                  out_boxes, out_scores, out_labels, count};
     if (columns == 4 && metric == EDGEKD_IOU)
         return edgekd::run<edgekd::UprightForest>(request, instructions, workspace, workspace_bytes);
     if (columns == 5) return edgekd::run<edgekd::RotatedForest>(request, instructions, workspace, workspace_bytes);

@@ -25,9 +25,12 @@ void queue_filter(const edgekd_suppress_job& job, unsigned batch, void* stream) 
     const dim3 scores(blocks(int64_t(job.rows) * job.classes, kFilterThreads * kScoresEach), batch);
     if (job.every_class && job.half_scores)
         EDGEKD_LAUNCH(edgekd_candidates_every_f16, scores, kFilterThreads, stream, job);
-    else if (job.every_class) EDGEKD_LAUNCH(edgekd_candidates_every_f32, scores, kFilterThreads, stream, job);
-    else if (job.half_scores) EDGEKD_LAUNCH(edgekd_candidates_filter_f16, rows, kFilterThreads, stream, job);
-    else EDGEKD_LAUNCH(edgekd_candidates_filter_f32, rows, kFilterThreads, stream, job);
+    else if (job.every_class)
+        EDGEKD_LAUNCH(edgekd_candidates_every_f32, scores, kFilterThreads, stream, job);
+    else if (job.half_scores)
+        EDGEKD_LAUNCH(edgekd_candidates_filter_f16, rows, kFilterThreads, stream, job);
+    else
+        EDGEKD_LAUNCH(edgekd_candidates_filter_f32, rows, kFilterThreads, stream, job);
 }
 
 void queue(const edgekd_suppress_job& job, void* stream) {
@@ -36,11 +39,16 @@ void queue(const edgekd_suppress_job& job, void* stream) {
     queue_filter(job, batch, stream);
     EDGEKD_LAUNCH(edgekd_candidates_select, batch, kSelectThreads, stream, job);
     const dim3 strips(words, batch), tiles(words + 1, (words + 1) / 2, batch);
-    if (job.columns == 4) EDGEKD_LAUNCH(edgekd_nms_shapes_xyxy, strips, kShapeThreads, stream, job);
-    else EDGEKD_LAUNCH(edgekd_nms_shapes_xywhr, strips, kShapeThreads, stream, job);
-    if (job.columns == 4) EDGEKD_LAUNCH(edgekd_nms_mask_xyxy, tiles, kMaskThreads, stream, job);
-    else if (job.metric == EDGEKD_IOU) EDGEKD_LAUNCH(edgekd_nms_mask_xywhr, tiles, kMaskThreads, stream, job);
-    else EDGEKD_LAUNCH(edgekd_nms_mask_probiou, tiles, kMaskThreads, stream, job);
+    if (job.columns == 4)
+        EDGEKD_LAUNCH(edgekd_nms_shapes_xyxy, strips, kShapeThreads, stream, job);
+    else
+        EDGEKD_LAUNCH(edgekd_nms_shapes_xywhr, strips, kShapeThreads, stream, job);
+    if (job.columns == 4)
+        EDGEKD_LAUNCH(edgekd_nms_mask_xyxy, tiles, kMaskThreads, stream, job);
+    else if (job.metric == EDGEKD_IOU)
+        EDGEKD_LAUNCH(edgekd_nms_mask_xywhr, tiles, kMaskThreads, stream, job);
+    else
+        EDGEKD_LAUNCH(edgekd_nms_mask_probiou, tiles, kMaskThreads, stream, job);
     EDGEKD_LAUNCH(edgekd_nms_scan, batch, kScanThreads, stream, job);
 }
 

@@ -1,5 +1,5 @@
-// Sine, cosine and exponential from products and sums alone: those of two mathematical libraries differ in the last bit.
-// See edgekd/geometry/rotated.py.
+// Sine, cosine and exponential from products and sums alone: those of two mathematical libraries differ in the last
+// bit. See edgekd/geometry/rotated.py.
 #pragma once
 
 #include <cmath>

@@ -11,7 +11,8 @@ public:
     UprightForest(Workspace& workspace, int64_t capacity)
         : tree_(workspace, capacity), areas_(workspace.take<float>(tree_.width())) {}
 
-    // Take in the boxes (.., 4) of `items`, best first; drop the items whose box does not count; return how many are left.
+    // Take in the boxes (.., 4) of `items`, best first; drop the items whose box does not count; return how many are
+    // left.
     int64_t load(const float* boxes, Scored* items, int64_t n) {
         int64_t count = 0;
         for (int64_t i = 0; i < n; ++i) {

@@ -39,8 +39,10 @@ void candidates(const Problem& p, int32_t every_class, int64_t limit) {
         Exact<int64_t> labels(limit);
         Exact<float> best(limit);
         Tight workspace(edgekd_candidates_workspace(p.n, p.classes, every_class, limit));
-        expect(edgekd_candidates(p.scores.data, p.n, p.classes, 0.3f, every_class, limit, nullptr, rows[run].data, labels.data, best.data,
-                                 &count[run], instructions(run), workspace.data, workspace.size) == EDGEKD_OK, "candidates");
+        expect(edgekd_candidates(p.scores.data, p.n, p.classes, 0.3f, every_class, limit, nullptr, rows[run].data,
+                                 labels.data, best.data, &count[run], instructions(run), workspace.data,
+                                 workspace.size) == EDGEKD_OK,
+               "candidates");
     }
     expect(count[0] == count[1] && !std::memcmp(rows[0].data, rows[1].data, count[0] * 8), "candidates differ");
     note(rows[0].data, count[0] * 8);
@@ -51,8 +53,9 @@ void nms(const Problem& p) {
     int64_t count[2];
     for (int run = 0; run < 2; ++run) {
         Tight workspace(edgekd_nms_workspace(p.n));
-        expect(edgekd_nms(p.boxes.data, p.scores.data, p.labels.data, p.n, 0.4f, p.n ? p.n : 1, keep[run].data, &count[run],
-                          instructions(run), workspace.data, workspace.size) == EDGEKD_OK, "nms");
+        expect(edgekd_nms(p.boxes.data, p.scores.data, p.labels.data, p.n, 0.4f, p.n ? p.n : 1, keep[run].data,
+                          &count[run], instructions(run), workspace.data, workspace.size) == EDGEKD_OK,
+               "nms");
     }
     expect(count[0] == count[1] && !std::memcmp(keep[0].data, keep[1].data, count[0] * 8), "nms differs");
     note(keep[0].data, count[0] * 8);
@@ -65,7 +68,8 @@ void nms_rotated(const Problem& p, int32_t metric) {
         Tight workspace(edgekd_nms_rotated_workspace(p.n));
         expect(edgekd_nms_rotated(p.rotated.data, p.scores.data, p.labels.data, p.n, 0.4f, metric, p.n ? p.n : 1,
                                   keep[run].data, &count[run], instructions(run), workspace.data,
-                                  workspace.size) == EDGEKD_OK, "nms_rotated");
+                                  workspace.size) == EDGEKD_OK,
+               "nms_rotated");
     }
     expect(count[0] == count[1] && !std::memcmp(keep[0].data, keep[1].data, count[0] * 8), "nms_rotated differs");
     note(keep[0].data, count[0] * 8);
@@ -80,7 +84,8 @@ void merge_tiles(const Problem& p) {
         Tight workspace(edgekd_merge_tiles_workspace(p.n));
         expect(edgekd_merge_tiles(p.rotated.data, p.scores.data, p.labels.data, tiles.data, cut.data, p.n, 0.4f, 0.6f,
                                   keep[run].data, &count[run], instructions(run), workspace.data,
-                                  workspace.size) == EDGEKD_OK, "merge_tiles");
+                                  workspace.size) == EDGEKD_OK,
+               "merge_tiles");
     }
     expect(count[0] == count[1] && !std::memcmp(keep[0].data, keep[1].data, count[0] * 8), "merge_tiles differs");
     note(keep[0].data, count[0] * 8);
@@ -100,18 +105,27 @@ void table(int64_t n, int64_t m, int64_t needed, Call call, const char* what) {
 void overlaps(const Problem& p, int32_t metric) {
     const int64_t n = p.n < 40 ? p.n : 40, m = p.n;
     const float *boxes = p.boxes.data, *rotated = p.rotated.data;
-    table<float>(n, m, edgekd_iou_workspace(m), [=](float* out, int32_t with, char* memory, int64_t bytes) {
-        return edgekd_iou(boxes, n, boxes, m, out, with, memory, bytes);
-    }, "iou");
-    table<float>(n, m, edgekd_iou_rotated_workspace(m), [=](float* out, int32_t with, char* memory, int64_t bytes) {
-        return edgekd_iou_rotated(rotated, n, rotated, m, metric, out, with, memory, bytes);
-    }, "iou_rotated");
+    table<float>(
+        n, m, edgekd_iou_workspace(m),
+        [=](float* out, int32_t with, char* memory, int64_t bytes) {
+            return edgekd_iou(boxes, n, boxes, m, out, with, memory, bytes);
+        },
+        "iou");
+    table<float>(
+        n, m, edgekd_iou_rotated_workspace(m),
+        [=](float* out, int32_t with, char* memory, int64_t bytes) {
+            return edgekd_iou_rotated(rotated, n, rotated, m, metric, out, with, memory, bytes);
+        },
+        "iou_rotated");
     Exact<double> wide(5 * m);
     for (int64_t i = 0; i < wide.size; ++i) wide.data[i] = rotated[i];
     const double* boxes64 = wide.data;
-    table<double>(n, m, edgekd_iou_rotated_float64_workspace(m), [=](double* out, int32_t with, char* memory, int64_t bytes) {
-        return edgekd_iou_rotated_float64(boxes64, n, boxes64, m, out, with, memory, bytes);
-    }, "iou_rotated_float64");
+    table<double>(
+        n, m, edgekd_iou_rotated_float64_workspace(m),
+        [=](double* out, int32_t with, char* memory, int64_t bytes) {
+            return edgekd_iou_rotated_float64(boxes64, n, boxes64, m, out, with, memory, bytes);
+        },
+        "iou_rotated_float64");
 }
 
 void suppress(const Problem& p, int64_t columns, int32_t every_class, int64_t limit, int64_t most) {
@@ -121,11 +135,14 @@ void suppress(const Problem& p, int64_t columns, int32_t every_class, int64_t li
         Exact<float> scores(most);
         Exact<int64_t> labels(most);
         Tight workspace(edgekd_suppress_workspace(p.n, columns, p.classes, every_class, limit));
-        expect(edgekd_suppress(columns == 4 ? p.boxes.data : p.rotated.data, columns, p.scores.data, p.n, p.classes, 0.3f,
-                               every_class, 0.4f, EDGEKD_IOU, limit, most, nullptr, boxes[run].data, scores.data, labels.data,
-                               &count[run], instructions(run), workspace.data, workspace.size) == EDGEKD_OK, "suppress");
+        expect(
+            edgekd_suppress(columns == 4 ? p.boxes.data : p.rotated.data, columns, p.scores.data, p.n, p.classes, 0.3f,
+                            every_class, 0.4f, EDGEKD_IOU, limit, most, nullptr, boxes[run].data, scores.data,
+                            labels.data, &count[run], instructions(run), workspace.data, workspace.size) == EDGEKD_OK,
+            "suppress");
     }
-    expect(count[0] == count[1] && !std::memcmp(boxes[0].data, boxes[1].data, count[0] * columns * 4), "suppress differs");
+    expect(count[0] == count[1] && !std::memcmp(boxes[0].data, boxes[1].data, count[0] * columns * 4),
+           "suppress differs");
     note_numbers(boxes[0].data, count[0] * columns);
 }
 
@@ -150,8 +167,9 @@ void regions(Random& random) {
         Exact<float> peaks(limit);
         Tight workspace(edgekd_regions_workspace(width, dense ? 0 : radius, rows, columns));
         expect(edgekd_regions(map.data, height, width, weights.data, dense ? 0 : radius, out[run].data, mask[run].data,
-                              rows, columns, 0.5f, min_area, limit, boxes[run].data, areas.data, peaks.data, &count[run],
-                              instructions(run), workspace.data, workspace.size) == EDGEKD_OK, "regions");
+                              rows, columns, 0.5f, min_area, limit, boxes[run].data, areas.data, peaks.data,
+                              &count[run], instructions(run), workspace.data, workspace.size) == EDGEKD_OK,
+               "regions");
     }
     for (int64_t i = 0; i < rows * columns; ++i) expect(same(out[0].data[i], out[1].data[i]), "regions: maps differ");
     expect(!std::memcmp(mask[0].data, mask[1].data, mask[0].size), "regions: masks differ");
@@ -166,7 +184,8 @@ void all(unsigned seed, int rounds) {
     for (int i = 0; i < rounds; ++i) {
         for (int k = 0; k < 4; ++k) letterbox(random);
         regions(random);
-        // One number at a time: the order of arguments is the compiler's choice, and test_arm.py compares two compilers.
+        // One number at a time: the order of arguments is the compiler's choice, and test_arm.py compares two
+        // compilers.
         const int64_t rows = i % 50 == 0 ? pick(random, 300, 5000) : pick(random, 0, 70), columns = pick(random, 1, 20);
         const Problem problem(random, rows, columns);
         const int32_t every_class = random() % 2, shape = random() % 2 ? 4 : 5;
@@ -190,7 +209,9 @@ int main(int argc, char** argv) {
     for (int i = 0; i < threads; ++i) running.emplace_back(all, 100 + i, 100);
     all(1, threads ? 50 : 600);
     for (auto& thread : running) thread.join();
-    if (digested) std::printf("%016llx %s\n", static_cast<unsigned long long>(digest), instructions(1) == EDGEKD_NEON ? "neon" : "other");
+    if (digested)
+        std::printf("%016llx %s\n", static_cast<unsigned long long>(digest),
+                    instructions(1) == EDGEKD_NEON ? "neon" : "other");
     std::puts("ok");
     return 0;
 }

@@ -28,7 +28,8 @@ struct Exact {
     T* data;
 };
 
-// The least workspace that must do: aligned, so that none of the 64 bytes kept for alignment is left to hide an overrun.
+// The least workspace that must do: aligned, so that none of the 64 bytes kept for alignment is left to hide an
+// overrun.
 struct Tight {
     explicit Tight(int64_t needed) : size(needed - 64), data(static_cast<char*>(std::aligned_alloc(64, size))) {}
     ~Tight() { std::free(data); }

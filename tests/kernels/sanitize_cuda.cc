@@ -47,8 +47,10 @@ struct Outputs {
     Exact<int32_t> count, labels;
     Exact<float> boxes, scores;
     explicit Outputs(const edgekd_suppress_job& job)
-        : count(job.batch), labels(int64_t(job.batch) * job.max_det),
-          boxes(int64_t(job.batch) * job.max_det * job.columns), scores(int64_t(job.batch) * job.max_det) {}
+        : count(job.batch),
+          labels(int64_t(job.batch) * job.max_det),
+          boxes(int64_t(job.batch) * job.max_det * job.columns),
+          scores(int64_t(job.batch) * job.max_det) {}
 };
 
 void run(edgekd_suppress_job job, const Outputs& out) {
@@ -61,7 +63,9 @@ void run(edgekd_suppress_job job, const Outputs& out) {
 }
 
 template <typename T>
-bool same(const Exact<T>& a, const Exact<T>& b) { return std::memcmp(a.data, b.data, a.bytes) == 0; }
+bool same(const Exact<T>& a, const Exact<T>& b) {
+    return std::memcmp(a.data, b.data, a.bytes) == 0;
+}
 
 void suppress(Random& random, bool every_class) {
     edgekd_suppress_job job{};

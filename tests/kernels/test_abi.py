@@ -80,6 +80,13 @@ IMAGE, CHROMA, OUT = np.zeros((4, 4, 3), np.uint8), np.zeros((2, 4), np.uint8), 
 GREY, NV12, YUYV, UINT8, INT8 = 0, 3, 4, 2, 3
 
 
+def named(change: dict[str, object]) -> str:
+    """Name a case; a pointer would name it differently in every process."""
+    return ", ".join(
+        f"{name} {value}" if isinstance(value, (int, float, tuple)) else name for name, value in change.items()
+    )
+
+
 def _letterbox(space: int | None = None, instructions: int = 0, **change: object) -> int:
     """Call the kernel with one or more members of its two structs changed."""
     frame = {
@@ -117,7 +124,7 @@ def _letterbox(space: int | None = None, instructions: int = 0, **change: object
         {"values": UINT8, "scale": 1.0, "zero_point": -1}, {"values": INT8, "scale": 1.0, "zero_point": 128},
         {"values": INT8, "scale": -1.0, "zero_point": 0}, {"instructions": 77}, {"instructions": -1},
     ],
-    ids=str,
+    ids=named,
 )  # fmt: skip
 def test_letterbox_refuses_what_would_leave_its_memory(change) -> None:
     OUT.fill(np.nan)
@@ -139,7 +146,7 @@ def test_letterbox_with_too_little_workspace_does_nothing(space) -> None:
         {"pixels": YUYV, "row_stride": 8}, {"layout": 1}, {"values": 1},
         {"values": INT8, "scale": 1.0, "zero_point": -128},
     ],
-    ids=str,
+    ids=named,
 )  # fmt: skip
 def test_letterbox_looks_at_no_more_than_it_needs(change) -> None:
     assert _letterbox(**change) == OK

@@ -123,9 +123,13 @@ inline float __uint_as_float(uint32_t bits) {
 }
 
 template <typename T>
-T atomicAdd(T* at, T value) { return __atomic_fetch_add(at, value, __ATOMIC_RELAXED); }
+T atomicAdd(T* at, T value) {
+    return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
+}
 template <typename T>
-T atomicOr(T* at, T value) { return __atomic_fetch_or(at, value, __ATOMIC_RELAXED); }
+T atomicOr(T* at, T value) {
+    return __atomic_fetch_or(at, value, __ATOMIC_RELAXED);
+}
 
 enum cudaError_t { cudaSuccess };
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }

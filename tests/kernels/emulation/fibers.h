@@ -2,12 +2,12 @@
 // fiber starts through ucontext; _setjmp and _longjmp switch it, which, unlike swapcontext, make no system call.
 #pragma once
 
+#include <ucontext.h>
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <ucontext.h>
 
 // Shared memory is garbage when a block starts: a section of its own, so that it can be filled with some.
 #define __shared__ static __attribute__((section("edgekd_shared")))

@@ -93,23 +93,47 @@ inline void vst3q_u16(uint16_t* p, uint16x8x3_t v) { zipped<3>(p, v); }
 inline void vst3q_f32(float* p, float32x4x3_t v) { zipped<3>(p, v); }
 inline void vst4q_u8(uint8_t* p, uint8x16x4_t v) { zipped<4>(p, v); }
 
-inline uint8x8_t vdup_n_u8(uint8_t a) { return each<uint8x8_t>([&](int) { return a; }); }
-inline uint8x16_t vdupq_n_u8(uint8_t a) { return each<uint8x16_t>([&](int) { return a; }); }
-inline uint16x8_t vdupq_n_u16(uint16_t a) { return each<uint16x8_t>([&](int) { return a; }); }
-inline int16x8_t vdupq_n_s16(int16_t a) { return each<int16x8_t>([&](int) { return a; }); }
-inline int32x4_t vdupq_n_s32(int32_t a) { return each<int32x4_t>([&](int) { return a; }); }
-inline float32x4_t vdupq_n_f32(float a) { return each<float32x4_t>([&](int) { return a; }); }
+inline uint8x8_t vdup_n_u8(uint8_t a) {
+    return each<uint8x8_t>([&](int) { return a; });
+}
+inline uint8x16_t vdupq_n_u8(uint8_t a) {
+    return each<uint8x16_t>([&](int) { return a; });
+}
+inline uint16x8_t vdupq_n_u16(uint16_t a) {
+    return each<uint16x8_t>([&](int) { return a; });
+}
+inline int16x8_t vdupq_n_s16(int16_t a) {
+    return each<int16x8_t>([&](int) { return a; });
+}
+inline int32x4_t vdupq_n_s32(int32_t a) {
+    return each<int32x4_t>([&](int) { return a; });
+}
+inline float32x4_t vdupq_n_f32(float a) {
+    return each<float32x4_t>([&](int) { return a; });
+}
 inline uint16x8_t vsetq_lane_u16(uint16_t a, uint16x8_t v, int lane) {
     v.at[lane] = a;
     return v;
 }
 
-inline uint16x4_t vget_low_u16(uint16x8_t a) { return each<uint16x4_t>([&](int i) { return a.at[i]; }); }
-inline uint16x4_t vget_high_u16(uint16x8_t a) { return each<uint16x4_t>([&](int i) { return a.at[4 + i]; }); }
-inline int16x4_t vget_low_s16(int16x8_t a) { return each<int16x4_t>([&](int i) { return a.at[i]; }); }
-inline int16x4_t vget_high_s16(int16x8_t a) { return each<int16x4_t>([&](int i) { return a.at[4 + i]; }); }
-inline uint32x2_t vget_low_u32(uint32x4_t a) { return each<uint32x2_t>([&](int i) { return a.at[i]; }); }
-inline uint32x2_t vget_high_u32(uint32x4_t a) { return each<uint32x2_t>([&](int i) { return a.at[2 + i]; }); }
+inline uint16x4_t vget_low_u16(uint16x8_t a) {
+    return each<uint16x4_t>([&](int i) { return a.at[i]; });
+}
+inline uint16x4_t vget_high_u16(uint16x8_t a) {
+    return each<uint16x4_t>([&](int i) { return a.at[4 + i]; });
+}
+inline int16x4_t vget_low_s16(int16x8_t a) {
+    return each<int16x4_t>([&](int i) { return a.at[i]; });
+}
+inline int16x4_t vget_high_s16(int16x8_t a) {
+    return each<int16x4_t>([&](int i) { return a.at[4 + i]; });
+}
+inline uint32x2_t vget_low_u32(uint32x4_t a) {
+    return each<uint32x2_t>([&](int i) { return a.at[i]; });
+}
+inline uint32x2_t vget_high_u32(uint32x4_t a) {
+    return each<uint32x2_t>([&](int i) { return a.at[2 + i]; });
+}
 inline uint32x4_t vcombine_u32(uint32x2_t a, uint32x2_t b) {
     return each<uint32x4_t>([&](int i) { return i < 2 ? a.at[i] : b.at[i - 2]; });
 }
@@ -143,9 +167,15 @@ inline uint16x8_t vuzp2q_u16(uint16x8_t a, uint16x8_t b) {
     return each<uint16x8_t>([&](int i) { return i < 4 ? a.at[2 * i + 1] : b.at[2 * i - 7]; });
 }
 
-inline uint16x8_t vmovl_u8(uint8x8_t a) { return each<uint16x8_t>([&](int i) { return a.at[i]; }); }
-inline int32x4_t vmovl_s16(int16x4_t a) { return each<int32x4_t>([&](int i) { return a.at[i]; }); }
-inline int16x4_t vmovn_s32(int32x4_t a) { return each<int16x4_t>([&](int i) { return a.at[i]; }); }
+inline uint16x8_t vmovl_u8(uint8x8_t a) {
+    return each<uint16x8_t>([&](int i) { return a.at[i]; });
+}
+inline int32x4_t vmovl_s16(int16x4_t a) {
+    return each<int32x4_t>([&](int i) { return a.at[i]; });
+}
+inline int16x4_t vmovn_s32(int32x4_t a) {
+    return each<int16x4_t>([&](int i) { return a.at[i]; });
+}
 inline uint8x8_t vqmovun_s16(int16x8_t a) {
     return each<uint8x8_t>([&](int i) { return a.at[i] < 0 ? 0 : a.at[i] > 255 ? 255 : a.at[i]; });
 }
