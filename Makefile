@@ -35,6 +35,7 @@ wheel: $(VENV)/installed
 bench: $(VENV)/installed  ## the quick benchmarks; the training evidence takes hours, see benchmarks/README.md
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/predict.py
+	$(BIN)/python benchmarks/kernels.py
 
 fatbin:  ## the CUDA kernels for every GPU, in one file: out/edgekd.fatbin; needs nvcc
 	mkdir -p out && $(PYTHON) kernels/build_fatbin.py out/edgekd.fatbin
