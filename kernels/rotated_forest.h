@@ -83,6 +83,7 @@ private:
         return {box.x - dx, box.y - dy, box.x + dx, box.y + dy};
     }
 
+    // 2^-21 of the numbers at hand: four roundings of them, more than `bounds` and `apart` make together.
     static float slack(float centre, float extent) {
         return (std::fabs(centre) + extent) * 4.76837158e-7f + std::numeric_limits<float>::min();
     }

@@ -89,6 +89,7 @@ def gaussian(sigma: float) -> NDArray[np.float32]:
     """Return `(radius + 1,)` float32 weights of a Gaussian, the middle one first; `radius = int(4 sigma + 0.5)`.
 
     They are computed in float64, divided by their sum (all but the middle one count twice), and rounded once.
+    The kernels are handed these weights; across machines they are as equal as NumPy's `exp`.
     """
     radius = int(4 * sigma + 0.5)
     if radius == 0:

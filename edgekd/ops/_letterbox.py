@@ -71,28 +71,32 @@ def letterbox(
             image, height, width, swap=swap, mean=mean, std=std, pad=pad, out=out, pixels=pixels, dtype=dtype,
             layout=layout, scale=scale, zero_point=zero_point,
         )  # fmt: skip
-    image_height, image_width = geometry.check_frame(image, pixels)
+    size = geometry.check_frame(image, pixels)
     kind = geometry.check_values(mean, std, pad, dtype, scale, zero_point)
-    placement, new_height, new_width = geometry.place(image_height, image_width, height, width)
+    placement, new_height, new_width = geometry.place(*size, height, width)
     filled = geometry.canvas(height, width, out, kind, layout)
     image, swap = _readable(image, swap)
-    ffi, lib = kernels.ffi, kernels.lib
-    first, row_stride = image.__array_interface__["data"][0], image.strides[0]
-    frame = ffi.new("edgekd_frame *", {
-        "data": ffi.cast("uint8_t *", first), "row_stride": row_stride,
-        "chroma": ffi.cast("uint8_t *", first + image_height * row_stride), "chroma_stride": row_stride,
-        "height": image_height, "width": image_width,
-        "pixels": INTERLEAVED[image.shape[2]] if pixels == "interleaved" else CAMERA[pixels],
-    })  # fmt: skip
-    to = ffi.new("edgekd_canvas *", {
+    to = kernels.ffi.new("edgekd_canvas *", {
         "data": kernels.pointer(filled, "void *"), "height": height, "width": width, "new_height": new_height,
         "new_width": new_width, "left": placement.left, "top": placement.top, "values": VALUES[kind],
         "layout": LAYOUTS[layout], "swap": swap, "pad": pad, "mean": tuple(mean), "std": tuple(std), "scale": scale,
         "zero_point": zero_point,
     })  # fmt: skip
-    workspace = kernels.workspace(lib.edgekd_letterbox_workspace(image_width, new_width))
-    kernels.check(lib.edgekd_letterbox(frame, to, instructions, *workspace), "letterbox")
+    workspace = kernels.workspace(kernels.lib.edgekd_letterbox_workspace(size[1], new_width))
+    status = kernels.lib.edgekd_letterbox(_frame(image, size, pixels), to, instructions, *workspace)
+    kernels.check(status, "letterbox")
     return filled, placement
+
+
+def _frame(image: NDArray[np.uint8], size: tuple[int, int], pixels: str) -> Any:
+    """Return the C struct that says where the pixels lie; the caller keeps the array alive."""
+    first, row_stride = image.__array_interface__["data"][0], image.strides[0]
+    return kernels.ffi.new("edgekd_frame *", {
+        "data": kernels.ffi.cast("uint8_t *", first), "row_stride": row_stride,
+        "chroma": kernels.ffi.cast("uint8_t *", first + size[0] * row_stride), "chroma_stride": row_stride,
+        "height": size[0], "width": size[1],
+        "pixels": INTERLEAVED[image.shape[2]] if pixels == "interleaved" else CAMERA[pixels],
+    })  # fmt: skip
 
 
 def _readable(image: NDArray[np.uint8], swap: bool) -> tuple[NDArray[np.uint8], bool]:

@@ -17,10 +17,12 @@ from edgekd.errors import UsageError
 def everywhere(call: Callable[[], np.ndarray]) -> np.ndarray:
     """Return the one result that all compiled implementations have to give."""
     results = []
-    for name in ops.available()[:-1]:
-        ops.select(name)
-        results.append(call())
-    ops.select("auto")
+    try:
+        for name in ops.available()[:-1]:
+            ops.select(name)
+            results.append(call())
+    finally:
+        ops.select("auto")
     if not results:
         pytest.skip("the kernels were not compiled")
     assert all(result.tobytes() == results[0].tobytes() for result in results)

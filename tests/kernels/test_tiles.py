@@ -102,10 +102,12 @@ def test_any_detections_are_merged_as_by_the_reference(found, iou, iof) -> None:
     windows = geometry.windows(150, 200, 120, 40)
     assert len(windows) == 4
     expected = geometry.merge_tiles(*found, windows, iou=iou, iof=iof)
-    for name in ops.available():
-        ops.select(name)
-        np.testing.assert_array_equal(ops.merge_tiles(*found, windows, iou=iou, iof=iof), expected)
-    ops.select("auto")
+    try:
+        for name in ops.available():
+            ops.select(name)
+            np.testing.assert_array_equal(ops.merge_tiles(*found, windows, iou=iou, iof=iof), expected)
+    finally:
+        ops.select("auto")
 
 
 def test_tiles_of_a_scene_give_the_scene_back() -> None:
