@@ -131,7 +131,7 @@ def test_float16_is_numpys_at_ties_subnormals_and_infinities(cuda) -> None:
     assert {INF, -INF, 0.0, 2.0**-24, -(2.0**-24)} <= seen
 
 
-def _refused(cuda: CudaKernels, part: str, field: str, value: object, job: Any) -> None:
+def _assert_refused(cuda: CudaKernels, part: str, field: str, value: object, job: Any) -> None:
     """Expect a refusal with that value in that field, and nothing written."""
     before, data = cuda.field(job.canvas, "data"), job.canvas.data
     setattr(getattr(job, part), field, cuda.ffi.NULL if value is None else value)
@@ -158,7 +158,7 @@ def test_letterbox_refuses_what_would_leave_its_memory(cuda, part, field, value)
     job = cuda.letterbox_job(_noise(4, 4, 3), 8, 8, swap=False, mean=MEAN, std=STD, pad=0)
     job.canvas.new_height = job.canvas.new_width = 4
     job.canvas.left = job.canvas.top = 2
-    _refused(cuda, part, field, value, job)
+    _assert_refused(cuda, part, field, value, job)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_letterbox_refuses_what_would_leave_its_memory(cuda, part, field, value)
 )  # fmt: skip
 def test_letterbox_refuses_camera_frames_without_whole_blocks(cuda, pixels, field, value) -> None:
     job = cuda.letterbox_job(_frame(pixels, 2, 2), 8, 8, pixels=pixels, swap=False, mean=MEAN, std=STD)
-    _refused(cuda, "frame", field, value, job)
+    _assert_refused(cuda, "frame", field, value, job)
 
 
 @pytest.mark.parametrize(
@@ -183,10 +183,10 @@ def test_letterbox_refuses_camera_frames_without_whole_blocks(cuda, pixels, fiel
 )  # fmt: skip
 def test_letterbox_refuses_integers_it_cannot_make(cuda, dtype, field, value) -> None:
     job = cuda.letterbox_job(_noise(4, 4, 3), 8, 8, swap=False, mean=MEAN, std=STD, dtype=dtype)
-    _refused(cuda, "canvas", field, value, job)
+    _assert_refused(cuda, "canvas", field, value, job)
 
 
 @pytest.mark.parametrize(("dtype", "off"), [(np.float32, 2), (np.float16, 1)])
 def test_letterbox_refuses_a_canvas_off_its_values(cuda, dtype, off) -> None:
     job = cuda.letterbox_job(_noise(4, 4, 3), 8, 8, swap=False, mean=MEAN, std=STD, dtype=dtype)
-    _refused(cuda, "canvas", "data", cuda.ffi.cast("char *", job.canvas.data) + off, job)
+    _assert_refused(cuda, "canvas", "data", cuda.ffi.cast("char *", job.canvas.data) + off, job)
