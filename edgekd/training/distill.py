@@ -84,7 +84,7 @@ def _aligned(student: Taps, teacher: Taps, levels: Sequence[int]) -> tuple[Taps,
         grid = theirs[level].shape[2:]
         if ours[level].shape[2:] != grid:
             ours[level] = F.interpolate(ours[level], grid, mode="bilinear", align_corners=False)
-    return Taps(ours, student.head), Taps(theirs, teacher.head)
+    return Taps(ours, student.head, student.network), Taps(theirs, teacher.head, teacher.network)
 
 
 def _matched(entry: DistillConfig, student: Mapping[int, int], teacher: Mapping[int, int]) -> tuple[int, ...]:

@@ -45,7 +45,7 @@ class Objective(nn.Module):
         total = torch.stack(list(losses.values())).sum()
         values = {name: loss.detach() for name, loss in losses.items()}
         if self.distiller is not None and teacher is not None:
-            ours = Taps(dict(zip(levels_of(self.student.strides), features, strict=True)), outputs)
+            ours = Taps(dict(zip(levels_of(self.student.strides), features, strict=True)), outputs, self.student)
             extra, parts = self.distiller(ours, teacher, scene)
             total = total + extra
             values.update(parts)

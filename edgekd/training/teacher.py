@@ -82,7 +82,7 @@ class Teacher:
         with torch.autocast(pixels.device.type, amp or torch.bfloat16, enabled=amp is not None):
             features = self.network.features(pixels)
             outputs = cast("Any", self.network).head_outputs(features) if head else None
-        return Taps({level: f.float() for level, f in zip(self.levels, features, strict=True)}, outputs)
+        return Taps({level: f.float() for level, f in zip(self.levels, features, strict=True)}, outputs, self.network)
 
 
 def translate(images: Tensor, seen_by: InputConfig, wanted: InputConfig) -> Tensor:

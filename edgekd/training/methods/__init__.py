@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, runtime_checkable
 
 from ..._recipe import build_section
@@ -30,10 +30,13 @@ class Taps:
         features: pyramid level -> neck output `(B, C, H, W)`, float32. Student and teacher have the same H and W on a
             level: where they differ, the harness has resized the student's map to the teacher's grid (bilinear).
         head: what the network's head returned, if the method has `needs_head`; else None.
+        network: the detector itself, if the method has `needs_head`; else None. The teacher's is frozen: its parameters
+            take no gradient, but one may run through its layers.
     """
 
     features: Mapping[int, Tensor]
     head: Any = None
+    network: Any = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,20 @@ class Scene:
     width: int
     step: int
     steps: int
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a method shows of one batch, for the log and for the page of `edgekd distill --explain`.
+
+    Attributes:
+        aligned: level -> the student's map `(N, C, H, W)` in the teacher's channels, as the method compares it.
+        maps: name -> level -> what to draw, `(N, H, W)`. The names in use: "teacher attention" and "student attention"
+            (mean 1 in each image), "foreground", "background".
+    """
+
+    aligned: Mapping[int, Tensor]
+    maps: Mapping[str, Mapping[int, Tensor]] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -68,6 +85,10 @@ class Method(Protocol):
         Called with autocast off. The teacher's tensors carry no gradient. A skipped level returns a zero that is
         connected (`feature.sum() * 0`, through its adapter if it has one): unused parameters break DDP.
         """
+        ...
+
+    def observe(self, student: Taps, teacher: Taps, adapters: nn.Module, scene: Scene, /) -> Observed:
+        """Return what the same call compares and weighs; called without gradient and with autocast off."""
         ...
 
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from edgekd.errors import RecipeError
 from edgekd.training.methods import Scene, Taps
-from edgekd.training.methods.pkd import PKD, align_channels, correlation_loss
+from edgekd.training.methods._align import align_channels
+from edgekd.training.methods._correlation import correlation_loss
+from edgekd.training.methods.pkd import PKD
 
 SCENE = Scene([], [], 64, 64, 0, 1)
 

@@ -1,0 +1,99 @@
+"""What benchmarks/distill.py compares: data sets, pairs of networks, budgets. Nothing here was chosen on test images."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("EDGEKD_DATA", ROOT.parent / "shared" / "data"))
+RESNET18 = {"weights": str(SHARED / "weights" / "resnet18_imagenet1k_v1_conv1_to_layer3.npz"), "stages": "layer3"}
+MOBILENETV2 = {"weights": str(SHARED / "weights" / "mobilenet_v2_imagenet_dequant_fp32.npz")}
+MOBILENETV2_PIXELS = {"mean": [127.5, 127.5, 127.5], "std": [127.5, 127.5, 127.5]}  # what its weights are used to
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Splits of a data set; the teacher of the synthetic set learns from other scenes, which are free."""
+
+    train: Path
+    val: Path
+    test: Path
+    teacher_train: Path
+    note: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A student and its teacher: model sections of a recipe, and optimiser steps by data set."""
+
+    note: str
+    student: dict[str, Any]
+    teacher: dict[str, Any]
+    student_steps: dict[str, int]
+    teacher_steps: dict[str, int]
+    size: int = 256
+    batch: int = 8
+    student_lr: float = 2e-3
+    teacher_lr: float = 5e-4
+    teachers: dict[str, dict[str, Any]] = field(default_factory=dict)  # another teacher (and "lr") for a data set
+    seed: int = 0  # of the teacher
+
+
+def data_sets(work: Path) -> dict[str, DataSet]:
+    """Return every data set by name; `work` holds the synthetic scenes."""
+    bccd, sixray, xray = SHARED / "bccd" / "ImageSets" / "Main", SHARED / "sixray_mini", work / "data" / "xray"
+    return {
+        "bccd": DataSet(
+            bccd / "train.txt", bccd / "val.txt", bccd / "test.txt", bccd / "train.txt",
+            "blood cells, 205 training images, test split of 72",
+        ),
+        "sixray": DataSet(
+            sixray / "train.txt", sixray / "val.txt", sixray / "test.txt", sixray / "train.txt",
+            "SIXray subset, 364 training images, test split of 52",
+        ),
+        "xray": DataSet(
+            xray / "train.json", xray / "val.json", xray / "test.json", work / "data" / "xray-teacher" / "train.json",
+            "synthetic X-ray scenes, 600 training images (teacher: 3000 others), test split of 150",
+        ),
+    }  # fmt: skip
+
+
+SMALL = {
+    "retina": Pair(
+        note="homogeneous: RetinaNet ResNet-18 -> RetinaNet ResNet-18 of a quarter of the width",
+        student={"backbone": "resnet18", "width": 0.25, "neck": "fpn", "channels": 64, "head": "retina"},
+        teacher={"backbone": "resnet18", "neck": "fpn", "channels": 64, "head": "retina", **RESNET18},
+        student_steps={"bccd": 1500, "sixray": 1500, "xray": 1500},
+        teacher_steps={"bccd": 1500, "sixray": 2000, "xray": 3500},
+        teachers={
+            "xray": {
+                "backbone": "resnet18", "width": 0.5, "neck": "fpn", "channels": 64, "head": "retina", "lr": 2e-3,
+            }
+        },
+    ),
+    "mobile": Pair(
+        note="heterogeneous: MobileNetV2 -> MobileNetV3-small of half the width, dense head",
+        student={"backbone": "mobilenetv3-small", "width": 0.5, "neck": "pafpn", "channels": 48, "head": "dense"},
+        teacher={
+            "backbone": "mobilenetv2-tf", "neck": "pafpn", "channels": 96, "head": "dense",
+            "input": MOBILENETV2_PIXELS, **MOBILENETV2,
+        },
+        student_steps={"bccd": 1000, "sixray": 1000, "xray": 1000},
+        teacher_steps={"bccd": 2000, "sixray": 2000, "xray": 3500},
+    ),
+    "tiny": Pair(
+        note="first evidence, PKD alone: ResNet-18 -> tiny CSP, dense head",
+        student={"backbone": "csp-tiny", "width": 0.5, "neck": "pafpn", "channels": 48, "head": "dense"},
+        teacher={"backbone": "resnet18", "neck": "pafpn", "channels": 96, "head": "dense", **RESNET18},
+        student_steps={"bccd": 600, "sixray": 2000, "xray": 600},
+        teacher_steps={"bccd": 1200, "sixray": 2000, "xray": 3000},
+        teachers={
+            "xray": {
+                "backbone": "resnet18", "width": 0.5, "neck": "pafpn", "channels": 64, "head": "dense", "lr": 2e-3,
+            }
+        },
+    ),
+}  # fmt: skip

@@ -1,0 +1,36 @@
+"""Pearson correlation of feature maps, channel by channel over the batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SMALLEST_MAP = 16  # values of a channel below which its correlation says nothing
+
+
+def correlation_loss(ours: Tensor, theirs: Tensor, eps: float = 1e-6) -> Tensor:
+    """Return ½·mean (z(F) − z(T))² over `(N, C, H, W)` float32 maps: mean over channels of (1 − r)(m − 1)/m, in [0, 2].
+
+    Guards: the student's deviation is floored at 1e-3 of the teacher's median one (a dead map would otherwise have a
+    gradient a million times the usual); teacher channels with a deviation below 1e-5 are left out; a map of fewer than
+    16 values a channel is skipped. What is skipped returns a zero connected to `ours`.
+    """
+    m = theirs.numel() // theirs.shape[1]
+    if m < SMALLEST_MAP:
+        return ours.sum() * 0
+    x, y = _rows(ours), _rows(theirs)
+    y = y - y.mean(dim=0)
+    spread_t = (y.square().sum(dim=0) / (m - 1)).sqrt()
+    y = y / (spread_t + eps)
+    x = x - x.detach().mean(dim=0)  # exact: a sum of squares has no slope in its mean, and y sums to nothing
+    var = x.square().sum(dim=0) / (m - 1)
+    floor = (1e-3 * spread_t.median()).clamp(min=1e-12)
+    scale = 1 / (torch.maximum(var, floor.square()).sqrt() + eps)
+    squares = scale.square() * var * (m - 1) + y.square().sum(dim=0) - 2 * scale * (x * y).sum(dim=0)
+    alive = (spread_t > 1e-5).to(x.dtype)
+    return (squares.clamp(min=0) / (2 * m) * alive).sum() / alive.sum().clamp(min=1)
+
+
+def _rows(features: Tensor) -> Tensor:
+    """Return `(N, C, H, W)` as `(N H W, C)`: no copy where the channels lie innermost in memory."""
+    return features.permute(0, 2, 3, 1).flatten(0, 2)
