@@ -1,4 +1,4 @@
-"""What benchmarks/distill.py compares: data sets, pairs of networks, budgets. Nothing here was chosen on test images."""
+"""What benchmarks/distill.py compares: data sets, pairs of networks, budgets; nothing chosen on test images."""
 
 from __future__ import annotations
 

@@ -8,9 +8,11 @@ from ._train import TrainReport, adjusted, run
 from .errors import RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from ._recipe import Recipe
+    from .training.models import Detector
     from .training.teacher import Teacher
 
 
@@ -18,7 +20,9 @@ def distill(
     recipe: Recipe | str | Path,
     out: str | Path,
     *,
-    teacher: Teacher | None = None,
+    teacher: Teacher | Mapping[str, Teacher] | None = None,
+    cache: str | Path | None = None,
+    prepare: Callable[[Detector], None] | None = None,
     seed: int | None = None,
     steps: int | None = None,
     device: str = "auto",
@@ -30,7 +34,12 @@ def distill(
     Args:
         recipe: a `Recipe` or the path of its TOML file, with at least one [[distill]] entry and a [teacher].
         out: folder of the run; created if missing.
-        teacher: a network of your own instead of [teacher]: `edgekd.training.teacher.Teacher(TappedNetwork(...), ...)`.
+        teacher: a network of your own instead of [teacher]: `edgekd.training.teacher.Teacher(TappedNetwork(...), ...)`;
+            or several, by the names that the [[distill]] entries use.
+        cache: folder that keeps what the teachers showed, image by image: later runs that see the same pixels (the same
+            seed and augmentation) need no teacher, and have the same losses, bit for bit.
+        prepare: called with the student before the optimiser is made: a hook for quantization-aware training. What it
+            puts into the network has to survive `copy.deepcopy` and `torch.onnx.export`.
         seed: instead of the recipe's.
         steps: instead of the recipe's.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
@@ -45,10 +54,10 @@ def distill(
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; a checkpoint was written first.
     """
     plan = adjusted(recipe, seed, steps)
-    if not plan.distill:
+    if not plan.distill and not (plan.unlabelled is not None and plan.unlabelled.pseudo_labels):
         raise RecipeError(
             f'recipe {plan.name!r} has no [[distill]] entry: add one (method = "pkd"), or `edgekd train` it'
         )
-    if teacher is not None and plan.teacher is not None:
+    if teacher is not None and plan.all_teachers():
         raise RecipeError(f"recipe {plan.name!r} has a [teacher], and another was given: remove one of them")
-    return run(plan, out, teacher, device=device, resume=resume, tensorboard=tensorboard)
+    return run(plan, out, teacher, cache=cache, prepare=prepare, device=device, resume=resume, tensorboard=tensorboard)

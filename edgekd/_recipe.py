@@ -109,10 +109,28 @@ class DistillConfig:
     """One distillation method: `options` are keyword arguments of the class in `training/methods/<method>.py`."""
 
     method: str
+    teacher: str = "teacher"  # "teacher" is [teacher], any other name NAME is [teachers.NAME]
     weight: float = 1.0
     levels: tuple[int, ...] | None = None  # pyramid levels; None: all that both networks have
     warmup: int = 0  # steps over which the weight rises linearly from 0
+    schedule: str = "constant"  # constant | linear | cosine: how the weight falls to 0 at `until`
+    until: float = 1.0  # share of the run after which the weight is 0
     options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlabelledConfig:
+    """Images without annotations that a teacher explains: `images` is a folder, or a list file of one path a line.
+
+    Each step takes `batch` of them beside the labelled ones. All methods see them; the detector's own loss sees them if
+    `pseudo_labels`: then the teacher's detections from `conf` on, made once before training, serve as their boxes.
+    """
+
+    images: str
+    batch: int = 4
+    pseudo_labels: bool = False
+    conf: float = 0.5
+    teacher: str = "teacher"  # who labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +152,8 @@ class Recipe:
     task: str = "detect"  # detect
     input: InputConfig = field(default_factory=InputConfig)
     teacher: ModelConfig | None = None
+    teachers: dict[str, ModelConfig] = field(default_factory=dict)  # more of them, by the name [[distill]] calls them
+    unlabelled: UnlabelledConfig | None = None
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     distill: tuple[DistillConfig, ...] = ()
@@ -179,8 +199,20 @@ class Recipe:
 
         test = None if self.data.test is None else absolute(self.data.test)
         data = dataclasses.replace(self.data, train=absolute(self.data.train), val=absolute(self.data.val), test=test)
-        teacher = None if self.teacher is None else model(self.teacher)
-        return dataclasses.replace(self, data=data, student=model(self.student), teacher=teacher)
+        return dataclasses.replace(
+            self,
+            data=data,
+            student=model(self.student),
+            teacher=None if self.teacher is None else model(self.teacher),
+            teachers={name: model(config) for name, config in self.teachers.items()},
+            unlabelled=None
+            if self.unlabelled is None
+            else dataclasses.replace(self.unlabelled, images=absolute(self.unlabelled.images)),
+        )
+
+    def all_teachers(self) -> dict[str, ModelConfig]:
+        """Return name -> section: [teacher] is "teacher", [teachers.NAME] is NAME."""
+        return {**({} if self.teacher is None else {"teacher": self.teacher}), **self.teachers}
 
     def replace(self, **changes: Any) -> Recipe:
         """Return a copy with top-level fields changed, as `dataclasses.replace`."""
@@ -231,7 +263,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             raise RecipeError(f"{where} should be a table, got {value!r}")
-        return dict(value)
+        inside = typing.get_args(hint)[1]
+        return {key: item if inside is Any else _convert(inside, item, f"{where}.{key}") for key, item in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint in (int, float) and isinstance(value, bool)):

@@ -13,6 +13,9 @@ from ._recipe import Recipe
 from .errors import MissingPackageError, RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .training.models import Detector
     from .training.teacher import Teacher
 
 
@@ -80,8 +83,10 @@ def train(
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; a checkpoint was written first.
     """
     plan = adjusted(recipe, seed, steps)
-    if plan.distill or plan.teacher is not None:
-        raise RecipeError(f"recipe {plan.name!r} has a [teacher] or [[distill]]: type `edgekd distill`, or remove them")
+    if plan.distill or plan.all_teachers() or plan.unlabelled is not None:
+        raise RecipeError(
+            f"recipe {plan.name!r} has a teacher, [unlabelled] or [[distill]]: type `edgekd distill`, or remove them"
+        )
     return run(plan, out, None, device=device, resume=resume, tensorboard=tensorboard)
 
 
@@ -97,7 +102,15 @@ def adjusted(recipe: Recipe | str | Path, seed: int | None, steps: int | None) -
 
 
 def run(
-    plan: Recipe, out: str | Path, teacher: Teacher | None, *, device: str, resume: bool, tensorboard: bool
+    plan: Recipe,
+    out: str | Path,
+    teacher: Teacher | Mapping[str, Teacher] | None,
+    *,
+    cache: str | Path | None = None,
+    prepare: Callable[[Detector], None] | None = None,
+    device: str,
+    resume: bool,
+    tensorboard: bool,
 ) -> TrainReport:
     """Run a recipe whole; what `train` and `distill` have in common.
 
@@ -110,7 +123,16 @@ def run(
         raise MissingPackageError(f"training needs {error.name}: pip install 'edgekd[train]'") from error
     folder = Path(out)
     began = time.monotonic()
-    outcome = training.run(plan, folder, teacher=teacher, device=device, resume=resume, tensorboard=tensorboard)
+    outcome = training.run(
+        plan,
+        folder,
+        teacher=teacher,
+        cache=None if cache is None else Path(cache),
+        prepare=prepare,
+        device=device,
+        resume=resume,
+        tensorboard=tensorboard,
+    )
     return TrainReport(
         folder=folder,
         bundle=outcome.bundle,

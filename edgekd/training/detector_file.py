@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from ..errors import RecipeError, WeightsError
 from .checkpoint import read_meta, write_tensors
 from .models import Detector, build_model
 from .teacher import Teacher
+from .teacher_cache import CachedTeacher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +55,31 @@ def load_teacher(config: ModelConfig, student_input: InputConfig, num_classes: i
     source: dict[str, Any] = {"backbone": config.backbone, "weights": Path(config.weights).name}
     if network.weights is not None:
         source["file_sha256"] = network.weights.sha256
-    return Teacher(network, size, source)
+    return Teacher(network, size, source, None if meta is None else meta["classes"])
+
+
+def cached_teacher(config: ModelConfig, student_input: InputConfig, num_classes: int, folder: Path) -> CachedTeacher:
+    """Return the recipe's teacher behind a cache in `folder`; its weights are read at the first miss.
+
+    A cache that has all features is enough where the weights file is missing, if [teacher] gives its `sha256`.
+
+    Raises:
+        RecipeError: the folder holds the features of another teacher.
+        WeightsError: the weights file is missing and its hash is not given, or at a miss.
+    """
+    size = config.input or student_input
+    path = Path(config.weights)
+    digest = config.sha256
+    if path.is_file():
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest is None:
+        raise WeightsError(f"no weights at {path}; with a cache of its features, sha256 = ... in [teacher] will do")
+    identity = {
+        "file_sha256": digest,
+        "model": _plain({name: getattr(config, name) for name in SHAPE}),
+        "input": _plain(dataclasses.asdict(size)),
+    }
+    return CachedTeacher(folder, identity, lambda: load_teacher(config, student_input, num_classes))
 
 
 def _described(path: Path) -> dict[str, Any] | None:
@@ -78,4 +104,7 @@ def _agree(section: str, said: dict[str, Any], held: dict[str, Any], path: str) 
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    """Return a value as JSON gives it back: tuples as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -6,7 +6,8 @@ bit-identical to one without distillation: adapters draw from a generator of the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,10 @@ from .methods import Method, Scene, Taps, method
 from .seeding import derived_seed, forked_random
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from .._recipe import DistillConfig
+    from .methods import Observed
 
 
 class Distiller(nn.Module):
@@ -28,51 +30,106 @@ class Distiller(nn.Module):
     Args:
         entries: what to distil; the losses add up.
         student: pyramid level -> channels.
-        teacher: pyramid level -> channels.
+        teachers: name -> pyramid level -> channels.
         seed: of the adapters' weights and the methods' random draws.
 
     Raises:
-        RecipeError: an unknown method or option, a level that one of the networks lacks, or no level in common.
+        RecipeError: an unknown method, option or teacher, a level that a network lacks, or no level in common.
     """
 
     def __init__(
-        self, entries: Sequence[DistillConfig], student: Mapping[int, int], teacher: Mapping[int, int], seed: int
+        self,
+        entries: Sequence[DistillConfig],
+        student: Mapping[int, int],
+        teachers: Mapping[str, Mapping[int, int]],
+        seed: int,
     ) -> None:
         super().__init__()
-        self.entries = tuple(entries)
-        self.methods: list[Method] = [method(entry.method, **entry.options) for entry in entries]
-        self.names = _unique([entry.method for entry in entries])
-        self.levels = [_matched(entry, student, teacher) for entry in entries]
+        names = _unique([entry.method for entry in entries])
+        self.parts = [_part(name, entry, student, teachers) for name, entry in zip(names, entries, strict=True)]
         self.seed = seed
         self.adapters = nn.ModuleList()
-        for name, each, levels in zip(self.names, self.methods, self.levels, strict=True):
-            with forked_random(derived_seed(seed, "adapters", name), torch.device("cpu")):
-                self.adapters.append(each.adapters({level: (student[level], teacher[level]) for level in levels}))
+        for part in self.parts:
+            channels = {level: (student[level], teachers[part.entry.teacher][level]) for level in part.levels}
+            with forked_random(derived_seed(seed, "adapters", part.name), torch.device("cpu")):
+                self.adapters.append(part.method.adapters(channels))
 
-    @property
-    def needs_head(self) -> bool:
-        """Whether some method looks at head outputs."""
-        return any(each.needs_head for each in self.methods)
+    def needs_head(self, teacher: str) -> bool:
+        """Whether some method looks at head outputs of this teacher."""
+        return any(part.method.needs_head for part in self.parts if part.entry.teacher == teacher)
 
-    def forward(self, student: Taps, teacher: Taps, scene: Scene) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, student: Taps, teachers: Mapping[str, Taps], scene: Scene) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum of all losses, and each one by name ("pkd.p3" ...) unweighted, detached."""
         device = next(iter(student.features.values())).device
         total = torch.zeros((), device=device)
         values: dict[str, Tensor] = {}
-        parts = zip(self.entries, self.methods, self.names, self.levels, self.adapters, strict=True)
         with torch.autocast(device.type, enabled=False):
-            for entry, each, name, levels, adapters in parts:
-                ours, theirs = _aligned(student, teacher, levels)
-                with forked_random(derived_seed(self.seed, "draws", name, scene.step), device):
-                    losses = each(ours, theirs, adapters, scene)
-                total = total + warmed_weight(entry, scene.step) * torch.stack(list(losses.values())).sum()
-                values.update({f"{name}.{key}": loss.detach() for key, loss in losses.items()})
+            for part, adapters in zip(self.parts, self.adapters, strict=True):
+                ours, theirs = _aligned(student, teachers[part.entry.teacher], part.levels)
+                with forked_random(derived_seed(self.seed, "draws", part.name, scene.step), device):
+                    losses = part.method(ours, theirs, adapters, scene)
+                weight = scheduled_weight(part.entry, scene.step, scene.steps)
+                total = total + weight * torch.stack(list(losses.values())).sum()
+                values.update({f"{part.name}.{key}": loss.detach() for key, loss in losses.items()})
         return total, values
 
+    @torch.no_grad()
+    def observe(self, student: Taps, teachers: Mapping[str, Taps], scene: Scene) -> Iterator[Observation]:
+        """Yield what each entry compares and weighs on a batch."""
+        device = next(iter(student.features.values())).device
+        with torch.autocast(device.type, enabled=False):
+            for part, adapters in zip(self.parts, self.adapters, strict=True):
+                ours, theirs = _aligned(student, teachers[part.entry.teacher], part.levels)
+                with forked_random(derived_seed(self.seed, "draws", part.name, scene.step), device):
+                    found = part.method.observe(ours, theirs, adapters, scene)
+                yield Observation(part.name, ours, theirs, found)
 
-def warmed_weight(entry: DistillConfig, step: int) -> float:
-    """Return the entry's weight at step `step` (0-based): it rises linearly over `entry.warmup` steps."""
-    return entry.weight * min(1.0, (step + 1) / entry.warmup) if entry.warmup else entry.weight
+
+class Observation(NamedTuple):
+    """One entry's view of a batch: name in the log, the maps of both networks on one grid, what the method shows."""
+
+    name: str
+    student: Taps
+    teacher: Taps
+    found: Observed
+
+
+class _Part(NamedTuple):
+    """One [[distill]] entry: its name in the log, its method and the levels it compares."""
+
+    name: str
+    entry: DistillConfig
+    method: Method
+    levels: tuple[int, ...]
+
+
+def _part(
+    name: str, entry: DistillConfig, student: Mapping[int, int], teachers: Mapping[str, Mapping[int, int]]
+) -> _Part:
+    if entry.teacher not in teachers:
+        raise RecipeError(f"distill {entry.method!r}: no teacher {entry.teacher!r}; possible: {', '.join(teachers)}")
+    if entry.schedule not in SCHEDULES:
+        raise RecipeError(f"distill {entry.method!r}: no schedule {entry.schedule!r}; possible: {', '.join(SCHEDULES)}")
+    if not 0 < entry.until <= 1:
+        raise RecipeError(f"distill {entry.method!r}: until should be above 0 and at most 1, got {entry.until}")
+    return _Part(name, entry, method(entry.method, **entry.options), _matched(entry, student, teachers[entry.teacher]))
+
+
+SCHEDULES = ("constant", "linear", "cosine")
+
+
+def scheduled_weight(entry: DistillConfig, step: int, steps: int) -> float:
+    """Return the entry's weight at step `step` (0-based) of `steps`.
+
+    It rises linearly over `entry.warmup` steps and falls to 0 at the share `entry.until` of the run: at once
+    ("constant"), along a line from the start, or along half a cosine.
+    """
+    done = step / (entry.until * steps)
+    if done >= 1:
+        return 0.0
+    falling = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[entry.schedule]
+    rising = min(1.0, (step + 1) / entry.warmup) if entry.warmup else 1.0
+    return entry.weight * rising * falling
 
 
 def _aligned(student: Taps, teacher: Taps, levels: Sequence[int]) -> tuple[Taps, Taps]:

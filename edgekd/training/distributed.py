@@ -52,6 +52,16 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+@contextmanager
+def first_rank_first() -> Iterator[None]:
+    """Run a block on the first rank, then on the others: what it writes they find."""
+    if world_size() > 1 and rank() > 0:
+        dist.barrier()
+    yield
+    if world_size() > 1 and rank() == 0:
+        dist.barrier()
+
+
 class _SumOverRanks(torch.autograd.Function):
     """Sum over ranks; every rank's loss depends on every summand, so the gradient is summed too."""
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .._session import Outputs
     from .data.sample import Dataset
     from .models import Detector
-    from .teacher import Teacher
+    from .teacher import Guide
 
 GOLDEN_IMAGES = 4
 GOLDEN_SIDE = 640  # pixels, the longer side at most
@@ -44,7 +44,7 @@ def write_bundle(
     recipe: Recipe,
     splits: Mapping[str, Dataset],
     metrics: Mapping[str, Mapping[str, Any]],
-    teacher: Teacher | None,
+    teachers: Mapping[str, Guide],
 ) -> None:
     """Write `model.bin`: portable graph, golden set, receipts, recipe and provenance.
 
@@ -54,7 +54,7 @@ def write_bundle(
         recipe: of the run.
         splits: "train", "val" and perhaps "test".
         metrics: split name -> what `evaluate` found.
-        teacher: the teacher, for the provenance.
+        teachers: for the provenance.
 
     Raises:
         BuildError: the model cannot be exported, or ONNX Runtime cannot run the graph.
@@ -76,7 +76,7 @@ def write_bundle(
         edgekd=metadata.version("edgekd"),
         receipts=_receipts(splits, metrics),
         recipe=recipe.to_dict(),
-        provenance=_provenance(model, recipe, splits, teacher),
+        provenance=_provenance(model, recipe, splits, teachers),
     )
     bundle = Bundle.create(manifest, {manifest.graph: graph})
     add_golden(bundle, _golden_images(splits["val"]), infer).write(path)
@@ -140,7 +140,7 @@ def _receipts(splits: Mapping[str, Dataset], metrics: Mapping[str, Mapping[str, 
 
 
 def _provenance(
-    model: Detector, recipe: Recipe, splits: Mapping[str, Dataset], teacher: Teacher | None
+    model: Detector, recipe: Recipe, splits: Mapping[str, Dataset], teachers: Mapping[str, Guide]
 ) -> dict[str, Any]:
     start = dataclasses.asdict(model.weights) if model.weights is not None else None
     return {
@@ -151,7 +151,7 @@ def _provenance(
             if start and model.weights
             else None,
         },
-        "teacher": teacher.source if teacher is not None else None,
+        "teachers": {name: each.source for name, each in teachers.items()},
         "data": {name: {"images": len(each), "sha256": data_fingerprint(each)} for name, each in splits.items()},
         "seed": recipe.train.seed,
         "tools": {"python": platform.python_version(), **_versions()},

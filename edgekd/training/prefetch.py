@@ -12,7 +12,7 @@ from .distributed import rank, world_size
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .data.loader import Batch, TrainBatches
+    from .data.loader import Batch, MixedBatches, TrainBatches
 
 
 class Prefetch:
@@ -28,7 +28,7 @@ class Prefetch:
         workers: threads; 0: prepare each batch when it is asked for.
     """
 
-    def __init__(self, batches: TrainBatches, start: int, stop: int, workers: int) -> None:
+    def __init__(self, batches: TrainBatches | MixedBatches, start: int, stop: int, workers: int) -> None:
         self.batches = batches
         self.steps = range(start, stop)
         self.workers = workers

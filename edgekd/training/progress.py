@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import MissingPackageError
 from .checkpoint import write_bytes
@@ -47,6 +47,12 @@ class ProgressLine:
             self.stream.write(f"\r\x1b[K{text}\n")
             self.stream.flush()
 
+    def warn(self, text: str) -> None:
+        """Write a warning, whether stderr is a terminal or not."""
+        self.stream.write("\r\x1b[K" if self.on else "")
+        self.stream.write(f"edgekd: {text}\n")
+        self.stream.flush()
+
     def close(self) -> None:
         """End the line."""
         if self.on and self._drawn >= 0:
@@ -81,6 +87,7 @@ class MetricsLog:
         self._events = _event_writer(tensorboard, step) if tensorboard else None
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= step] if step else []
+        self.history: list[dict[str, Any]] = [json.loads(line) for line in kept]
         write_bytes(path, "".join(line + "\n" for line in kept).encode())
         self._file = path.open("a", encoding="utf-8")
 
@@ -91,6 +98,11 @@ class MetricsLog:
         if self._events is not None:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
+
+    def warn(self, step: int, text: str) -> None:
+        """Append one line with a warning."""
+        self._file.write(json.dumps({"step": step, "warning": text}) + "\n")
+        self._file.flush()
 
     def close(self) -> None:
         """Flush to the disk and close."""

@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from .._recipe import Recipe
     from .data.sample import Dataset
-    from .teacher import Teacher
+    from .teacher import Guide
 
 FREE = {
     "name",
     "predict",
     "data",  # its content is compared by fingerprint, so that a folder may move
     "teacher",  # likewise
+    "teachers",
+    "unlabelled.images",
     "train.threads",
     "train.workers",
     "train.eval_every",
@@ -28,13 +31,17 @@ FREE = {
 
 
 class RunIdentity:
-    """What decides the outcome of a run: recipe keys, data and teacher."""
+    """What decides the outcome of a run: recipe keys, data and teachers."""
 
-    def __init__(self, recipe: Recipe, train: Dataset, val: Dataset, teacher: Teacher | None) -> None:
+    def __init__(
+        self, recipe: Recipe, data: Mapping[str, Dataset], teachers: Mapping[str, Guide], prepare: object = None
+    ) -> None:
         self.values = {key: value for key, value in _flat(recipe.to_dict()).items() if key not in FREE}
-        self.values["training data"] = data_fingerprint(train)
-        self.values["validation data"] = data_fingerprint(val)
-        self.values["teacher"] = teacher.source["state_sha256"] if teacher is not None else None
+        self.values.update({f"{name} data": data_fingerprint(each) for name, each in data.items()})
+        for name, teacher in teachers.items():
+            self.values["teacher" if name == "teacher" else f"teacher {name}"] = teacher.source["state_sha256"]
+        if prepare is not None:
+            self.values["prepare"] = getattr(prepare, "__qualname__", type(prepare).__qualname__)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint's metadata."""
@@ -65,10 +72,10 @@ def data_fingerprint(dataset: Dataset) -> str:
 
 
 def _flat(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return the top-level keys, the sections [input], [augment], [train] and [student] spread as "section.key"."""
+    """Return the top-level keys; [input], [augment], [train], [student] and [unlabelled] spread as "section.key"."""
     flat: dict[str, Any] = {}
     for key, value in raw.items():
-        if key in ("input", "augment", "train", "student"):
+        if key in ("input", "augment", "train", "student", "unlabelled") and value is not None:
             flat.update({f"{key}.{inner}": item for inner, item in value.items()})
         else:
             flat[key] = value

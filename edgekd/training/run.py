@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,20 +15,25 @@ import torch.distributed as dist
 
 from ..errors import DataError, RecipeError, UsageError
 from .data.read import read
-from .detector_file import load_teacher, write_detector
-from .distributed import process_group, rank, world_size
+from .data.unlabelled import read_unlabelled
+from .detector_file import cached_teacher, load_teacher, write_detector
+from .distributed import first_rank_first, process_group, rank, world_size
 from .evaluate import evaluate
 from .finish import write_bundle
 from .progress import announce
+from .pseudo import FILE, pseudo_labels
 from .seeding import switches_restored
+from .teacher import Teacher
+from .teacher_cache import CachedTeacher
 from .trainer import Trainer
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from .._recipe import Recipe
     from .data.sample import Dataset
-    from .teacher import Teacher
+    from .models import Detector
+    from .teacher import Guide
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,9 @@ def run(
     recipe: Recipe,
     folder: Path,
     *,
-    teacher: Teacher | None = None,
+    teacher: Teacher | Mapping[str, Teacher] | None = None,
+    cache: Path | None = None,
+    prepare: Callable[[Detector], None] | None = None,
     device: str = "auto",
     resume: bool = True,
     tensorboard: bool = False,
@@ -50,7 +61,9 @@ def run(
     Args:
         recipe: what to do.
         folder: where to leave everything.
-        teacher: instead of the recipe's [teacher]; see `Teacher` and `TappedNetwork`.
+        teacher: instead of the recipe's [teacher], or several by name; see `Teacher` and `TappedNetwork`.
+        cache: folder that keeps the teachers' features, one sub-folder a teacher; see `CachedTeacher`.
+        prepare: called with the student before the optimiser is made: a hook for quantization-aware training.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
         resume: go on from the newest checkpoint in `folder`.
         tensorboard: write events for TensorBoard too.
@@ -66,16 +79,15 @@ def run(
     place = choose_device(device)
     with switches_restored(), process_group(place):
         splits = read_splits(recipe)
-        if teacher is None and recipe.distill:
-            if recipe.teacher is None:
-                raise RecipeError('[[distill]] needs a [teacher] with weights = "OUT/student.safetensors"')
-            teacher = load_teacher(recipe.teacher, recipe.input, len(splits["train"].classes))
+        teachers = _teachers(recipe, teacher, len(splits["train"].classes), cache)
         trainer = Trainer(
             recipe,
             folder,
             splits["train"],
             splits["val"],
-            teacher=teacher if recipe.distill else None,
+            teacher=teachers,
+            unlabelled=_unlabelled(recipe, splits["train"].classes, teachers, folder, place),
+            prepare=prepare,
             device=place,
             resume=resume,
             tensorboard=tensorboard,
@@ -128,6 +140,53 @@ def read_splits(recipe: Recipe) -> dict[str, Dataset]:
     return splits
 
 
+def _teachers(
+    recipe: Recipe, given: Teacher | Mapping[str, Teacher] | None, num_classes: int, cache: Path | None
+) -> dict[str, Guide]:
+    """Return the run's teachers by name: those given, or those of the recipe."""
+    if not recipe.distill and recipe.unlabelled is None:
+        return {}
+    if given is not None:
+        named = given if isinstance(given, Mapping) else {"teacher": given}
+        return dict(named) if cache is None else {name: _cached(each, cache / name) for name, each in named.items()}
+    if recipe.teacher is not None and "teacher" in recipe.teachers:
+        raise RecipeError('the name "teacher" is that of [teacher]: give [teachers.teacher] another')
+    found: dict[str, Guide] = {}
+    for name, config in recipe.all_teachers().items():
+        if cache is None:
+            found[name] = load_teacher(config, recipe.input, num_classes)
+        else:
+            found[name] = cached_teacher(config, recipe.input, num_classes, cache / name)
+    if not found:
+        raise RecipeError('[[distill]] needs a [teacher] with weights = "OUT/student.safetensors"')
+    return found
+
+
+def _cached(teacher: Teacher, folder: Path) -> CachedTeacher:
+    identity = {"state_sha256": teacher.source["state_sha256"], "input": dataclasses.asdict(teacher.input)}
+    return CachedTeacher(folder, json.loads(json.dumps(identity)), lambda: teacher)
+
+
+def _unlabelled(
+    recipe: Recipe, classes: Sequence[str], teachers: Mapping[str, Guide], folder: Path, device: torch.device
+) -> Dataset | None:
+    """Return the images of [unlabelled], with a teacher's labels if the recipe asks for them; the first rank labels."""
+    section = recipe.unlabelled
+    if section is None:
+        return None
+    images = read_unlabelled(Path(section.images), classes)
+    if not section.pseudo_labels:
+        return images
+    if section.teacher not in teachers:
+        possible = ", ".join(teachers)
+        raise RecipeError(f"[unlabelled] names the teacher {section.teacher!r}; possible: {possible}")
+    guide = teachers[section.teacher].to(device)
+    labeller = guide.teacher if isinstance(guide, CachedTeacher) else guide
+    assert isinstance(labeller, Teacher)
+    with first_rank_first():
+        return pseudo_labels(images, labeller, section.conf, folder / FILE, device)
+
+
 def _finish(trainer: Trainer, splits: dict[str, Dataset], folder: Path) -> Outcome:
     model, recipe = trainer.average.model, trainer.recipe
     metrics: dict[str, dict[str, Any]] = {}
@@ -138,5 +197,5 @@ def _finish(trainer: Trainer, splits: dict[str, Dataset], folder: Path) -> Outco
     outcome = Outcome(folder / "model.bin", folder / "student.safetensors", metrics)
     write_detector(outcome.weights, model, splits["train"].classes)
     announce("exporting")
-    write_bundle(outcome.bundle, model, recipe, splits, metrics, trainer.teacher)
+    write_bundle(outcome.bundle, model, recipe, splits, metrics, trainer.teachers)
     return outcome

@@ -33,6 +33,29 @@ class Pyramid(Protocol):
         ...
 
 
+class Guide(Protocol):
+    """Whatever shows features for a batch: a `Teacher`, or a `CachedTeacher` that reads them from the disk."""
+
+    input: InputConfig
+    source: dict[str, Any]
+    classes: tuple[str, ...] | None
+    levels: tuple[int, ...]
+    channels: dict[int, int]
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the network is a whole detector."""
+        ...
+
+    def to(self, device: torch.device) -> Guide:
+        """Move to a device."""
+        ...
+
+    def look(self, images: Tensor, seen_by: InputConfig, *, head: bool, amp: torch.dtype | None = None) -> Taps:
+        """Return what it shows for the student's batch; see `Teacher.look`."""
+        ...
+
+
 class Teacher:
     """A frozen pyramid network.
 
@@ -43,12 +66,20 @@ class Teacher:
         network: the pyramid.
         input: what it was trained with. Size, colour order and normalisation may differ from the student's.
         source: where its weights come from, for the provenance.
+        classes: names of its classes in label order, if they are known; for pseudo-labels.
     """
 
-    def __init__(self, network: Pyramid, input: InputConfig, source: Mapping[str, Any]) -> None:  # noqa: A002
+    def __init__(
+        self,
+        network: Pyramid,
+        input: InputConfig,  # noqa: A002 - the recipe's name
+        source: Mapping[str, Any],
+        classes: Sequence[str] | None = None,
+    ) -> None:
         self.network = network
         self.input = input
         self.source = dict(source)
+        self.classes = None if classes is None else tuple(classes)
         self.levels = levels_of(network.strides)
         self.channels = channels_of(network)
         module = cast("nn.Module", network)
@@ -76,13 +107,14 @@ class Teacher:
             amp: arithmetic of autocast, or None for fp32.
 
         Returns:
-            Features by level in float32, in the teacher's own resolution.
+            Features by level in float32, in the teacher's own resolution, channels innermost in memory.
         """
         pixels = translate(images, seen_by, self.input).contiguous(memory_format=torch.channels_last)
         with torch.autocast(pixels.device.type, amp or torch.bfloat16, enabled=amp is not None):
             features = self.network.features(pixels)
             outputs = cast("Any", self.network).head_outputs(features) if head else None
-        return Taps({level: f.float() for level, f in zip(self.levels, features, strict=True)}, outputs, self.network)
+        shown = (item.float().contiguous(memory_format=torch.channels_last) for item in features)
+        return Taps(dict(zip(self.levels, shown, strict=True)), outputs, self.network)
 
 
 def translate(images: Tensor, seen_by: InputConfig, wanted: InputConfig) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import RecipeError
+from .advice import Advice
 from .checkpoint import Checkpoint, CheckpointFolder, optimizer_tensors, parameter_names, restore_optimizer, write_bytes
-from .data.loader import Batch, TrainBatches, normalise
+from .data.loader import Batch, MixedBatches, TrainBatches, normalise
 from .distill import Distiller
 from .distributed import join_batch_norm, rank, world_size
 from .ema import WeightAverage
@@ -23,18 +25,23 @@ from .methods import Scene, Taps
 from .models import build_model
 from .models.heads.head import mean_over_ranks
 from .objective import Objective
+from .observe import OBSERVE_EVERY
 from .optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
 from .prefetch import Prefetch
 from .progress import MetricsLog, ProgressLine
 from .resume import RunIdentity
 from .seeding import derived_seed, seed_everything
-from .teacher import Teacher, channels_of
+from .teacher import channels_of
+from .teacher_cache import CachedTeacher
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from .._recipe import Recipe
     from .data.sample import Dataset
+    from .models import Detector
+    from .teacher import Guide
 
 LOG_EVERY = 10  # steps
 
@@ -51,7 +58,9 @@ class Trainer:
         folder: receives `recipe.json`, `metrics.jsonl` and `checkpoints/`.
         train: training set.
         val: validation set, for `train.eval_every`.
-        teacher: frozen network; needed if the recipe has [[distill]].
+        teacher: frozen network, or several by name; needed if the recipe has [[distill]].
+        unlabelled: images without annotations, or with a teacher's, if the recipe has [unlabelled].
+        prepare: called with the student before the optimiser is made: a hook for quantization-aware training.
         device: where to train.
         resume: go on from the newest checkpoint in `folder`; False: start anew and remove what is there.
         tensorboard: write TensorBoard events to `folder/tensorboard` too.
@@ -67,7 +76,9 @@ class Trainer:
         train: Dataset,
         val: Dataset,
         *,
-        teacher: Teacher | None = None,
+        teacher: Guide | Mapping[str, Guide] | None = None,
+        unlabelled: Dataset | None = None,
+        prepare: Callable[[Detector], None] | None = None,
         device: torch.device,
         resume: bool = True,
         tensorboard: bool = False,
@@ -80,8 +91,12 @@ class Trainer:
             torch.set_num_threads(self.config.threads)
         seed_everything(self.config.seed)
         self._check()
-        self._build(teacher)
-        self.identity = RunIdentity(recipe, train, val, teacher)
+        self.unlabelled = unlabelled
+        given = teacher if isinstance(teacher, Mapping) else {} if teacher is None else {"teacher": teacher}
+        self.teachers: dict[str, Guide] = {name: each.to(device) for name, each in given.items()}
+        self._build(prepare)
+        data = {"train": train, "val": val, **({} if unlabelled is None else {"unlabelled": unlabelled})}
+        self.identity = RunIdentity(recipe, data, self.teachers, prepare)
         self.checkpoints = CheckpointFolder(folder / "checkpoints")
         self.step = 0  # finished optimiser steps
         self._start(resume)
@@ -95,9 +110,7 @@ class Trainer:
         """
         if self.step >= self.config.steps:
             return
-        batches = TrainBatches(
-            self.train_set, self.recipe.input, self.recipe.augment, self.config.batch, self.config.seed
-        )
+        batches = self._batches()
         log = self._log() if rank() == 0 else None
         progress = ProgressLine(self.config.steps, self.step)
         progress.on &= rank() == 0
@@ -119,32 +132,52 @@ class Trainer:
         if not 0 <= config.ema < 1:
             raise RecipeError(f"train.ema should be in [0, 1), got {config.ema}; 0 is off")
 
-    def _build(self, teacher: Teacher | None) -> None:
+    def _build(self, prepare: Callable[[Detector], None] | None) -> None:
         recipe, config = self.recipe, self.config
         student = build_model(recipe.student, len(self.train_set.classes), recipe.input, seed=config.seed)
+        if prepare is not None:
+            prepare(student)
         student.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(student, config.ema)
         self.student = student
         join_batch_norm(student, self.device)
-        self.teacher = teacher.to(self.device) if teacher is not None else None
-        distiller = None
-        if recipe.distill:
-            if self.teacher is None:
-                raise RecipeError("[[distill]] needs a [teacher]")
-            distiller = Distiller(recipe.distill, channels_of(student), self.teacher.channels, config.seed)
-            if distiller.needs_head and not self.teacher.has_head:
-                raise RecipeError("a distillation method of this recipe needs a teacher with a head; this one has none")
-            distiller.to(self.device)
-        self.distiller = distiller
+        self.distiller = self._distiller()
         half = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         self.amp = half if config.amp else None
-        self.objective: Objective | DistributedDataParallel = Objective(student, distiller, self.amp)
-        parts = {"student": student, **({"distiller": distiller} if distiller is not None else {})}
+        self.objective: Objective | DistributedDataParallel = Objective(student, self.distiller, self.amp)
+        parts = {"student": student, **({} if self.distiller is None else {"distiller": self.distiller})}
         self.names = parameter_names(**parts)
         self.optimizer = build_optimizer(parts.values(), config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp is torch.float16)
         if world_size() > 1:
             self.objective = DistributedDataParallel(self.objective, broadcast_buffers=False)
+
+    def _distiller(self) -> Distiller | None:
+        """Build what the recipe's [[distill]] entries ask for, on the device."""
+        recipe = self.recipe
+        if not recipe.distill:
+            return None
+        if not self.teachers:
+            raise RecipeError("[[distill]] needs a [teacher]")
+        channels = {name: each.channels for name, each in self.teachers.items()}
+        distiller = Distiller(recipe.distill, channels_of(self.student), channels, recipe.train.seed)
+        for name, each in self.teachers.items():
+            if not distiller.needs_head(name):
+                continue
+            if not each.has_head:
+                raise RecipeError("a distillation method of this recipe needs a teacher with a head; this one has none")
+            if isinstance(each, CachedTeacher):
+                raise RecipeError("a distillation method of this recipe runs the teacher's head: leave out the cache")
+        return distiller.to(self.device)
+
+    def _batches(self) -> TrainBatches | MixedBatches:
+        recipe, config, extra = self.recipe, self.config, self.recipe.unlabelled
+        labelled = TrainBatches(self.train_set, recipe.input, recipe.augment, config.batch, config.seed)
+        if extra is None or self.unlabelled is None:
+            return labelled
+        seed = derived_seed(config.seed, "unlabelled")
+        others = TrainBatches(self.unlabelled, recipe.input, recipe.augment, extra.batch, seed)
+        return MixedBatches(labelled, others, targets=extra.pseudo_labels)
 
     def _start(self, resume: bool) -> None:
         """Restore the newest checkpoint, or prepare the folder for a new run."""
@@ -165,7 +198,8 @@ class Trainer:
 
     def _loop(self, prefetch: Prefetch, log: MetricsLog | None, progress: ProgressLine, stop: StopSignal) -> None:
         config = self.config
-        clock = _Clock(self.step)
+        clock, advice = _Clock(self.step), Advice(config.steps)
+        advice.recall(log.history if log is not None else [])
         for batch in prefetch:
             total, values = self._advance(batch)
             last = self.step == config.steps
@@ -173,6 +207,9 @@ class Trainer:
                 row = {"loss": self._finite(total), **_shared(values), "lr": self.optimizer.param_groups[0]["lr"]}
                 if log is not None:
                     log.write(self.step, {**row, **clock.per_step(self.step, prefetch.waited)})
+                    for text in advice.read(self.step, row):
+                        log.warn(self.step, text)
+                        progress.warn(f"step {self.step}: {text}")
                 progress.show(self.step, row["loss"], row["lr"])
             if config.eval_every and self.step % config.eval_every == 0 and not last:
                 self._validate(log, progress)
@@ -196,9 +233,11 @@ class Trainer:
             self.recipe.input.width,
             step,
             config.steps,
+            batch.labelled,
         )
         pixels = normalise(images, self.recipe.input).contiguous(memory_format=torch.channels_last)
-        total, values = self.objective(pixels, scene, self._look(images))
+        observe = step + 1 == LOG_EVERY or (step + 1) % OBSERVE_EVERY == 0
+        total, values = self.objective(pixels, scene, self._look(images), observe=observe)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
         self.scaler.unscale_(self.optimizer)
@@ -211,10 +250,16 @@ class Trainer:
         self.step += 1
         return total.detach(), values
 
-    def _look(self, images: Tensor) -> Taps | None:
-        if self.teacher is None or self.distiller is None:
-            return None
-        return self.teacher.look(images, self.recipe.input, head=self.distiller.needs_head, amp=self.amp)
+    def _look(self, images: Tensor) -> dict[str, Taps]:
+        """Return what each teacher that is compared with shows for the batch."""
+        if self.distiller is None:
+            return {}
+        asked = {part.entry.teacher for part in self.distiller.parts}
+        return {
+            name: each.look(images, self.recipe.input, head=self.distiller.needs_head(name), amp=self.amp)
+            for name, each in self.teachers.items()
+            if name in asked
+        }
 
     def _finite(self, total: Tensor) -> float:
         """Return the loss over all ranks.

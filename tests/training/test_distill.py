@@ -13,7 +13,7 @@ from edgekd._recipe import DistillConfig, ModelConfig, Recipe
 from edgekd.errors import RecipeError
 from edgekd.training import distill as distill_module
 from edgekd.training.checkpoint import CheckpointFolder
-from edgekd.training.distill import Distiller, warmed_weight
+from edgekd.training.distill import Distiller, scheduled_weight
 from edgekd.training.methods import Scene, Taps
 from edgekd.training.models import build_model
 from edgekd.training.run import read_splits
@@ -121,10 +121,10 @@ def test_building_adapters_leaves_the_global_stream_alone_and_depends_on_the_see
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    first = Distiller([PKD], {3: 8}, {3: 16}, seed=1)
+    first = Distiller([PKD], {3: 8}, {"teacher": {3: 16}}, seed=1)
     assert torch.equal(torch.rand(3), expected)
-    assert same(first, Distiller([PKD], {3: 8}, {3: 16}, seed=1))
-    assert not same(first, Distiller([PKD], {3: 8}, {3: 16}, seed=2))
+    assert same(first, Distiller([PKD], {3: 8}, {"teacher": {3: 16}}, seed=1))
+    assert not same(first, Distiller([PKD], {3: 8}, {"teacher": {3: 16}}, seed=2))
 
 
 class Probe:
@@ -155,24 +155,24 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> Probe:
 
 
 def test_draws_of_a_step_are_a_function_of_seed_and_step(probe: Probe) -> None:
-    distiller = Distiller([DistillConfig(method="probe")], {3: 4}, {3: 4}, seed=1)
+    distiller = Distiller([DistillConfig(method="probe")], {3: 4}, {"teacher": {3: 4}}, seed=1)
     taps = Taps({3: noise(1, 4, 8, 8)})
     torch.manual_seed(5)
     expected = torch.rand(2)
     torch.manual_seed(5)
     for step in (0, 0, 1):
-        distiller(taps, taps, Scene([], [], 64, 64, step, 10))
+        distiller(taps, {"teacher": taps}, Scene([], [], 64, 64, step, 10))
     assert torch.equal(torch.rand(2), expected)
     assert torch.equal(probe.draws[0], probe.draws[1])
     assert not torch.equal(probe.draws[0], probe.draws[2])
 
 
 def test_method_gets_matched_levels_in_fp32_on_one_grid_without_autocast(probe: Probe) -> None:
-    distiller = Distiller([DistillConfig(method="probe")], {3: 4, 4: 4, 5: 4}, {4: 6, 5: 6, 6: 6}, seed=0)
+    distiller = Distiller([DistillConfig(method="probe")], {3: 4, 4: 4, 5: 4}, {"teacher": {4: 6, 5: 6, 6: 6}}, seed=0)
     student = Taps({3: noise(1, 4, 8, 8), 4: noise(1, 4, 4, 4).bfloat16(), 5: noise(1, 4, 2, 2)})
     teacher = Taps({4: noise(1, 6, 4, 4), 5: noise(1, 6, 3, 5).requires_grad_(), 6: noise(1, 6, 1, 1)})
     with torch.autocast("cpu", torch.bfloat16):
-        distiller(student, teacher, SCENE)
+        distiller(student, {"teacher": teacher}, SCENE)
     ours, theirs = probe.calls[0]
     assert set(ours.features) == set(theirs.features) == {4, 5}
     assert ours.features[4].dtype == torch.float32
@@ -184,15 +184,15 @@ def test_method_gets_matched_levels_in_fp32_on_one_grid_without_autocast(probe: 
 def test_entries_add_up_by_weight_and_repeated_ones_are_numbered(probe: Probe) -> None:
     entries = [DistillConfig(method="probe", weight=w, levels=(3,)) for w in (1.0, 0.5)]
     student, teacher = Taps({3: torch.full((1, 4, 2, 2), 8.0)}), Taps({3: torch.zeros(1, 4, 2, 2)})
-    total, values = Distiller(entries, {3: 4}, {3: 4}, seed=0)(student, teacher, SCENE)
+    total, values = Distiller(entries, {3: 4}, {"teacher": {3: 4}}, seed=0)(student, {"teacher": teacher}, SCENE)
     assert total.item() == 12
     assert {name: value.item() for name, value in values.items()} == {"probe.p3": 8, "probe2.p3": 8}
 
 
 def test_weight_rises_linearly_over_the_warmup() -> None:
     entry = DistillConfig(method="pkd", weight=2.0, warmup=4)
-    assert [warmed_weight(entry, step) for step in (0, 1, 3, 4, 100)] == [0.5, 1.0, 2.0, 2.0, 2.0]
-    assert warmed_weight(DistillConfig(method="pkd", weight=2.0), 0) == 2.0
+    assert [scheduled_weight(entry, step, 1000) for step in (0, 1, 3, 4, 100)] == [0.5, 1.0, 2.0, 2.0, 2.0]
+    assert scheduled_weight(DistillConfig(method="pkd", weight=2.0), 0, 10) == 2.0
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_impossible_entries_are_refused(
     entry: DistillConfig, student: dict[int, int], teacher: dict[int, int], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
-        Distiller([entry], student, teacher, seed=0)
+        Distiller([entry], student, {"teacher": teacher}, seed=0)
 
 
 def test_distill_without_a_teacher_is_refused(small: Small, tmp_path: Path) -> None:
@@ -229,3 +229,74 @@ def test_another_teacher_is_another_run(small: Small, tmp_path: Path) -> None:
     trained(recipe, tmp_path, teacher_for(recipe))
     with pytest.raises(RecipeError, match=r"holds another run .*teacher"):
         trained(recipe, tmp_path, teacher_for(recipe, channels=32))
+
+
+def test_weight_falls_to_zero_where_the_recipe_says_so() -> None:
+    def weights(**options: Any) -> list[float]:
+        entry = DistillConfig(method="pkd", weight=2.0, **options)
+        return [scheduled_weight(entry, step, 8) for step in (0, 2, 4, 7)]
+
+    assert weights() == [2.0, 2.0, 2.0, 2.0]
+    assert weights(until=0.5) == [2.0, 2.0, 0.0, 0.0]
+    assert weights(schedule="linear") == [2.0, 1.5, 1.0, 0.25]
+    assert weights(schedule="linear", until=0.5) == [2.0, 1.0, 0.0, 0.0]
+    assert weights(schedule="cosine")[2] == pytest.approx(1.0)
+    assert weights(schedule="cosine", until=0.5)[1:] == pytest.approx([1.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schedule": "step"}, "no schedule 'step'; possible: constant, linear, cosine"),
+        ({"until": 0.0}, "until should be above 0 and at most 1, got 0.0"),
+        ({"until": 1.5}, "until should be above 0"),
+        ({"teacher": "big"}, "no teacher 'big'; possible: teacher"),
+    ],
+)
+def test_impossible_schedules_and_teachers_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Distiller([DistillConfig(method="pkd", **options)], {3: 4}, {"teacher": {3: 4}}, seed=0)
+
+
+def test_each_entry_is_taught_by_the_teacher_it_names(probe: Probe) -> None:
+    entries = [DistillConfig(method="probe", teacher=name) for name in ("large", "other")]
+    distiller = Distiller(entries, {3: 4}, {"large": {3: 6}, "other": {3: 5}}, seed=0)
+    shown = {"large": Taps({3: noise(1, 6, 4, 4)}), "other": Taps({3: noise(1, 5, 4, 4)})}
+    distiller(Taps({3: noise(1, 4, 4, 4)}), shown, SCENE)
+    assert [call[1].features[3].shape[1] for call in probe.calls] == [6, 5]
+
+
+def test_two_teachers_train_one_student(small: Small, tmp_path: Path) -> None:
+    entries = (PKD, DistillConfig(method="pkd", teacher="other", levels=(4,)))
+    recipe = small(distill=entries, steps=2)
+    splits = read_splits(recipe)
+    teachers = {"teacher": teacher_for(recipe), "other": teacher_for(recipe, channels=32)}
+    trainer = Trainer(recipe, tmp_path, splits["train"], splits["val"], teacher=teachers, device=torch.device("cpu"))
+    before = {name: p.detach().clone() for name, p in trainer.distiller.named_parameters()}
+    trainer.run()
+    assert {tuple(p.shape) for p in before.values()} == {(24, 16, 1, 1), (24,), (32, 16, 1, 1), (32,)}
+    assert all(not torch.equal(before[name], p) for name, p in trainer.distiller.named_parameters())
+    assert {"teacher", "teacher other"} <= set(trainer.identity.values)
+
+
+def test_prepare_changes_the_student_before_anything_is_built_on_it(small: Small, tmp_path: Path) -> None:
+    """As quantization-aware training does: weights rounded in the forward pass, trained straight through."""
+
+    class Rounded(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            return weight + ((weight * 16).round() / 16 - weight).detach()
+
+    def prepare(student: nn.Module) -> None:
+        for layer in list(student.modules()):
+            if isinstance(layer, nn.Conv2d):
+                nn.utils.parametrize.register_parametrization(layer, "weight", Rounded())
+
+    recipe = small(steps=2)
+    splits = read_splits(recipe)
+    trainer = Trainer(recipe, tmp_path, splits["train"], splits["val"], prepare=prepare, device=torch.device("cpu"))
+    trainer.run()
+    weights = [layer.weight for layer in trainer.average.model.modules() if isinstance(layer, nn.Conv2d)]
+    assert weights
+    assert all(torch.equal(weight * 16, (weight * 16).round()) for weight in weights)
+    with pytest.raises(RecipeError, match=r"holds another run .*prepare"):
+        trained(recipe, tmp_path, run=False)

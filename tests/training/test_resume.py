@@ -54,7 +54,7 @@ def test_fingerprint_sees_content_and_not_place_or_order(small: Callable[..., Re
 def test_other_recipe_is_named_by_its_key(small: Callable[..., Recipe], changes: dict[str, object], key: str) -> None:
     recipe = small()
     splits = read_splits(recipe)
-    mine, other = (RunIdentity(r, splits["train"], splits["val"], None) for r in (recipe, small(**changes)))
+    mine, other = (RunIdentity(r, splits, {}) for r in (recipe, small(**changes)))
     with pytest.raises(RecipeError, match=rf"out holds another run \({key}: .* --no-resume"):
         mine.check(other.to_dict(), Path("out"))
     mine.check(mine.to_dict(), Path("out"))
@@ -63,7 +63,7 @@ def test_other_recipe_is_named_by_its_key(small: Callable[..., Recipe], changes:
 def test_other_data_under_the_same_path_is_another_run(small: Callable[..., Recipe]) -> None:
     recipe = small()
     splits = read_splits(recipe)
-    mine = RunIdentity(recipe, splits["train"], splits["val"], None)
+    mine = RunIdentity(recipe, splits, {})
     relabelled = changed(splits["train"], labels=1 - splits["train"].samples[0].labels)
-    with pytest.raises(RecipeError, match="training data"):
-        RunIdentity(recipe, relabelled, splits["val"], None).check(mine.to_dict(), Path("out"))
+    with pytest.raises(RecipeError, match="train data"):
+        RunIdentity(recipe, {**splits, "train": relabelled}, {}).check(mine.to_dict(), Path("out"))

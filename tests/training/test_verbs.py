@@ -72,7 +72,7 @@ def test_bundle_says_where_it_comes_from(done: TrainReport, small: Small) -> Non
     data = manifest.provenance["data"]
     assert data["train"] == {"images": 12, "sha256": data_fingerprint(splits["train"])}
     assert set(data) == {"train", "val", "test"}
-    assert manifest.provenance["teacher"] is None
+    assert manifest.provenance["teachers"] == {}
     assert (
         manifest.provenance["tools"]["torch"] == torch.__version__.split("+")[0]
         or manifest.provenance["tools"]["torch"]
@@ -99,7 +99,7 @@ def test_student_bundle_has_the_teachers_hash_and_nothing_of_its_adapters(
     done: TrainReport, taught: TrainReport
 ) -> None:
     plain, bundle = Bundle.read(done.bundle), Bundle.read(taught.bundle)
-    source = bundle.manifest.provenance["teacher"]
+    source = bundle.manifest.provenance["teachers"]["teacher"]
     assert source["state_sha256"] == plain.manifest.provenance["student"]["state_sha256"]
     assert b"adapters" not in bundle.graph()
     assert bundle.manifest.provenance["student"]["parameters"] == plain.manifest.provenance["student"]["parameters"]
@@ -148,8 +148,13 @@ def test_commands_pass_their_options_and_print_the_report(
         return done
 
     monkeypatch.setattr(edgekd, verb, verb_called)
-    assert main([verb, "r.toml", "--out", "o", "--seed", "3", "--steps", "9", "--no-resume", "--tensorboard"]) == 0
+    own = {"distill": {"cache": "c"}}.get(verb, {})
+    given = [text for name, value in own.items() for text in (f"--{name}", value)]
+    assert (
+        main([verb, "r.toml", "--out", "o", "--seed", "3", "--steps", "9", "--no-resume", "--tensorboard", *given]) == 0
+    )
     assert asked == {
+        **own,
         "recipe": "r.toml", "out": "o", "seed": 3, "steps": 9, "device": "auto", "resume": False, "tensorboard": True,
     }  # fmt: skip
     said = capsys.readouterr().out
@@ -188,13 +193,13 @@ def test_network_of_ones_own_teaches(small: Small, tmp_path: Path, monkeypatch: 
     row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert {"pkd.p3", "pkd.p4"} <= set(row)
     assert "pkd.p5" not in row
-    assert written[0][-1] is teacher
+    assert written[0][-1] == {"teacher": teacher}
 
 
 @pytest.mark.parametrize(
     ("verb", "sections", "message"),
     [
-        (train, {"distill": PKD}, r"has a \[teacher\] or \[\[distill\]\]: type `edgekd distill`"),
+        (train, {"distill": PKD}, r"has a teacher, \[unlabelled\] or \[\[distill\]\]: type `edgekd distill`"),
         (train, {"teacher": ModelConfig(backbone="resnet18")}, "type `edgekd distill`, or remove them"),
         (distill, {}, r"has no \[\[distill\]\] entry: add one"),
         (distill, {"distill": PKD}, r"\[\[distill\]\] needs a \[teacher\] with weights"),

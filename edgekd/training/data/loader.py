@@ -40,11 +40,13 @@ class Batch:
         images: `(B, 3, H, W)` uint8 in `InputConfig.color` order, not normalised.
         boxes: one `(n, 4)` xyxy or `(n, 5)` xywhr float32 tensor an image, in network pixels.
         labels: one `(n,)` int64 tensor an image.
+        labelled: only the first so many images have targets; None: all.
     """
 
     images: Tensor
     boxes: list[Tensor]
     labels: list[Tensor]
+    labelled: int | None = None
 
 
 class TrainBatches:
@@ -153,6 +155,26 @@ class TrainBatches:
             return image, (boxes * (across, down, across, down)).astype(np.float32), labels
         sides = math.sqrt(across * down)  # rounding makes the two differ by less than a pixel over the picture
         return image, (boxes * (across, down, sides, sides, 1)).astype(np.float32), labels
+
+
+class MixedBatches:
+    """Batches of labelled images followed by others.
+
+    Args:
+        labelled: batches whose images have targets.
+        others: batches of unlabelled images.
+        targets: whether the others have targets too, from a teacher.
+    """
+
+    def __init__(self, labelled: TrainBatches, others: TrainBatches, *, targets: bool) -> None:
+        self.labelled, self.others, self.targets = labelled, others, targets
+
+    def batch_at(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """Return the batch of a step, or a rank's slices of its two parts."""
+        first, second = (part.batch_at(step, rank, world) for part in (self.labelled, self.others))
+        count = None if self.targets else len(first.images)
+        images = torch.cat([first.images, second.images])
+        return Batch(images, first.boxes + second.boxes, first.labels + second.labels, count)
 
 
 def normalise(images: Tensor, input: InputConfig) -> Tensor:  # noqa: A002 - the recipe's name of that section

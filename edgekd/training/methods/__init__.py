@@ -41,7 +41,11 @@ class Taps:
 
 @dataclass(frozen=True)
 class Scene:
-    """The batch's ground truth, for methods that use it: boxes in pixels of a `(height, width)` network input."""
+    """The batch's ground truth, for methods that use it: boxes in pixels of a `(height, width)` network input.
+
+    `labelled`: only the first so many images have targets for the detector's own loss; None: all. Images without
+    annotations have no boxes, or those that a teacher found.
+    """
 
     boxes: list[Tensor]
     labels: list[Tensor]
@@ -49,6 +53,7 @@ class Scene:
     width: int
     step: int
     steps: int
+    labelled: int | None = None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,21 @@ def correlation_loss(ours: Tensor, theirs: Tensor, eps: float = 1e-6) -> Tensor:
     return (squares.clamp(min=0) / (2 * m) * alive).sum() / alive.sum().clamp(min=1)
 
 
+def channel_correlation(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Return Pearson's r over (N, H, W), mean over the channels in which the teacher varies; 0 where ours does not."""
+    x, y = (_rows(maps) - _rows(maps).mean(dim=0) for maps in (ours, theirs))
+    norms = x.norm(dim=0) * y.norm(dim=0)
+    r = (x * y).sum(dim=0) / norms.clamp(min=1e-12)
+    alive = (spread(theirs) > 1e-5).to(r.dtype)
+    mean: Tensor = (r * alive).sum() / alive.sum().clamp(min=1)
+    return mean
+
+
+def spread(features: Tensor) -> Tensor:
+    """Return the standard deviation `(C,)` of each channel of `(N, C, H, W)` over (N, H, W)."""
+    return _rows(features).std(dim=0, correction=0)
+
+
 def _rows(features: Tensor) -> Tensor:
     """Return `(N, C, H, W)` as `(N H W, C)`: no copy where the channels lie innermost in memory."""
     return features.permute(0, 2, 3, 1).flatten(0, 2)

@@ -29,6 +29,11 @@ class HeadOutputs(NamedTuple):
         return tuple((int(item.shape[-2]), int(item.shape[-1])) for item in self.logits)
 
 
+def first_images(outputs: HeadOutputs, count: int) -> HeadOutputs:
+    """Return the outputs of the first `count` images of the batch."""
+    return HeadOutputs(*(tuple(item[:count] for item in maps) for maps in outputs))
+
+
 class Head(nn.Module):
     """A detection head. `strides` are the pixels per cell of its levels, `num_classes` is C."""
 

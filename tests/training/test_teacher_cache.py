@@ -1,0 +1,145 @@
+"""Cached teacher features: the same bits without the teacher."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+import edgekd
+from edgekd._recipe import DistillConfig, InputConfig, ModelConfig, Recipe
+from edgekd.errors import RecipeError, WeightsError
+from edgekd.training import detector_file
+from edgekd.training.checkpoint import read_tensors
+from edgekd.training.models import build_model
+from edgekd.training.teacher import Teacher
+from edgekd.training.teacher_cache import CachedTeacher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SIZE = InputConfig(height=64, width=64)
+CONFIG = ModelConfig(backbone="csp-tiny", width=0.25, channels=24, head_depth=1)
+
+
+def network() -> Teacher:
+    return Teacher(build_model(CONFIG, 2, SIZE, seed=7), SIZE, {})
+
+
+def images(seed: int = 0, count: int = 3) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, 64, 64), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+
+
+def cached(folder: Path, load: Callable[[], Teacher] = network, **identity: Any) -> CachedTeacher:
+    return CachedTeacher(folder, {"weights": "w", **identity}, load)
+
+
+def refuse() -> Teacher:
+    raise AssertionError("the teacher was built")
+
+
+@pytest.mark.parametrize("amp", [None, torch.bfloat16])
+def test_features_from_the_disk_are_the_teachers_bit_for_bit_in_one_memory_layout(
+    tmp_path: Path, amp: torch.dtype | None
+) -> None:
+    direct = network().look(images(), SIZE, head=False, amp=amp)
+    cached(tmp_path).look(images(), SIZE, head=False, amp=amp)
+    reader = cached(tmp_path, refuse)
+    found = reader.look(images(), SIZE, head=False, amp=amp)
+    assert (reader.hits, reader.misses, reader.loaded) == (3, 0, False)
+    assert reader.levels == (3, 4, 5)
+    assert reader.channels == {3: 24, 4: 24, 5: 24}
+    for level in reader.levels:
+        assert torch.equal(found.features[level], direct.features[level])
+        assert found.features[level].stride() == direct.features[level].stride()
+        assert found.features[level].dtype == torch.float32
+
+
+def test_order_and_batch_do_not_matter_but_pixels_colour_and_arithmetic_do(tmp_path: Path) -> None:
+    cached(tmp_path).look(images(), SIZE, head=False)
+    reader = cached(tmp_path, refuse)
+    swapped = reader.look(images()[[2, 0]], SIZE, head=False)
+    direct = network().look(images(), SIZE, head=False)
+    assert torch.equal(swapped.features[4], direct.features[4][[2, 0]])
+    other = images()
+    other[0, 0, 0, 0] ^= 1
+    bgr = dataclasses.replace(SIZE, color="bgr")
+    for asked in ((other, SIZE, None), (images(), bgr, None), (images(), SIZE, torch.bfloat16)):
+        with pytest.raises(AssertionError, match="the teacher was built"):
+            reader.look(asked[0], asked[1], head=False, amp=asked[2])
+
+
+def test_half_the_bytes_where_no_bit_is_lost(tmp_path: Path) -> None:
+    for name, amp in (("whole", None), ("half", torch.bfloat16)):
+        cached(tmp_path / name).look(images(count=1), SIZE, head=False, amp=amp)
+    whole, half = (next((tmp_path / name).rglob("*.safetensors")).stat().st_size for name in ("whole", "half"))
+    assert half < 0.6 * whole
+
+
+def test_damaged_entry_is_computed_again(tmp_path: Path) -> None:
+    cached(tmp_path).look(images(), SIZE, head=False)
+    file = next(tmp_path.rglob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:40])
+    mender = cached(tmp_path)
+    found = mender.look(images(), SIZE, head=False)
+    assert (mender.hits, mender.misses) == (2, 1)
+    assert torch.equal(found.features[3], network().look(images(), SIZE, head=False).features[3])
+    assert not list(tmp_path.rglob("*.partial"))
+    assert cached(tmp_path, refuse).look(images(), SIZE, head=False)
+
+
+def test_cache_of_another_teacher_is_refused(tmp_path: Path) -> None:
+    cached(tmp_path)
+    with pytest.raises(RecipeError, match="features of another teacher: use another --cache"):
+        cached(tmp_path, weights="v")
+    (tmp_path / "cache.json").write_text("{}")
+    with pytest.raises(RecipeError, match=r"cache.json is no description of a feature cache: use another --cache"):
+        cached(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory, small: Callable[..., Recipe]) -> Recipe:
+    """A recipe whose teacher was trained, with augmentation."""
+    folder = tmp_path_factory.mktemp("teacher")
+    plan = small(steps=2, student=CONFIG)
+    weights = edgekd.train(plan, folder).weights
+    return small(distill=(DistillConfig(method="pkd"),), teacher=dataclasses.replace(CONFIG, weights=str(weights)))
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    lines = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in row.items() if not k.endswith("_ms")} for row in lines]
+
+
+def test_run_from_a_full_cache_needs_no_teacher_and_has_the_same_bits(
+    taught: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = {name: tmp_path / name for name in ("plain", "filling", "cached")}
+    cache = tmp_path / "cache"
+    edgekd.distill(taught, runs["plain"])
+    edgekd.distill(taught, runs["filling"], cache=cache)
+    assert taught.teacher is not None
+    digest = json.loads((cache / "teacher" / "cache.json").read_text())["identity"]["file_sha256"]
+    absent = dataclasses.replace(taught.teacher, weights=str(tmp_path / "gone.safetensors"), sha256=digest)
+    monkeypatch.setattr(detector_file, "load_teacher", lambda *_: refuse())
+    edgekd.distill(taught.replace(teacher=absent), runs["cached"], cache=cache)
+    first, *others = ({**read_tensors(folder / "student.safetensors")} for folder in runs.values())
+    for other in others:
+        assert all(torch.equal(first[name], other[name]) for name in first)
+    assert rows(runs["plain"]) == rows(runs["filling"]) == rows(runs["cached"])
+
+
+def test_missing_weights_without_a_hash_and_methods_with_heads_are_refused(
+    taught: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert taught.teacher is not None
+    absent = dataclasses.replace(taught.teacher, weights=str(tmp_path / "gone.safetensors"))
+    with pytest.raises(WeightsError, match=r"no weights at .*gone.safetensors; with a cache .* sha256"):
+        edgekd.distill(taught.replace(teacher=absent), tmp_path / "a", cache=tmp_path / "cache")
+    monkeypatch.setattr("edgekd.training.methods.pkd.PKD.needs_head", True)
+    with pytest.raises(RecipeError, match="runs the teacher's head: leave out the cache"):
+        edgekd.distill(taught, tmp_path / "b", cache=tmp_path / "cache")
