@@ -1,193 +1,259 @@
-"""Training evidence: a student alone and the same student distilled, same budget, several seeds.
+"""Training evidence: a student alone and the same student distilled by each method, same budget, several seeds.
 
-    python benchmarks/distill.py run --data bccd,sixray,xray --seeds 0,1,2   # trains what is missing, one JSON a run
-    python benchmarks/distill.py table                                        # writes the tables of docs/results.md
-    python benchmarks/distill.py ship                                         # the synthetic teacher, for example 01
+    python benchmarks/distill.py run                               # trains what is missing, one JSON a run
+    python benchmarks/distill.py run --size full --minutes 9        # the same on a GPU, in slices of under ten minutes
+    python benchmarks/distill.py tune                              # each method's weight, on validation images
+    python benchmarks/distill.py ablate                            # parts of FAD and modes of XFKD
+    python benchmarks/distill.py table                             # writes the tables of docs/results.md
+    python benchmarks/distill.py ship                              # the synthetic teacher, for example 01
 
-A run that has its JSON is skipped; a killed one resumes from its checkpoint. The teacher is trained once per data set
-and kept in the work folder. Every figure is of the last checkpoint on the test split, which nothing was chosen on.
+A run that has its JSON is skipped; a killed one resumes from its checkpoint; two processes side by side share the work.
+Teachers are trained once and kept in the work folder; what they show is cached there, by data set and seed, for all
+methods. Every figure is of the last checkpoint on the test split, which nothing was chosen on.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from distill_settings import ABLATIONS, METHODS, ROOT, SIZES, TUNED, Pair, data_sets
 from machine import RESULTS, conditions, write
 
 import edgekd
 from edgekd._recipe import Recipe
+from edgekd.training.trainer import LOG_EVERY
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get("EDGEKD_DATA", ROOT.parent / "shared" / "data"))
-METHODS: dict[str, list[dict[str, Any]]] = {
-    "baseline": [],
-    "pkd": [{"method": "pkd", "weight": 0.2}],
-}
-STUDENT = {"backbone": "csp-tiny", "width": 0.5, "neck": "pafpn", "channels": 48, "head": "dense"}
-TEACHER = {
-    "backbone": "resnet18", "neck": "pafpn", "channels": 96, "head": "dense",
-    "weights": str(SHARED / "weights" / "resnet18_imagenet1k_v1_conv1_to_layer3.npz"), "stages": "layer3",
-}  # fmt: skip
-XRAY_TEACHER = {"backbone": "resnet18", "width": 0.5, "neck": "pafpn", "channels": 64, "head": "dense"}
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from distill_settings import DataSet
+
+TUNE_SEED, TUNE_STEPS = 100, 0.4  # a seed of its own; share of the budget
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
-    """One data set with the budgets that fit it; `small` is what two CPU cores can do."""
+class Cell:
+    """One pair on one data set, in one work folder."""
 
-    train: Path
-    val: Path
-    test: Path
-    size: int
-    student_steps: int
-    teacher_steps: int
-    teacher: dict[str, Any]
-    teacher_train: Path  # the same images, but for the synthetic set, where scenes are free
-    note: str
+    pair_name: str
+    data_name: str
+    size: str
+    work: Path
+    threads: int
 
+    @property
+    def pair(self) -> Pair:
+        """Networks and budgets."""
+        return SIZES[self.size][self.pair_name]
 
-def settings(work: Path) -> dict[str, Setting]:
-    """Return every data set by name."""
-    bccd, sixray, xray = SHARED / "bccd" / "ImageSets" / "Main", SHARED / "sixray_mini", work / "data" / "xray"
-    return {
-        "bccd": Setting(
-            bccd / "train.txt", bccd / "val.txt", bccd / "test.txt", 256, 600, 1200, TEACHER, bccd / "train.txt",
-            "blood cells, 205 training images, test split of 72",
-        ),
-        "sixray": Setting(
-            sixray / "train.txt", sixray / "val.txt", sixray / "test.txt", 256, 2000, 2000, TEACHER,
-            sixray / "train.txt",
-            "SIXray subset, 364 training images, test split of 52",
-        ),
-        "xray": Setting(
-            xray / "train.json", xray / "val.json", xray / "test.json", 256, 600, 3000, XRAY_TEACHER,
-            work / "data" / "xray-teacher" / "train.json",
-            "synthetic X-ray scenes, 600 training images (teacher: 3000 others), test split of 150",
-        ),
-    }  # fmt: skip
+    @property
+    def data(self) -> DataSet:
+        """Splits."""
+        return data_sets(self.work)[self.data_name]
+
+    @property
+    def label(self) -> str:
+        """Beginning of the names of result files."""
+        return f"{'' if self.size == 'small' else self.size + '-'}{self.pair_name}-{self.data_name}"
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of one run."""
+        return self.work / self.size / f"{self.pair_name}-{self.data_name}-{name}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("teacher", "run", "table", "ship"))
+    parser.add_argument("command", choices=("teacher", "run", "tune", "ablate", "table", "ship"))
+    parser.add_argument("--size", choices=tuple(SIZES), default="small")
+    parser.add_argument("--pairs", default="retina,mobile")
     parser.add_argument("--data", default="bccd,sixray,xray")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no run after so many minutes")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=ROOT / "out" / "evidence")
     args = parser.parse_args()
     if args.command == "table":
         from distill_table import write_tables
 
-        write_tables(RESULTS / "distill", ROOT / "docs" / "results.md")
+        write_tables(RESULTS, ROOT / "docs" / "results.md")
         return
     if args.command == "ship":
-        ship(args.work / "xray" / "teacher" / "student.safetensors", ROOT / "examples" / "01_distill_and_deploy")
+        cell = Cell("tiny", "xray", "small", args.work, args.threads)
+        ship(cell.folder("teacher") / "student.safetensors", ROOT / "examples" / "01_distill_and_deploy")
         return
-    for name in args.data.split(","):
-        setting = settings(args.work)[name]
-        synthesise(name, setting)
-        teacher = train_teacher(name, setting, args)
-        if args.command == "run":
-            for seed in (int(item) for item in args.seeds.split(",")):
-                for method in args.methods.split(","):
-                    train_student(name, setting, method, seed, teacher, args)
+    end = time.monotonic() + 60 * args.minutes
+    for cell, seed, method, entries in jobs(args):
+        if time.monotonic() > end:
+            return
+        synthesise(cell)
+        with claimed(cell.folder("teacher")) as free:
+            if free:
+                train_teacher(cell)
+        if args.command != "teacher" and cell.folder("teacher").joinpath("student.safetensors").exists():
+            with claimed(cell.folder(f"{method}-seed{seed}")) as free:
+                if free:
+                    train_student(cell, method, entries, seed, tuning=args.command == "tune")
 
 
-def synthesise(name: str, setting: Setting) -> None:
+def jobs(args: argparse.Namespace) -> Iterator[tuple[Cell, int, str, list[dict[str, Any]]]]:
+    """Yield cell, seed, label and [[distill]] entries of every run, seed by seed so that what is done is balanced."""
+    cells = [
+        Cell(pair, data, args.size, args.work, args.threads)
+        for data in args.data.split(",")
+        for pair in args.pairs.split(",")
+    ]
+    methods = {name: METHODS[name] for name in args.methods.split(",")}
+    if args.command == "tune":
+        for name in methods:
+            for factor in TUNED.get(name, ()):
+                yield cells[0], TUNE_SEED, f"tune-{name}-x{factor:g}", scaled(METHODS[name], factor)
+        return
+    if args.command == "ablate":
+        methods = {"baseline": [], **ABLATIONS}
+    for seed in (int(item) for item in args.seeds.split(",")):
+        for cell in cells:
+            for name, entries in methods.items():
+                yield cell, seed, name, entries
+
+
+def scaled(entries: list[dict[str, Any]], factor: float) -> list[dict[str, Any]]:
+    """Return the entries with their weights multiplied."""
+    return [{**entry, "weight": entry.get("weight", 1.0) * factor} for entry in entries]
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Say whether this process may work on a folder; another one that does so is left alone."""
+    lock = folder.with_name(folder.name + ".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with lock.open("x") as file:
+            file.write(str(os.getpid()))
+    except FileExistsError:
+        holder = lock.read_text()
+        if not holder or Path(f"/proc/{holder}").exists():
+            yield False
+            return
+        lock.write_text(str(os.getpid()))
+    try:
+        yield True
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def synthesise(cell: Cell) -> None:
     """Write the synthetic scenes if this is their set; the teacher's come from a seed of their own."""
-    if name != "xray":
+    if cell.data_name != "xray":
         return
-    for file, counts, seed in ((setting.train, (600, 100, 150), 0), (setting.teacher_train, (3000, 1, 1), 1)):
+    for file, counts, seed in ((cell.data.train, (600, 100, 150), 0), (cell.data.teacher_train, (3000, 1, 1), 1)):
         if not file.exists():
             train, val, test = counts
             edgekd.data_synth("xray", file.parent, train=train, val=val, test=test, seed=seed)
 
 
-def recipe(name: str, setting: Setting, args: argparse.Namespace, **parts: Any) -> Recipe:
-    """Return a recipe over this set; `parts` are its model, train and distill sections."""
-    train = {"batch": 8, "amp": True, "threads": args.threads, "checkpoint_every": 250, **parts.pop("train")}
+def recipe(cell: Cell, train: dict[str, Any], pixels: dict[str, Any] | None = None, **parts: Any) -> Recipe:
+    """Return a recipe over this cell's data; `parts` are its model and distill sections."""
+    data, pair = cell.data, cell.pair
+    base = {"batch": pair.batch, "amp": True, "threads": cell.threads, "checkpoint_every": 250}
     return Recipe.from_dict(
         {
-            "name": name,
-            "data": {"train": str(setting.train), "val": str(setting.val), "test": str(setting.test)},
-            "input": {"height": setting.size, "width": setting.size},
+            "name": cell.label,
+            "data": {"train": str(data.train), "val": str(data.val), "test": str(data.test)},
+            "input": {"height": pair.size, "width": pair.size, **(pixels or {})},
             **parts,
-            "train": train,
+            "train": {**base, **train},
         }
     )
 
 
-def train_teacher(name: str, setting: Setting, args: argparse.Namespace) -> Path:
-    """Train the teacher once and keep its result; return its folder."""
-    folder = args.work / name / "teacher"
-    steps = setting.teacher_steps
-    plan = recipe(
-        name, setting, args, student=setting.teacher, augment={"mosaic": 0.3},
-        train={"steps": steps, "lr": 5e-4 if setting.teacher is TEACHER else 2e-3, "eval_every": steps // 6},
-    )  # fmt: skip
-    plan = plan.replace(data=dataclasses.replace(plan.data, train=str(setting.teacher_train)))
-    measure(f"{name}-teacher", {"data": name, "method": "teacher", "seed": 0}, plan, folder, setting)
-    return folder
+def teacher_section(cell: Cell) -> tuple[dict[str, Any], dict[str, Any], float]:
+    """Return the teacher's model section, its pixel normalisation and its learning rate."""
+    section = dict(cell.pair.teachers.get(cell.data_name, cell.pair.teacher))
+    rate = section.pop("lr", cell.pair.teacher_lr)
+    pixels = section.pop("input", {})
+    return section, pixels, rate
 
 
-def train_student(name: str, setting: Setting, method: str, seed: int, teacher: Path, args: argparse.Namespace) -> None:
+def train_teacher(cell: Cell) -> None:
+    """Train the teacher once and keep its result."""
+    section, pixels, rate = teacher_section(cell)
+    steps = cell.pair.teacher_steps[cell.data_name]
+    train = {"steps": steps, "lr": rate, "eval_every": steps // 6}
+    plan = recipe(cell, train, pixels, student=section, augment={"mosaic": 0.3})
+    plan = plan.replace(data=dataclasses.replace(plan.data, train=str(cell.data.teacher_train)))
+    measure(f"distill/{cell.label}-teacher", cell, "teacher", 0, plan, cell.folder("teacher"))
+
+
+def train_student(cell: Cell, method: str, entries: list[dict[str, Any]], seed: int, *, tuning: bool) -> None:
     """Train one student and keep its result."""
-    steps = setting.student_steps
-    plan = recipe(
-        name, setting, args, student=STUDENT, distill=METHODS[method],
-        train={"steps": steps, "lr": 2e-3, "seed": seed, "eval_every": steps // 5},
-    )  # fmt: skip
-    if METHODS[method]:
-        weights = teacher / "student.safetensors"
-        taught = {
-            **setting.teacher,
-            "weights": str(weights),
-            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-            "stages": "all",
-        }
+    steps = cell.pair.student_steps[cell.data_name]
+    if tuning:
+        steps = int(TUNE_STEPS * steps)
+    train = {"steps": steps, "lr": cell.pair.student_lr, "seed": seed, "eval_every": steps // 5}
+    plan = recipe(cell, train, student=cell.pair.student, distill=entries)
+    if entries:
+        weights = cell.folder("teacher") / "student.safetensors"
+        section, pixels, _ = teacher_section(cell)
+        size = {"height": cell.pair.size, "width": cell.pair.size, **pixels}
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+        taught = {**section, "input": size, "weights": str(weights), "sha256": digest, "stages": "all"}
         plan = Recipe.from_dict({**plan.to_dict(), "teacher": taught})
-    folder = args.work / name / f"{method}-seed{seed}"
-    measure(f"{name}-{method}-seed{seed}", {"data": name, "method": method, "seed": seed}, plan, folder, setting)
+    kind = "tuning" if tuning else "distill"
+    folder = cell.folder(f"{method}-seed{seed}")
+    cache = cell.work / "cache" / f"{cell.label}-{seed}"
+    measure(f"{kind}/{cell.label}-{method}-seed{seed}", cell, method, seed, plan, folder, cache)
 
 
-def measure(label: str, what: dict[str, Any], plan: Recipe, folder: Path, setting: Setting) -> None:
-    """Train, measure the bundle on the test split, and write the run's JSON; skip what is there."""
-    result = RESULTS / "distill" / f"{label}.json"
-    if result.exists() and (what["method"] != "teacher" or (folder / "student.safetensors").exists()):
+def measure(
+    label: str, cell: Cell, method: str, seed: int, plan: Recipe, folder: Path, cache: Path | None = None
+) -> None:
+    """Train, measure the bundle on the test split (tuning: validation), and write the run's JSON; skip what is there."""
+    if (RESULTS / f"{label}.json").exists() and (method != "teacher" or (folder / "student.safetensors").exists()):
         return
     print(f"== {label}", file=sys.stderr)
-    start = time.perf_counter()
     if plan.distill:
-        edgekd.distill(plan, folder)
+        needs_head = any(entry.method == "crosskd" for entry in plan.distill)
+        edgekd.distill(plan, folder, cache=None if needs_head else cache)
     else:
         edgekd.train(plan, folder)
-    seconds = time.perf_counter() - start
-    accuracy = edgekd.evaluate(folder / "model.bin", setting.test)
+    split = "val" if label.startswith("tuning/") else "test"
+    found = edgekd.evaluate(folder / "model.bin", getattr(cell.data, split)).metrics
+    rows = log_rows(folder / "metrics.jsonl")
+    seconds = sum(row["step_ms"] for row in rows if "step_ms" in row) * LOG_EVERY / 1e3  # whole runs, resumed or not
     row = {
-        **what,
-        "size": "small",
-        "note": setting.note,
-        "split": "test, last checkpoint",
-        "metrics": accuracy.metrics,
-        "validation_curve": curve(folder / "metrics.jsonl"),
+        "pair": cell.pair_name,
+        "data": cell.data_name,
+        "method": method,
+        "seed": seed,
+        "size": cell.size,
+        "pair_note": cell.pair.note,
+        "note": cell.data.note,
+        "split": f"{split}, last checkpoint",
+        "metrics": found,
+        "validation_curve": [
+            {k: r[f"val.{k}"] for k in ("AP", "AP50")} | {"step": r["step"]} for r in rows if "val.AP" in r
+        ],
+        "last_log_row": next(row for row in reversed(rows) if "loss" in row),
+        "last_observed": {k: v for r in rows for k, v in r.items() if k.startswith(("observed.", "neck."))},
+        "warnings": [row["warning"] for row in rows if "warning" in row],
         "train_s": round(seconds, 1),
         "recipe": plan.to_dict(),
         **conditions("torch"),
     }
-    write(f"distill/{label}", row)
-    print(
-        f"{label}: AP {100 * accuracy.metrics['AP']:.1f}, AP50 {100 * accuracy.metrics['AP50']:.1f}, {seconds:.0f} s",
-        file=sys.stderr,
-    )
+    write(label, row)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    print(f"{label}: AP {100 * found['AP']:.1f}, AP50 {100 * found['AP50']:.1f}, {seconds:.0f} s", file=sys.stderr)
 
 
 def ship(weights: Path, example: Path) -> None:
@@ -199,10 +265,9 @@ def ship(weights: Path, example: Path) -> None:
     print(f"wrote {example / 'teacher.safetensors'}")
 
 
-def curve(log: Path) -> list[dict[str, float]]:
-    """Return the validation points of a metrics.jsonl."""
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    return [{"step": row["step"], "AP": row["val.AP"], "AP50": row["val.AP50"]} for row in rows if "val.AP" in row]
+def log_rows(log: Path) -> list[dict[str, Any]]:
+    """Return the lines of a metrics.jsonl."""
+    return [json.loads(line) for line in log.read_text().splitlines()]
 
 
 if __name__ == "__main__":

@@ -97,3 +97,32 @@ SMALL = {
         },
     ),
 }  # fmt: skip
+
+FULL = {
+    "r101-r50": Pair(
+        note="homogeneous, published pair: RetinaNet ResNet-101 -> RetinaNet ResNet-50, from random weights",
+        student={"backbone": "resnet50", "neck": "fpn", "channels": 256, "head": "retina", "levels": [3, 4, 5, 6, 7]},
+        teacher={"backbone": "resnet101", "neck": "fpn", "channels": 256, "head": "retina", "levels": [3, 4, 5, 6, 7]},
+        student_steps={"bccd": 1500, "sixray": 1500, "xray": 1500},
+        teacher_steps={"bccd": 3000, "sixray": 3000, "xray": 3000},
+        size=384, batch=16, student_lr=1e-3, teacher_lr=1e-3,
+    ),
+    "yolov4": Pair(
+        note="heterogeneous, published pair: YOLOv4 CSPDarkNet53 -> YOLOv4 MobileNetV3-large, from random weights",
+        student={"backbone": "mobilenetv3-large", "neck": "yolov4", "channels": 64, "head": "yolo"},
+        teacher={"backbone": "cspdarknet53", "neck": "yolov4", "channels": 128, "head": "yolo"},
+        student_steps={"bccd": 1500, "sixray": 1500, "xray": 1500},
+        teacher_steps={"bccd": 3000, "sixray": 3000, "xray": 3000},
+        size=384, batch=16, student_lr=1e-3, teacher_lr=1e-3,
+    ),
+}  # fmt: skip
+
+SIZES = {"small": SMALL, "full": FULL}
+
+METHODS: dict[str, list[dict[str, Any]]] = {
+    "baseline": [],
+    "pkd": [{"method": "pkd", "weight": 0.2}],
+}
+
+TUNED: dict[str, tuple[float, ...]] = {name: (0.3, 1.0, 3.0) for name in METHODS if name != "baseline"}
+ABLATIONS: dict[str, list[dict[str, Any]]] = {}

@@ -3,57 +3,81 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-BEGIN, END = "<!-- distill: written by benchmarks/distill.py table -->", "<!-- /distill -->"
-METRICS = ("AP", "AP50", "AP75")
+METRICS = ("AP", "AP50", "AP_small")
+FIRST = ("teacher", "baseline")
+LABELS = {"teacher": "teacher", "baseline": "student alone"}
+Row = dict[str, Any]
 
 
-def write_tables(runs: Path, page: Path) -> None:
-    """Replace what stands between the two marks of `page` by one table a data set."""
-    rows = [json.loads(file.read_text()) for file in sorted(runs.glob("*.json"))]
-    tables = "\n\n".join(
-        table(name, [row for row in rows if row["data"] == name]) for name in sorted({row["data"] for row in rows})
-    )
+def write_tables(results: Path, page: Path) -> None:
+    """Replace what stands between the marks of `page` by the tables of the evidence and of the ablations."""
+    rows = [json.loads(file.read_text()) for file in sorted((results / "distill").glob("*.json"))]
+    parts = {"distill": [row for row in rows if "-" not in row["method"]]}
+    parts["ablation"] = [row for row in rows if "-" in row["method"] or row["method"] in FIRST]
     text = page.read_text()
-    head, rest = text.split(BEGIN, 1)
-    page.write_text(f"{head}{BEGIN}\n\n{tables}\n\n{END}{rest.split(END, 1)[1]}")
+    for name, members in parts.items():
+        begin, end = f"<!-- {name}: written by benchmarks/distill.py table -->", f"<!-- /{name} -->"
+        head, rest = text.split(begin, 1)
+        text = f"{head}{begin}\n\n{tables(members, ablation=name == 'ablation')}\n\n{end}{rest.split(end, 1)[1]}"
+    page.write_text(text)
     print(f"wrote {page}")
 
 
-def table(name: str, rows: list[dict[str, Any]]) -> str:
-    """Return one data set's Markdown table: teacher, baseline, methods; mean ± standard deviation over seeds."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted(
-        rows,
-        key=lambda row: ("teacher", "baseline").index(row["method"]) if row["method"] in ("teacher", "baseline") else 2,
-    ):
+def tables(rows: list[Row], *, ablation: bool) -> str:
+    """Return one table for each pair and data set that has more than a teacher and a baseline to compare."""
+    cells: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        cells.setdefault((row["size"], row.get("pair", "tiny"), row["data"]), []).append(row)
+    wanted = [
+        key for key, members in sorted(cells.items()) if not ablation or {r["method"] for r in members} - set(FIRST)
+    ]
+    return "\n\n".join(table(key, cells[key]) for key in wanted)
+
+
+def table(key: tuple[str, str, str], rows: list[Row]) -> str:
+    """Return one Markdown table: teacher, baseline, methods; mean ± standard deviation over seeds."""
+    size, pair, data = key
+    groups: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: FIRST.index(row["method"]) if row["method"] in FIRST else 2):
         groups.setdefault(row["method"], []).append(row)
+    baseline = {row["seed"]: row["metrics"]["AP"] for row in groups.get("baseline", [])}
     lines = [
-        f"### {name}: {rows[0]['note']}",
+        f"### {pair}, {data} (size {size}): {rows[0]['note']}",
         "",
-        "| network | seeds | steps | AP | AP50 | AP75 | gain in AP | training, s |",
+        "| network | seeds | steps | AP | AP50 | AP small | gain in AP | in standard errors |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    baseline = {row["seed"]: row["metrics"]["AP"] for row in groups.get("baseline", [])}
     for method, members in groups.items():
-        cells = [spread([100 * row["metrics"][metric] for row in members]) for metric in METRICS]
+        values = [
+            [100 * row["metrics"][metric] for row in members if row["metrics"][metric] is not None]
+            for metric in METRICS
+        ]
         paired = [100 * (row["metrics"]["AP"] - baseline[row["seed"]]) for row in members if row["seed"] in baseline]
-        gain = spread(paired, sign=True) if method not in ("teacher", "baseline") else ""
-        label = {"teacher": "teacher", "baseline": "student alone"}.get(method, f"student + {method.upper()}")
-        seconds = statistics.mean(row["train_s"] for row in members)
-        steps = members[0]["recipe"]["train"]["steps"]
-        lines.append(f"| {label} | {len(members)} | {steps} | {' | '.join(cells)} | {gain} | {seconds:.0f} |")
+        gain = paired if method not in FIRST else []
+        cells = [str(len(members)), str(members[0]["recipe"]["train"]["steps"]), *map(spread, values)]
+        cells += [spread(gain, sign=True), in_errors(gain)]
+        lines.append(f"| {LABELS.get(method, '+ ' + method.upper())} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def spread(values: list[float], *, sign: bool = False) -> str:
-    """Return "mean ± std" to one decimal, or the one value."""
+    """Return "mean ± std" to one decimal, the one value, or nothing."""
     plus = "+" if sign else ""
-    if len(values) == 1:
-        return f"{values[0]:{plus}.1f}"
+    values = [value for value in values if math.isfinite(value)]
+    if len(values) < 2:
+        return f"{values[0]:{plus}.1f}" if values else ""
     return f"{statistics.mean(values):{plus}.1f} ± {statistics.stdev(values):.1f}"
+
+
+def in_errors(gains: list[float]) -> str:
+    """Return the mean gain over its standard error, where there are at least three seeds."""
+    if len(gains) < 3 or not statistics.stdev(gains):
+        return ""
+    return f"{statistics.mean(gains) / (statistics.stdev(gains) / math.sqrt(len(gains))):+.1f}"

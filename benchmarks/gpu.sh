@@ -4,7 +4,7 @@
 #   benchmarks/gpu.sh            # PYTHON=... to choose the interpreter; it needs numpy, pytest, hypothesis, cffi; torch for 4
 #
 # 1. the CUDA kernels against the reference, bit for bit   2. the same under compute-sanitizer
-# 3. how long they take, as captured graphs                4. distillation on the synthetic scenes, seeds 3 to 7
+# 3. how long they take, as captured graphs                4. distillation, size full, on the synthetic scenes
 set -u
 cd "$(dirname "$0")/.." || exit 2
 PYTHON=${PYTHON:-python3}
@@ -39,5 +39,5 @@ else
     echo "no compute-sanitizer on PATH: skipped"
 fi
 step timings "$PYTHON" benchmarks/cuda_kernels.py
-step evidence "$PYTHON" benchmarks/distill.py run --data xray --seeds 3,4,5,6,7
+step evidence "$PYTHON" benchmarks/distill.py run --size full --pairs r101-r50,yolov4 --data xray --minutes 8
 exit $failed

@@ -16,7 +16,8 @@ from pathlib import Path
 from unittest import mock
 
 import torch.nn.functional as F
-from distill import ROOT, STUDENT, recipe, settings
+from distill import Cell, recipe
+from distill_settings import ROOT
 from machine import conditions, write
 from torch import Tensor
 
@@ -48,20 +49,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=ROOT / "out" / "evidence")
     args = parser.parse_args()
-    setting = settings(args.work)["bccd"]
+    cell = Cell("tiny", "bccd", "small", args.work, args.threads)
     rows = {}
     for label, patches in TARGETS.items():
         scores = []
         for seed in SEEDS:
-            plan = recipe(
-                "bccd", setting, args, student=STUDENT,
-                train={"steps": 600, "lr": 2e-3, "seed": seed, "eval_every": 600},
-            )  # fmt: skip
+            train = {"steps": 600, "lr": 2e-3, "seed": seed, "eval_every": 600}
+            plan = recipe(cell, train, student=cell.pair.student)
             folder = args.work / "head_target" / f"{list(TARGETS).index(label)}-{seed}"
             shutil.rmtree(folder, ignore_errors=True)
             with mock.patch.multiple(dense, **patches) if patches else contextlib.nullcontext():
                 edgekd.train(plan, folder)
-            metrics = edgekd.evaluate(folder / "model.bin", setting.val).metrics
+            metrics = edgekd.evaluate(folder / "model.bin", cell.data.val).metrics
             scores.append(metrics)
             print(f"{label}, seed {seed}: val AP {100 * metrics['AP']:.1f}", file=sys.stderr)
         values = [item["AP"] for item in scores]
