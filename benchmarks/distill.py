@@ -218,7 +218,7 @@ def train_student(cell: Cell, method: str, entries: list[dict[str, Any]], seed: 
 def measure(
     label: str, cell: Cell, method: str, seed: int, plan: Recipe, folder: Path, cache: Path | None = None
 ) -> None:
-    """Train, measure the bundle on the test split (tuning: validation), and write the run's JSON; skip what is there."""
+    """Train, measure the bundle on the test split (tuning: val), and write the run's JSON; skip what is there."""
     if (RESULTS / f"{label}.json").exists() and (method != "teacher" or (folder / "student.safetensors").exists()):
         return
     print(f"== {label}", file=sys.stderr)
