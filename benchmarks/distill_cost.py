@@ -3,8 +3,8 @@
     python benchmarks/distill_cost.py            # the retina pair of the evidence; a process for each method; one JSON
 
 The ratio is (step with the method) / (step alone + teacher's forward pass), medians of steps taken in turn in one
-process; memory is the peak of resident memory of that process (CPU) or of allocated memory (GPU), over that of the plain
-step with the teacher looking.
+process; memory is the peak of resident memory of that process (CPU) or of allocated memory (GPU), over the plain
+step's with the teacher looking.
 """
 
 from __future__ import annotations
