@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill_settings import ABLATIONS, METHODS, ROOT, SIZES, TUNED, Pair, data_sets
+from distill_settings import ABLATIONS, LONGER, METHODS, ROOT, SIZES, TUNED, Pair, data_sets
 from machine import RESULTS, conditions, write
 
 import edgekd
@@ -125,6 +125,8 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Cell, int, str, list[dict[s
         for cell in cells:
             for name, entries in methods.items():
                 yield cell, seed, name, entries
+            if args.command == "run":
+                yield cell, seed, LONGER, []
 
 
 def scaled(entries: list[dict[str, Any]], factor: float) -> list[dict[str, Any]]:
@@ -198,8 +200,7 @@ def train_teacher(cell: Cell) -> None:
 def train_student(cell: Cell, method: str, entries: list[dict[str, Any]], seed: int, *, tuning: bool) -> None:
     """Train one student and keep its result."""
     steps = cell.pair.student_steps[cell.data_name]
-    if tuning:
-        steps = int(TUNE_STEPS * steps)
+    steps = int(TUNE_STEPS * steps) if tuning else 2 * steps if method == LONGER else steps
     train = {"steps": steps, "lr": cell.pair.student_lr, "seed": seed, "eval_every": steps // 5}
     plan = recipe(cell, train, student=cell.pair.student, distill=entries)
     if entries:

@@ -125,4 +125,5 @@ METHODS: dict[str, list[dict[str, Any]]] = {
 }
 
 TUNED: dict[str, tuple[float, ...]] = {name: (0.3, 1.0, 3.0) for name in METHODS if name != "baseline"}
+LONGER = "longer"  # the student alone with twice the steps: is the baseline near its plateau?
 ABLATIONS: dict[str, list[dict[str, Any]]] = {}

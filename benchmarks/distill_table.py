@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 METRICS = ("AP", "AP50", "AP_small")
-FIRST = ("teacher", "baseline")
-LABELS = {"teacher": "teacher", "baseline": "student alone"}
+FIRST = ("teacher", "baseline", "longer")
+LABELS = {"teacher": "teacher", "baseline": "student alone", "longer": "student alone, twice the steps"}
 Row = dict[str, Any]
 
 
