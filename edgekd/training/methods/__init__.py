@@ -11,7 +11,7 @@ import dataclasses
 import importlib
 import pkgutil
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from ..._recipe import build_section
 from ...errors import RecipeError
@@ -74,8 +74,13 @@ class Observed:
 class Method(Protocol):
     """What the dataclass of a method file offers."""
 
-    needs_head: ClassVar[bool]
-    """Whether the heads of both networks have to run; most methods need backbone and neck only."""
+    @property
+    def needs_head(self) -> bool:
+        """Whether the heads of both networks have to run; most methods need backbone and neck only.
+
+        A plain class attribute will do, unless it depends on the options.
+        """
+        ...
 
     def adapters(self, channels: Mapping[int, tuple[int, int]]) -> nn.Module:
         """Build what the method trains (`nn.Identity()` if nothing) for `level -> (student, teacher)` channels.
