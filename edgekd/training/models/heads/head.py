@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 class HeadOutputs(NamedTuple):
     """Raw outputs, one entry per level, A anchors a cell.
 
-    `logits[i]` is `(B, A C, H_i, W_i)`, `regression[i]` `(B, A 4, H_i, W_i)`.
+    `logits[i]` is `(B, A C, H_i, W_i)`, `regression[i]` `(B, A 4, H_i, W_i)`. A head that says apart whether there is
+    an object at all has `objectness[i]`, logits `(B, A, H_i, W_i)`: its scores are the products of both sigmoids. For
+    other heads it is empty. Whoever wants boxes and scores asks the head's `decode`, which is the same for all.
     """
 
     logits: tuple[Tensor, ...]
     regression: tuple[Tensor, ...]
+    objectness: tuple[Tensor, ...] = ()
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
@@ -36,7 +39,7 @@ class Head(nn.Module):
     num_classes: int
 
     def forward(self, features: Sequence[Tensor]) -> HeadOutputs:
-        """Predict on neck outputs `(B, channels, H_i, W_i)`, one per stride."""
+        """Predict on neck outputs `(B, channels[i], H_i, W_i)`, one per stride."""
         raise NotImplementedError
 
     def decode(self, outputs: HeadOutputs) -> tuple[Tensor, Tensor]:
