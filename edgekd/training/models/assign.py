@@ -132,8 +132,7 @@ def assign_by_shape(
     """
     fit = _shape_iou(truth.boxes, anchors * anchors.new_tensor(strides).view(-1, 1, 1))
     wanted = (fit > positive) | (fit == fit.amax(dim=-1, keepdim=True))
-    wanted &= truth.valid.unsqueeze(-1)
-    fit = (fit * wanted).flatten(1)
+    fit = (fit * wanted).flatten(1)  # 0 for boxes without area, padding among them: they take nothing
     place = _places(truth.boxes, shapes, strides, anchors.shape[1]).flatten(1)
 
     best = fit.new_zeros(boxes.shape[:2]).scatter_reduce(1, place, fit, "amax")
@@ -141,7 +140,7 @@ def assign_by_shape(
     nobody = wanted.shape[1]
     claims = torch.where((fit > 0) & (fit == best.gather(1, place)), rows, nobody)
     match = torch.full_like(best, nobody, dtype=torch.int64).scatter_reduce(1, place, claims, "amin")
-    close = (pairwise_iou(truth.boxes, boxes) * truth.valid.unsqueeze(-1)).amax(dim=1) > ignored
+    close = pairwise_iou(truth.boxes, boxes).amax(dim=1) > ignored
     background = torch.where(close, -2, -1)
     return Assignment(torch.where(match == nobody, background, match), best)
 
