@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgekd.errors import RecipeError, UsageError
 from edgekd.training.models.grid import cell_anchors, cell_centres
-from edgekd.training.models.heads import HEADS, Head, HeadOutputs, build_head
+from edgekd.training.models.heads import HEADS, Head, HeadOutputs, TowerHead, build_head, dense, retina
 from edgekd.training.models.heads.dense import quality_focal, relative_quality
 from edgekd.training.models.heads.head import SharedTower, join_levels
 from edgekd.training.models.heads.retina import decode_offsets, encode_boxes, focal
@@ -224,6 +224,36 @@ def test_tower_when_levels_differ_then_convolutions_are_shared_and_statistics_ar
     tower([torch.randn(2, 4, 8, 8), 5 + torch.randn(2, 4, 4, 4)])
     first, second = (level[0].running_mean for level in tower.norms)  # type: ignore[index]
     assert not torch.allclose(first, second)
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_tower_when_run_in_two_parts_then_the_output_is_the_same_wherever_it_is_cut(depth: int) -> None:
+    tower = SharedTower(4, depth, 2).eval()
+    for norm in (norm for level in tower.norms for norm in level):  # type: ignore[attr-defined]
+        norm.running_mean.normal_()
+    features = [torch.randn(2, 4, 8, 8), torch.randn(2, 4, 4, 4)]
+    kept = [item.clone() for item in features]
+    for level, expected in enumerate(tower(features)):
+        for count in range(depth + 1):
+            part = tower.before(features[level], level, count)
+            assert count == 0 or bool((part < 0).any())  # the activation is still to come
+            assert torch.equal(tower.after(part, level, count), expected)
+        assert torch.equal(features[level], kept[level])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "yolo"])
+def test_positives_when_asked_for_then_they_are_what_the_loss_divides_by(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = head_of(name)
+    assert isinstance(head, TowerHead)
+    outputs, boxes, labels = head(maps(images=1)), [torch.cat([BOX, BOX + 9])], [torch.tensor([1, 2])]
+    seen: list[Tensor] = []
+    for module in (dense, retina):
+        monkeypatch.setattr(module, "share_of_total", lambda total: seen.append(total) or total)
+    head.loss(outputs, boxes, labels)
+    assert torch.equal(head.positives(outputs, boxes, labels), seen[0].detach())
+    assert float(seen[0]) > 1
 
 
 def test_join_levels_when_there_are_anchors_then_channels_of_one_anchor_stay_together() -> None:

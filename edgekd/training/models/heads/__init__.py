@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ....errors import RecipeError
 from .dense import DenseHead
-from .head import Head, HeadOutputs
+from .head import Head, HeadOutputs, TowerHead
 from .retina import RetinaHead
 from .yolo import YOLOHead
 
@@ -52,4 +52,4 @@ def build_head(
     return SHARED[name](num_classes, channels[0], depth, strides)
 
 
-__all__ = ["HEADS", "DenseHead", "Head", "HeadOutputs", "RetinaHead", "YOLOHead", "build_head"]
+__all__ = ["HEADS", "DenseHead", "Head", "HeadOutputs", "RetinaHead", "TowerHead", "YOLOHead", "build_head"]
