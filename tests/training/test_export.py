@@ -15,7 +15,7 @@ from edgekd.training.export import OPERATORS, OPSET, export_onnx
 from edgekd.training.models import Detector, build_model
 
 SIZE = InputConfig(height=32, width=64)
-CASES = {  # every head, both necks, and the backbones with operators of their own
+CASES = {  # every head, every neck, and the backbones with operators of their own
     "plain": ModelConfig(backbone="csp-tiny", width=0.25, channels=8, head_depth=1, levels=(3, 4)),
     "gated": ModelConfig(
         backbone="mobilenetv3-small", width=0.25, channels=8, head_depth=1, head="retina", neck="fpn", levels=(4, 5, 6)
@@ -24,6 +24,9 @@ CASES = {  # every head, both necks, and the backbones with operators of their o
         backbone="squeezenet1.1", width=0.25, channels=8, head_depth=1, head="retina-giou", levels=(4,)
     ),
     "folded": ModelConfig(backbone="mobilenetv2-tf", width=0.25, channels=8, head_depth=0, neck="fpn", levels=(5,)),
+    "yolov4": ModelConfig(
+        backbone="csp-tiny", width=0.25, neck="yolov4", channels=8, head="yolo", head_depth=1, levels=(3, 4, 5)
+    ),
 }
 
 SMALLEST = ModelConfig(backbone="resnet18", width=0.125, channels=8, head_depth=1, neck="fpn", levels=(3,))

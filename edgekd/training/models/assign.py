@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .boxes import Truth, pairwise_iou
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _FEWEST = 4  # cells an object learns from at least, where it has as many candidates
 
@@ -96,3 +99,67 @@ def assign_by_iou(truth: Truth, anchors: Tensor, positive: float = 0.5, negative
     strongest = (iou * forced).max(dim=1)
     result = torch.where(strongest.values > 0, strongest.indices, result)
     return Assignment(result, torch.gather(iou, 1, result.clamp(min=0).unsqueeze(1)).squeeze(1) * (result >= 0))
+
+
+@torch.no_grad()
+def assign_by_shape(
+    truth: Truth,
+    boxes: Tensor,
+    anchors: Tensor,
+    shapes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    positive: float = 0.213,
+    ignored: float = 0.7,
+) -> Assignment:
+    """Assign by the shape of anchors (YOLOv4, Bochkovskiy et al. 2020; thresholds of its published network).
+
+    In the cell that holds its centre an object takes, over all levels, every anchor whose IoU with it is above
+    `positive` when both are centred on one point, and in any case the best one. An anchor that several objects want
+    goes to the one that it fits best, the first of equals. Other anchors whose predicted box overlaps an object by
+    more than `ignored` are ignored.
+
+    Args:
+        truth: padded ground truth with G boxes an image.
+        boxes: `(B, N, 4)` float32 predictions, xyxy; level by level, row by row, the A anchors of a cell side by side.
+        anchors: `(L, A, 2)` width and height in strides.
+        shapes: rows and columns of each of the L levels.
+        strides: pixels per cell of each level.
+        positive: IoU of shapes from which an anchor learns an object.
+        ignored: IoU of predictions from which an anchor that learns nothing is no background either.
+
+    Returns:
+        The assignment; its `iou` is that of the shapes.
+    """
+    fit = _shape_iou(truth.boxes, anchors * anchors.new_tensor(strides).view(-1, 1, 1))
+    wanted = (fit > positive) | (fit == fit.amax(dim=-1, keepdim=True))
+    fit = (fit * wanted).flatten(1)  # 0 for boxes without area, padding among them: they take nothing
+    place = _places(truth.boxes, shapes, strides, anchors.shape[1]).flatten(1)
+
+    best = fit.new_zeros(boxes.shape[:2]).scatter_reduce(1, place, fit, "amax")
+    rows = torch.arange(wanted.shape[1], device=place.device).view(1, -1, 1).expand_as(wanted).flatten(1)
+    nobody = wanted.shape[1]
+    claims = torch.where((fit > 0) & (fit == best.gather(1, place)), rows, nobody)
+    match = torch.full_like(best, nobody, dtype=torch.int64).scatter_reduce(1, place, claims, "amin")
+    close = pairwise_iou(truth.boxes, boxes).amax(dim=1) > ignored
+    background = torch.where(close, -2, -1)
+    return Assignment(torch.where(match == nobody, background, match), best)
+
+
+def _shape_iou(boxes: Tensor, sizes: Tensor) -> Tensor:
+    """Return IoU `(B, G, L A)` of boxes `(B, G, 4)` with anchors `(L, A, 2)`, in pixels, all centred on one point."""
+    sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).unsqueeze(-2)
+    sizes = sizes.flatten(0, 1)
+    inter = torch.minimum(sides, sizes).prod(dim=-1)
+    return inter / (sides.prod(dim=-1) + sizes.prod(dim=-1) - inter)
+
+
+def _places(boxes: Tensor, shapes: Sequence[tuple[int, int]], strides: Sequence[int], count: int) -> Tensor:
+    """Return `(B, G, L count)` int64: which of the N anchors are those of the cell that holds the box's centre."""
+    middle = (boxes[..., :2] + boxes[..., 2:]) / 2
+    first, places = 0, []
+    for (height, width), stride in zip(shapes, strides, strict=True):
+        column, row = (middle / stride).long().unbind(dim=-1)
+        cell = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+        places.append(first + cell.unsqueeze(-1) * count + torch.arange(count, device=boxes.device))
+        first += height * width * count
+    return torch.cat(places, dim=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -58,10 +59,41 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
 
 def giou(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Return IoU and generalised IoU, each `(N,)`, of aligned boxes `(N, 4)` (Rezatofighi et al., CVPR 2019, eq. 3)."""
+    inter, union = _overlap(first, second)
+    iou = inter / union.clamp(min=_EPS)
+    hull = _hull(first, second).prod(dim=1)
+    return iou, iou - (hull - union) / hull.clamp(min=_EPS)
+
+
+def ciou(first: Tensor, second: Tensor) -> Tensor:
+    """Return the complete IoU `(N,)` of aligned boxes `(N, 4)`, in [-1.5, 1] (Zheng et al., AAAI 2020, eq. 8-11).
+
+    IoU, less the squared distance of the centres over that of the hull's corners, less `alpha v`: v is the squared
+    difference of the aspect ratios' angles over (pi / 2)^2; alpha carries no gradient.
+    """
+    inter, union = _overlap(first, second)
+    iou = inter / union.clamp(min=_EPS)
+    diagonal = _hull(first, second).square().sum(dim=1)
+    distance = (first[:, :2] + first[:, 2:] - second[:, :2] - second[:, 2:]).square().sum(dim=1) / 4
+    v = (_angle(first) - _angle(second)).square() * (4 / math.pi**2)
+    alpha = (v / (1 - iou + v).clamp(min=_EPS)).detach()
+    return iou - distance / diagonal.clamp(min=_EPS) - alpha * v
+
+
+def _overlap(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the areas of intersection and union, each `(N,)`, of aligned boxes."""
     low = torch.maximum(first[:, :2], second[:, :2])
     high = torch.minimum(first[:, 2:], second[:, 2:])
     inter = (high - low).clamp(min=0).prod(dim=1)
-    union = (first[:, 2:] - first[:, :2]).prod(dim=1) + (second[:, 2:] - second[:, :2]).prod(dim=1) - inter
-    iou = inter / union.clamp(min=_EPS)
-    hull = (torch.maximum(first[:, 2:], second[:, 2:]) - torch.minimum(first[:, :2], second[:, :2])).prod(dim=1)
-    return iou, iou - (hull - union) / hull.clamp(min=_EPS)
+    return inter, (first[:, 2:] - first[:, :2]).prod(dim=1) + (second[:, 2:] - second[:, :2]).prod(dim=1) - inter
+
+
+def _hull(first: Tensor, second: Tensor) -> Tensor:
+    """Return width and height `(N, 2)` of the smallest boxes around both."""
+    return torch.maximum(first[:, 2:], second[:, 2:]) - torch.minimum(first[:, :2], second[:, :2])
+
+
+def _angle(boxes: Tensor) -> Tensor:
+    """Return the angle of the diagonal, arctan(width / height), `(N,)` in radians."""
+    width, height = (boxes[:, 2:] - boxes[:, :2]).unbind(dim=1)
+    return (width / height.clamp(min=_EPS)).atan()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -52,7 +53,8 @@ def _build(config: ModelConfig, num_classes: int, size: InputConfig) -> Detector
     strides = tuple(2**level for level in config.levels)
     inputs = [count for stride, count in zip(backbone.strides, backbone.channels, strict=True) if stride in strides]
     neck = build_neck(config.neck, inputs, config.channels, len(strides))
-    head = build_head(config.head, num_classes, config.channels, config.head_depth, strides)
+    side = math.sqrt(size.height * size.width)
+    head = build_head(config.head, num_classes, neck.channels, config.head_depth, strides, side)
     return Detector(backbone, neck, head, config, size)
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..._recipe import InputConfig, ModelConfig
     from .backbones import Backbone
     from .heads import Head, HeadOutputs
+    from .necks import Neck
     from .weights_report import WeightsReport
 
 
@@ -27,7 +28,7 @@ class Detector(nn.Module):
         weights: what was loaded from a file, or None.
     """
 
-    def __init__(self, backbone: Backbone, neck: nn.Module, head: Head, config: ModelConfig, size: InputConfig) -> None:
+    def __init__(self, backbone: Backbone, neck: Neck, head: Head, config: ModelConfig, size: InputConfig) -> None:
         super().__init__()
         self.backbone = backbone
         self.neck = neck
@@ -36,19 +37,19 @@ class Detector(nn.Module):
         self.input = size
         self.num_classes = head.num_classes
         self.strides = head.strides
-        self.channels = (config.channels,) * len(self.strides)
+        self.channels = neck.channels
         self.weights: WeightsReport | None = None
         self._first = backbone.strides.index(self.strides[0])
         self._last = self._first + sum(stride in backbone.strides for stride in self.strides)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Return the neck's outputs `(B, channels, H / stride, W / stride)` for normalised images `(B, 3, H, W)`."""
+        """Return the neck's outputs `(B, channels[i], H / stride, W / stride)` for normalised images `(B, 3, H, W)`."""
         maps = self.backbone(images)
         outputs: list[Tensor] = self.neck(maps[self._first : self._last])
         return outputs
 
     def head_outputs(self, features: Sequence[Tensor]) -> HeadOutputs:
-        """Return raw logits and regression of the neck's outputs."""
+        """Return what the head predicts on the neck's outputs, not decoded."""
         outputs: HeadOutputs = self.head(features)
         return outputs
 

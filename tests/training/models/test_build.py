@@ -44,9 +44,9 @@ def test_detector_when_any_parts_meet_then_shapes_follow_the_contract(
     assert scores.shape == (2, cells, 2)
 
 
-@pytest.mark.parametrize("head", ["dense", "retina"])
-def test_detector_when_it_learns_then_every_parameter_gets_a_gradient(head: str) -> None:
-    model = build_model(dataclasses.replace(TINY, head=head, neck="fpn"), 2, SIZE, seed=0)
+@pytest.mark.parametrize(("neck", "head"), [("fpn", "dense"), ("fpn", "retina"), ("fpn", "yolo"), ("yolov4", "yolo")])
+def test_detector_when_it_learns_then_every_parameter_gets_a_gradient(neck: str, head: str) -> None:
+    model = build_model(dataclasses.replace(TINY, head=head, neck=neck), 2, SIZE, seed=0)
     outputs = model.head_outputs(model.features(torch.randn(2, 3, 64, 96)))
     losses = model.loss(
         outputs, [torch.tensor([[4.0, 4, 60, 50]]), torch.zeros(0, 4)], [torch.tensor([1]), torch.zeros(0)]
@@ -85,7 +85,7 @@ def test_count_when_resnets_are_counted_then_multiplications_are_the_published_o
     ("changes", "pattern"),
     [
         ({"backbone": "vgg"}, "no backbone 'vgg'; possible: csp-tiny"),
-        ({"neck": "bifpn"}, "no neck 'bifpn'; possible: fpn, pafpn"),
+        ({"neck": "bifpn"}, "no neck 'bifpn'; possible: fpn, pafpn, yolov4"),
         ({"head": "ssd"}, "no head 'ssd'; possible: dense"),
         ({"levels": (3, 5)}, r"levels should be consecutive.*got \[3, 5\]"),
         ({"levels": ()}, "levels should be consecutive"),
@@ -94,6 +94,12 @@ def test_count_when_resnets_are_counted_then_multiplications_are_the_published_o
         ({"levels": (5, 6), "backbone": "squeezenet1.1"}, r"start at one of \[3, 4\]"),
         ({"channels": 7}, "channels should be an even number from 8, got 7"),
         ({"head_depth": -1}, "head_depth should be 0 or more"),
+        ({"head": "yolo", "levels": (4, 5)}, r"head 'yolo' .*three levels.*\[3, 4, 5\]; got 2"),
+        ({"neck": "yolov4", "levels": (4, 5, 6)}, "neck 'yolov4' .*got 3 levels and 2 maps; necks fpn and pafpn"),
+        ({"neck": "yolov4", "levels": (3, 4)}, "neck 'yolov4' .*got 2 levels and 2 maps"),
+        ({"neck": "yolov4", "backbone": "squeezenet1.1"}, "got 3 levels and 2 maps"),
+        ({"neck": "yolov4"}, "head 'dense' .*this neck gives 16, 32, 64; possible: neck fpn or pafpn, or head yolo"),
+        ({"neck": "yolov4", "head": "retina"}, "head 'retina' .*gives 16, 32, 64"),
     ],
 )
 def test_build_when_the_combination_is_impossible_then_the_error_says_what_is_possible(

@@ -1,4 +1,4 @@
-"""Losses, decoding and towers of the dense and the retina head."""
+"""Losses, decoding and towers of every head, and more of the dense and the retina head."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor
 
 from edgekd.errors import RecipeError, UsageError
 from edgekd.training.models.grid import cell_anchors, cell_centres
-from edgekd.training.models.heads import HEADS, Head, HeadOutputs, build_head
+from edgekd.training.models.heads import HEADS, Head, HeadOutputs, TowerHead, build_head, dense, retina
 from edgekd.training.models.heads.dense import quality_focal, relative_quality
 from edgekd.training.models.heads.head import SharedTower, join_levels
 from edgekd.training.models.heads.retina import decode_offsets, encode_boxes, focal
 
 CPU = torch.device("cpu")
-STRIDES = (8, 16)
-SHAPES = ((8, 8), (4, 4))
+STRIDES = (8, 16, 32)
+SHAPES = ((8, 8), (4, 4), (2, 2))
 BOX = torch.tensor([[8.0, 16, 40, 48]])
 NAMES = sorted(HEADS)
 
 
 def head_of(name: str, classes: int = 3) -> Head:
     torch.manual_seed(0)
-    return build_head(name, classes, 16, 1, STRIDES)
+    return build_head(name, classes, (16, 16, 16), 1, STRIDES, 64.0)
 
 
 def maps(seed: int = 0, images: int = 2) -> list[Tensor]:
@@ -42,9 +42,9 @@ def leaves(outputs: HeadOutputs) -> HeadOutputs:
 def test_decode_when_run_then_boxes_and_scores_follow_the_contract(name: str) -> None:
     head = head_of(name).eval()
     boxes, scores = head.decode(head(maps()))
-    anchors = 9 if name.startswith("retina") else 1
-    assert boxes.shape == (2, 80 * anchors, 4)
-    assert scores.shape == (2, 80 * anchors, 3)
+    anchors = {"dense": 1, "yolo": 3}.get(name, 9)
+    assert boxes.shape == (2, 84 * anchors, 4)
+    assert scores.shape == (2, 84 * anchors, 3)
     assert bool((boxes[..., 2:] > boxes[..., :2]).all())
     assert 0 < scores.min().item() < scores.max().item() < 0.2  # a fresh head scores about 0.01
 
@@ -148,7 +148,8 @@ def test_loss_when_no_image_has_an_object_then_it_is_finite_and_every_output_has
     assert all(bool(item.grad.isfinite().all()) for part in outputs for item in part if item.grad is not None)
     assert all(item.grad is not None for part in outputs for item in part)
     assert all(bool((item.grad == 0).all()) for item in outputs.regression if item.grad is not None)
-    assert any(bool((item.grad != 0).any()) for item in outputs.logits if item.grad is not None)
+    asked = outputs.objectness or outputs.logits  # what says that there is nothing
+    assert all(bool((item.grad != 0).any()) for item in asked if item.grad is not None)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -225,6 +226,36 @@ def test_tower_when_levels_differ_then_convolutions_are_shared_and_statistics_ar
     assert not torch.allclose(first, second)
 
 
+@pytest.mark.parametrize("depth", [0, 2])
+def test_tower_when_run_in_two_parts_then_the_output_is_the_same_wherever_it_is_cut(depth: int) -> None:
+    tower = SharedTower(4, depth, 2).eval()
+    for norm in (norm for level in tower.norms for norm in level):  # type: ignore[attr-defined]
+        norm.running_mean.normal_()
+    features = [torch.randn(2, 4, 8, 8), torch.randn(2, 4, 4, 4)]
+    kept = [item.clone() for item in features]
+    for level, expected in enumerate(tower(features)):
+        for count in range(depth + 1):
+            part = tower.before(features[level], level, count)
+            assert count == 0 or bool((part < 0).any())  # the activation is still to come
+            assert torch.equal(tower.after(part, level, count), expected)
+        assert torch.equal(features[level], kept[level])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "yolo"])
+def test_positives_when_asked_for_then_they_are_what_the_loss_divides_by(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = head_of(name)
+    assert isinstance(head, TowerHead)
+    outputs, boxes, labels = head(maps(images=1)), [torch.cat([BOX, BOX + 9])], [torch.tensor([1, 2])]
+    seen: list[Tensor] = []
+    for module in (dense, retina):
+        monkeypatch.setattr(module, "share_of_total", lambda total: seen.append(total) or total)
+    head.loss(outputs, boxes, labels)
+    assert torch.equal(head.positives(outputs, boxes, labels), seen[0].detach())
+    assert float(seen[0]) > 1
+
+
 def test_join_levels_when_there_are_anchors_then_channels_of_one_anchor_stay_together() -> None:
     item = torch.arange(2 * 6 * 2 * 3).reshape(2, 6, 2, 3)  # 2 anchors x 3 channels
     joined = join_levels([item], 3)
@@ -233,8 +264,14 @@ def test_join_levels_when_there_are_anchors_then_channels_of_one_anchor_stay_tog
 
 
 def test_build_head_when_the_name_is_wrong_then_the_possible_ones_are_listed() -> None:
-    with pytest.raises(RecipeError, match="no head 'yolo'; possible: dense, retina, retina-giou"):
-        build_head("yolo", 1, 8, 1, (8,))
+    with pytest.raises(RecipeError, match="no head 'ssd'; possible: dense, retina, retina-giou, yolo"):
+        build_head("ssd", 1, (8,), 1, (8,), 64.0)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "yolo"])
+def test_build_head_when_levels_differ_in_channels_then_heads_that_share_layers_say_what_is_possible(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"{name}.* gives 8, 16; possible: neck fpn or pafpn, or head yolo"):
+        build_head(name, 1, (8, 16), 1, (8, 16), 64.0)
 
 
 def test_relative_quality_gives_the_best_cell_of_every_object_one_and_background_zero() -> None:

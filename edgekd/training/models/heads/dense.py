@@ -12,17 +12,19 @@ from torch import Tensor, nn
 from ..assign import assign_dynamic
 from ..boxes import giou, pad_truth
 from ..grid import cell_centres
-from .head import Head, HeadOutputs, SharedTower, init_predictor, join_levels, share_of_total
+from .head import HeadOutputs, SharedTower, TowerHead, init_predictor, join_levels, share_of_total
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from ..boxes import Truth
 
 _PRIOR = 0.01  # initial score (Lin et al., ICCV 2017, section 4.1)
 _MAX_LOG_DISTANCE = math.log(1024.0)  # in strides; keeps exp() finite in fp16 too
 _BOX_WEIGHT = 2.0
 
 
-class DenseHead(Head):
+class DenseHead(TowerHead):
     """Predicts at every cell C quality logits and the log distances, in strides, to the four edges.
 
     The score stands for class and quality of the box at once (generalized focal loss, Li et al., NeurIPS 2020), so no
@@ -42,11 +44,9 @@ class DenseHead(Head):
         for layer in self.box_predictors:
             init_predictor(layer, math.log(2.0))
 
-    def forward(self, features: Sequence[Tensor]) -> HeadOutputs:
-        """Predict on neck outputs; `regression` holds the log distances left, top, right, bottom."""
-        classes = zip(self.class_predictors, self.class_tower(features), strict=True)
-        boxes = zip(self.box_predictors, self.box_tower(features), strict=True)
-        return HeadOutputs(tuple(p(x) for p, x in classes), tuple(p(x) for p, x in boxes))
+    def predict(self, classes: Tensor, boxes: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        """Return one level's logits and the log distances left, top, right, bottom."""
+        return self.class_predictors[level](classes), self.box_predictors[level](boxes)
 
     def decode(self, outputs: HeadOutputs) -> tuple[Tensor, Tensor]:
         """Return boxes `(B, N, 4)` xyxy in network pixels and scores `(B, N, C)` in [0, 1]."""
@@ -75,9 +75,7 @@ class DenseHead(Head):
             logits = join_levels(outputs.logits, self.num_classes).float()
             decoded = self._boxes(outputs).transpose(1, 2)
             truth = pad_truth(boxes, labels, logits.device)
-            centres, strides = cell_centres(outputs.shapes, self.strides, logits.device)
-            match, iou = assign_dynamic(truth, logits.detach(), decoded.detach(), centres, strides)
-            quality = relative_quality(match, iou, truth.boxes.shape[1])
+            match, quality = self._assign(outputs.shapes, truth, logits, decoded)
 
             image, cell = (match >= 0).nonzero(as_tuple=True)
             row = match[image, cell]
@@ -90,6 +88,22 @@ class DenseHead(Head):
                 "loss_class": quality_focal(logits, target).sum() / normaliser,
                 "loss_box": _BOX_WEIGHT * ((1 - overlap) * weight).sum() / normaliser,
             }
+
+    @torch.no_grad()
+    def positives(self, outputs: HeadOutputs, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+        """Return the summed quality of the matches."""
+        with torch.autocast(outputs.logits[0].device.type, enabled=False):
+            logits = join_levels(outputs.logits, self.num_classes).float()
+            truth = pad_truth(boxes, labels, logits.device)
+            return self._assign(outputs.shapes, truth, logits, self._boxes(outputs).transpose(1, 2))[1].sum()
+
+    def _assign(
+        self, shapes: Sequence[tuple[int, int]], truth: Truth, logits: Tensor, decoded: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return each cell's match and the quality it should learn, `(B, N)`."""
+        centres, strides = cell_centres(shapes, self.strides, logits.device)
+        match, iou = assign_dynamic(truth, logits.detach(), decoded.detach(), centres, strides)
+        return match, relative_quality(match, iou, truth.boxes.shape[1])
 
 
 def relative_quality(match: Tensor, iou: Tensor, objects: int) -> Tensor:

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 class HeadOutputs(NamedTuple):
     """Raw outputs, one entry per level, A anchors a cell.
 
-    `logits[i]` is `(B, A C, H_i, W_i)`, `regression[i]` `(B, A 4, H_i, W_i)`.
+    `logits[i]` is `(B, A C, H_i, W_i)`, `regression[i]` `(B, A 4, H_i, W_i)`. A head that says apart whether there is
+    an object at all has `objectness[i]`, logits `(B, A, H_i, W_i)`: its scores are the products of both sigmoids. For
+    other heads it is empty. Whoever wants boxes and scores asks the head's `decode`, which is the same for all.
     """
 
     logits: tuple[Tensor, ...]
     regression: tuple[Tensor, ...]
+    objectness: tuple[Tensor, ...] = ()
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
@@ -41,7 +44,7 @@ class Head(nn.Module):
     num_classes: int
 
     def forward(self, features: Sequence[Tensor]) -> HeadOutputs:
-        """Predict on neck outputs `(B, channels, H_i, W_i)`, one per stride."""
+        """Predict on neck outputs `(B, channels[i], H_i, W_i)`, one per stride."""
         raise NotImplementedError
 
     def decode(self, outputs: HeadOutputs) -> tuple[Tensor, Tensor]:
@@ -69,12 +72,48 @@ class SharedTower(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Map one `(B, channels, H_i, W_i)` per level to the same shapes."""
-        outputs = []
-        for feature, norms in zip(features, self.norms, strict=True):
-            for conv, norm in zip(self.convs, cast("nn.ModuleList", norms), strict=True):
-                feature = self.act(norm(conv(feature)))
-            outputs.append(feature)
-        return outputs
+        if len(features) != len(self.norms):
+            raise ValueError(f"a tower of {len(self.norms)} levels got {len(features)} maps")
+        return [self.after(feature, level, 0) for level, feature in enumerate(features)]
+
+    def before(self, feature: Tensor, level: int, count: int) -> Tensor:
+        """Run the first `count` convolutions of a level, the last one's activation left out."""
+        for index in range(count):
+            feature = self._layer(self.act(feature) if index else feature, level, index)
+        return feature
+
+    def after(self, feature: Tensor, level: int, count: int) -> Tensor:
+        """Go on where `before` ended; it may overwrite `feature` if `count` is above 0."""
+        feature = self.act(feature) if count else feature
+        for index in range(count, len(self.convs)):
+            feature = self.act(self._layer(feature, level, index))
+        return feature
+
+    def _layer(self, feature: Tensor, level: int, index: int) -> Tensor:
+        norms = cast("nn.ModuleList", self.norms[level])
+        out: Tensor = norms[index](self.convs[index](feature))
+        return out
+
+
+class TowerHead(Head):
+    """A head of two towers, shared by all levels, and predictors on them."""
+
+    class_tower: SharedTower
+    box_tower: SharedTower
+
+    def forward(self, features: Sequence[Tensor]) -> HeadOutputs:
+        """Predict on neck outputs `(B, channels, H_i, W_i)`, one per stride."""
+        maps = zip(self.class_tower(features), self.box_tower(features), strict=True)
+        parts = [self.predict(classes, boxes, level) for level, (classes, boxes) in enumerate(maps)]
+        return HeadOutputs(tuple(logits for logits, _ in parts), tuple(regression for _, regression in parts))
+
+    def predict(self, classes: Tensor, boxes: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        """Return one level's logits and regression from the outputs `(B, channels, H, W)` of both towers."""
+        raise NotImplementedError
+
+    def positives(self, outputs: HeadOutputs, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+        """Return the scalar that `loss` divides by, of this rank alone and before the limit of 1."""
+        raise NotImplementedError
 
 
 def init_predictor(layer: nn.Module, bias: float) -> None:

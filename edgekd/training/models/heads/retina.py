@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..assign import assign_by_iou
 from ..boxes import giou, pad_truth
 from ..grid import cell_anchors
-from .head import Head, HeadOutputs, SharedTower, init_predictor, join_levels, share_of_total
+from .head import HeadOutputs, SharedTower, TowerHead, init_predictor, join_levels, share_of_total
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ _MAX_LOG_SIZE = math.log(1000 / 16)  # a box is at most 62.5 times its anchor; k
 _GIOU_WEIGHT = 2.0
 
 
-class RetinaHead(Head):
+class RetinaHead(TowerHead):
     """Predicts C logits and four box offsets for each anchor.
 
     Args:
@@ -50,11 +50,9 @@ class RetinaHead(Head):
         init_predictor(self.class_predictor, -math.log((1 - _PRIOR) / _PRIOR))
         init_predictor(self.box_predictor, 0.0)
 
-    def forward(self, features: Sequence[Tensor]) -> HeadOutputs:
-        """Predict on neck outputs; `regression` holds offsets dx, dy (in anchor sizes) and log size ratios dw, dh."""
-        logits = tuple(self.class_predictor(feature) for feature in self.class_tower(features))
-        regression = tuple(self.box_predictor(feature) for feature in self.box_tower(features))
-        return HeadOutputs(logits, regression)
+    def predict(self, classes: Tensor, boxes: Tensor, _level: int) -> tuple[Tensor, Tensor]:
+        """Return one level's logits and offsets dx, dy (in anchor sizes) and log size ratios dw, dh."""
+        return self.class_predictor(classes), self.box_predictor(boxes)
 
     def decode(self, outputs: HeadOutputs) -> tuple[Tensor, Tensor]:
         """Return boxes `(B, N, 4)` xyxy in network pixels and scores `(B, N, C)` in [0, 1], N = 9 cells."""
@@ -81,6 +79,13 @@ class RetinaHead(Head):
                 "loss_class": (focal(logits, target) * counted).sum() / normaliser,
                 "loss_box": self._box_loss(offsets, anchors, truth, (image, cell, row)) / normaliser,
             }
+
+    @torch.no_grad()
+    def positives(self, outputs: HeadOutputs, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+        """Return the number of positive anchors."""
+        anchors = cell_anchors(outputs.shapes, self.strides, outputs.logits[0].device)
+        match = assign_by_iou(pad_truth(boxes, labels, anchors.device), anchors).match
+        return (match >= 0).sum().float()
 
     def _box_loss(self, offsets: Tensor, anchors: Tensor, truth: Truth, where: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Return the summed box loss of the positive anchors."""

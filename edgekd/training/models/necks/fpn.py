@@ -8,16 +8,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import ConvNormAct
+from .neck import Neck
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class FPN(nn.Module):
+class FPN(Neck):
     """Lateral 1x1 convolutions, top-down sums, a 3x3 convolution per output; extra levels by stride-2 convolutions."""
 
     def __init__(self, inputs: Sequence[int], channels: int, levels: int) -> None:
         super().__init__()
+        self.channels = (channels,) * levels
         self.laterals = nn.ModuleList(ConvNormAct(size, channels, 1, linear=True) for size in inputs)
         self.outputs = nn.ModuleList(ConvNormAct(channels, channels, 3) for _ in inputs)
         extra = levels - len(inputs)

@@ -9,16 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import ConvNormAct, CSPBlock
+from .neck import Neck
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class PAFPN(nn.Module):
+class PAFPN(Neck):
     """Top-down then bottom-up fusion; stride-2 convolutions for levels beyond the backbone's."""
 
     def __init__(self, inputs: Sequence[int], channels: int, levels: int) -> None:
         super().__init__()
+        self.channels = (channels,) * levels
         steps = len(inputs) - 1
         self.laterals = nn.ModuleList(ConvNormAct(size, channels, 1) for size in inputs)
         self.top_down = nn.ModuleList(CSPBlock(2 * channels, channels) for _ in range(steps))
