@@ -51,10 +51,22 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("amp", [False, True])
-def test_run_with_all_weights_zero_is_bit_identical_to_the_baseline(small: Small, tmp_path: Path, amp: bool) -> None:
+@pytest.mark.parametrize(
+    ("methods", "amp"),
+    [
+        (("pkd", "pkd"), False),
+        (("pkd", "pkd"), True),
+        (("fgd", "xfkd"), False),
+        (("fgd", "xfkd"), True),
+    ],
+)
+def test_run_with_all_weights_zero_is_bit_identical_to_the_baseline(
+    small: Small, tmp_path: Path, methods: tuple[str, ...], amp: bool
+) -> None:
+    options: dict[str, dict[str, Any]] = {"xfkd": {"attention": "cbam", "dan": True}}  # most of what can be trained
     baseline = trained(small(amp=amp, clip_norm=0.5), tmp_path / "baseline")
-    recipe = small(amp=amp, clip_norm=0.5, distill=(DistillConfig(method="pkd", weight=0.0),) * 2)
+    entries = tuple(DistillConfig(method=name, weight=0.0, options=options.get(name, {})) for name in methods)
+    recipe = small(amp=amp, clip_norm=0.5, distill=entries)
     control = trained(recipe, tmp_path / "control", teacher_for(recipe))
     assert any(True for _ in control.distiller.parameters()), "there should be adapters to disturb the run"
     assert same(baseline.student, control.student)
