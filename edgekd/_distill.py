@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._comparison import chosen_seeds
 from ._train import TrainReport, adjusted, run
-from .errors import RecipeError
+from .errors import RecipeError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from ._recipe import Recipe
@@ -24,6 +26,8 @@ def distill(
     device: str = "auto",
     resume: bool = True,
     tensorboard: bool = False,
+    receipt: bool = False,
+    seeds: Sequence[int] | None = None,
 ) -> TrainReport:
     """Train a recipe's student against its teacher and write a portable bundle, which holds the student alone.
 
@@ -36,9 +40,13 @@ def distill(
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
         resume: False: remove an earlier run in `out` and start anew.
         tensorboard: write events for TensorBoard to `out/tensorboard` too.
+        receipt: also train the student without distillation, and both for every seed, in `out/receipt`; the report's
+            `comparisons` and the bundle's receipts say what distillation changed, and whether that is more than noise.
+        seeds: of the receipt, the recipe's own among them; None: that one and the two after it. One has no spread.
 
     Raises:
         RecipeError: the recipe is impossible, has no [[distill]] or no teacher, or `out` holds a run of another one.
+        UsageError: `seeds` without `receipt`, or not as said above.
         DataError: the data cannot be read.
         WeightsError: the teacher's or pretrained weights are missing or do not fit.
         MissingPackageError: the packages for training are not installed.
@@ -51,4 +59,7 @@ def distill(
         )
     if teacher is not None and plan.teacher is not None:
         raise RecipeError(f"recipe {plan.name!r} has a [teacher], and another was given: remove one of them")
-    return run(plan, out, teacher, device=device, resume=resume, tensorboard=tensorboard)
+    if seeds is not None and not receipt:
+        raise UsageError("seeds are those of an ablation receipt: ask for one (receipt=True, --receipt)")
+    chosen = chosen_seeds(seeds, plan.train.seed) if receipt else ()
+    return run(plan, out, teacher, device=device, resume=resume, tensorboard=tensorboard, seeds=chosen)

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from ._recipe import Recipe
 from .errors import MissingPackageError, RecipeError
 
 if TYPE_CHECKING:
+    from ._comparison import Comparison
     from .training.teacher import Teacher
 
 
@@ -27,6 +29,7 @@ class TrainReport:
         steps: optimiser steps of the whole run.
         seconds: of this call; less than the run took if it was resumed.
         metrics: split ("val", "test") -> AP, AP50, AP75, AP_small, AP_medium, AP_large in [0, 1] or NaN, and per_class.
+        comparisons: with the student alone, a figure each; empty without `distill(..., receipt=True)`.
     """
 
     folder: Path
@@ -35,9 +38,11 @@ class TrainReport:
     steps: int
     seconds: float
     metrics: dict[str, dict[str, Any]]
+    comparisons: tuple[Comparison, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values; NaN becomes None."""
+        """Return JSON-ready values; NaN becomes None. "comparisons" are there where a receipt was asked for."""
+        compared = {"comparisons": [each.to_dict() for each in self.comparisons]} if self.comparisons else {}
         return {
             "folder": str(self.folder),
             "bundle": str(self.bundle),
@@ -45,6 +50,7 @@ class TrainReport:
             "steps": self.steps,
             "seconds": round(self.seconds, 1),
             "metrics": {split: json_ready(found) for split, found in self.metrics.items()},
+            **compared,
         }
 
 
@@ -97,20 +103,29 @@ def adjusted(recipe: Recipe | str | Path, seed: int | None, steps: int | None) -
 
 
 def run(
-    plan: Recipe, out: str | Path, teacher: Teacher | None, *, device: str, resume: bool, tensorboard: bool
+    plan: Recipe,
+    out: str | Path,
+    teacher: Teacher | None,
+    *,
+    device: str,
+    resume: bool,
+    tensorboard: bool,
+    seeds: tuple[int, ...] = (),
 ) -> TrainReport:
-    """Run a recipe whole; what `train` and `distill` have in common.
+    """Run a recipe whole; what `train` and `distill` have in common. `seeds` are those of an ablation receipt.
 
     Raises:
         MissingPackageError: the packages for training are not installed.
     """
     try:
+        from .training import receipt
         from .training import run as training
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"training needs {error.name}: pip install 'edgekd[train]'") from error
     folder = Path(out)
     began = time.monotonic()
-    outcome = training.run(plan, folder, teacher=teacher, device=device, resume=resume, tensorboard=tensorboard)
+    work = partial(receipt.run_with_receipt, seeds=seeds) if seeds else training.run
+    outcome = work(plan, folder, teacher=teacher, device=device, resume=resume, tensorboard=tensorboard)
     return TrainReport(
         folder=folder,
         bundle=outcome.bundle,
@@ -118,6 +133,7 @@ def run(
         steps=plan.train.steps,
         seconds=time.monotonic() - began,
         metrics=outcome.metrics,
+        comparisons=outcome.comparisons,
     )
 
 

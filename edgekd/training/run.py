@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -20,20 +20,28 @@ from .seeding import switches_restored
 from .trainer import Trainer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from .._comparison import Comparison
     from .._recipe import Recipe
     from .data.sample import Dataset
     from .teacher import Teacher
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left: `model.bin`, `student.safetensors`, and split -> metrics of its last averaged weights."""
+    """What a run left: `model.bin`, `student.safetensors`, and split -> metrics of its last averaged weights.
+
+    `comparisons` hold the same figures of other runs beside this one's, if the bundle tells of any.
+    """
 
     bundle: Path
     weights: Path
     metrics: dict[str, dict[str, Any]]
+    comparisons: tuple[Comparison, ...] = ()
 
 
 def run(
@@ -44,6 +52,7 @@ def run(
     device: str = "auto",
     resume: bool = True,
     tensorboard: bool = False,
+    compare: Callable[[dict[str, dict[str, Any]]], tuple[Comparison, ...]] | None = None,
 ) -> Outcome:
     """Train the recipe's student in `folder`; under `torchrun`, together with the other ranks.
 
@@ -54,6 +63,7 @@ def run(
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
         resume: go on from the newest checkpoint in `folder`.
         tensorboard: write events for TensorBoard too.
+        compare: turns this run's metrics into what the bundle says about other runs; called on the first rank.
 
     Raises:
         RecipeError: an impossible recipe, or `folder` holds another run.
@@ -61,31 +71,43 @@ def run(
         WeightsError: a weights file does not fit.
         Interrupted: stopped, with a checkpoint written.
     """
-    if recipe.task != "detect":
-        raise RecipeError(f"task = {recipe.task!r} cannot be trained; possible: detect")
     place = choose_device(device)
     with switches_restored(), process_group(place):
-        splits = read_splits(recipe)
-        if teacher is None and recipe.distill:
-            if recipe.teacher is None:
-                raise RecipeError('[[distill]] needs a [teacher] with weights = "OUT/student.safetensors"')
-            teacher = load_teacher(recipe.teacher, recipe.input, len(splits["train"].classes))
-        trainer = Trainer(
-            recipe,
-            folder,
-            splits["train"],
-            splits["val"],
-            teacher=teacher if recipe.distill else None,
-            device=place,
-            resume=resume,
-            tensorboard=tensorboard,
-        )
+        trainer, splits = prepare(recipe, folder, teacher, place, resume=resume, tensorboard=tensorboard)
         trainer.run()
-        outcome = [_finish(trainer, splits, folder) if rank() == 0 else None]
-        if world_size() > 1:
-            dist.broadcast_object_list(outcome)
-    assert outcome[0] is not None
-    return outcome[0]
+        return on_first_rank(lambda: _finish(trainer, splits, folder, compare))
+
+
+def prepare(
+    recipe: Recipe, folder: Path, teacher: Teacher | None, place: torch.device, *, resume: bool, tensorboard: bool
+) -> tuple[Trainer, dict[str, Dataset]]:
+    """Return a trainer that stands where the run in `folder` does, and the splits; arguments and errors as `run`."""
+    if recipe.task != "detect":
+        raise RecipeError(f"task = {recipe.task!r} cannot be trained; possible: detect")
+    splits = read_splits(recipe)
+    if teacher is None and recipe.distill:
+        if recipe.teacher is None:
+            raise RecipeError('[[distill]] needs a [teacher] with weights = "OUT/student.safetensors"')
+        teacher = load_teacher(recipe.teacher, recipe.input, len(splits["train"].classes))
+    trainer = Trainer(
+        recipe,
+        folder,
+        splits["train"],
+        splits["val"],
+        teacher=teacher if recipe.distill else None,
+        device=place,
+        resume=resume,
+        tensorboard=tensorboard,
+    )
+    return trainer, splits
+
+
+def on_first_rank(work: Callable[[], T]) -> T:
+    """Do `work` on the first rank and return its result on every rank."""
+    found = [work() if rank() == 0 else None]
+    if world_size() > 1:
+        dist.broadcast_object_list(found)
+    return cast("T", found[0])
 
 
 def choose_device(name: str) -> torch.device:
@@ -128,15 +150,27 @@ def read_splits(recipe: Recipe) -> dict[str, Dataset]:
     return splits
 
 
-def _finish(trainer: Trainer, splits: dict[str, Dataset], folder: Path) -> Outcome:
-    model, recipe = trainer.average.model, trainer.recipe
+def measure(trainer: Trainer, splits: dict[str, Dataset]) -> dict[str, dict[str, Any]]:
+    """Return split ("val", "test") -> metrics of the averaged weights."""
     metrics: dict[str, dict[str, Any]] = {}
     for name in ("val", "test"):
         if name in splits:
             announce(f"evaluating {len(splits[name])} images of {name}")
-            metrics[name] = evaluate(model, splits[name], recipe.input, trainer.device)
-    outcome = Outcome(folder / "model.bin", folder / "student.safetensors", metrics)
+            metrics[name] = evaluate(trainer.average.model, splits[name], trainer.recipe.input, trainer.device)
+    return metrics
+
+
+def _finish(
+    trainer: Trainer,
+    splits: dict[str, Dataset],
+    folder: Path,
+    compare: Callable[[dict[str, dict[str, Any]]], tuple[Comparison, ...]] | None,
+) -> Outcome:
+    model, recipe = trainer.average.model, trainer.recipe
+    metrics = measure(trainer, splits)
+    comparisons = compare(metrics) if compare is not None else ()
+    outcome = Outcome(folder / "model.bin", folder / "student.safetensors", metrics, comparisons)
     write_detector(outcome.weights, model, splits["train"].classes)
     announce("exporting")
-    write_bundle(outcome.bundle, model, recipe, splits, metrics, trainer.teacher)
+    write_bundle(outcome.bundle, model, recipe, splits, metrics, comparisons, trainer.teacher)
     return outcome
