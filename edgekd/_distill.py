@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ._recipe import Recipe
     from .training.teacher import Teacher
 
+MOST_IMAGES = 64
+
 
 def distill(
     recipe: Recipe | str | Path,
@@ -28,6 +30,7 @@ def distill(
     tensorboard: bool = False,
     receipt: bool = False,
     seeds: Sequence[int] | None = None,
+    explain: int = 0,
 ) -> TrainReport:
     """Train a recipe's student against its teacher and write a portable bundle, which holds the student alone.
 
@@ -43,10 +46,13 @@ def distill(
         receipt: also train the student without distillation, and both for every seed, in `out/receipt`; the report's
             `comparisons` and the bundle's receipts say what distillation changed, and whether that is more than noise.
         seeds: of the receipt, the recipe's own among them; None: that one and the two after it. One has no spread.
+        explain: how many training images, spread over the set, `out/explain/index.html` shows, with what each method
+            compares on them; 0: no page. It is written before the first step, of the student as it stands, and again
+            when training is done. Of a run that is finished, only the page is written.
 
     Raises:
         RecipeError: the recipe is impossible, has no [[distill]] or no teacher, or `out` holds a run of another one.
-        UsageError: `seeds` without `receipt`, or not as said above.
+        UsageError: `seeds` without `receipt`, or not as said above; `explain` below 0 or above 64.
         DataError: the data cannot be read.
         WeightsError: the teacher's or pretrained weights are missing or do not fit.
         MissingPackageError: the packages for training are not installed.
@@ -62,4 +68,15 @@ def distill(
     if seeds is not None and not receipt:
         raise UsageError("seeds are those of an ablation receipt: ask for one (receipt=True, --receipt)")
     chosen = chosen_seeds(seeds, plan.train.seed) if receipt else ()
-    return run(plan, out, teacher, device=device, resume=resume, tensorboard=tensorboard, seeds=chosen)
+    if not 0 <= explain <= MOST_IMAGES:
+        raise UsageError(f"the page explains 1 to {MOST_IMAGES} images (explain, --explain), got {explain}; 0: no page")
+    return run(
+        plan,
+        out,
+        teacher,
+        device=device,
+        resume=resume,
+        tensorboard=tensorboard,
+        seeds=chosen,
+        images=explain,
+    )

@@ -14,7 +14,10 @@ from ._recipe import Recipe
 from .errors import MissingPackageError, RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._comparison import Comparison
+    from .training.run import Outcome
     from .training.teacher import Teacher
 
 
@@ -30,6 +33,7 @@ class TrainReport:
         seconds: of this call; less than the run took if it was resumed.
         metrics: split ("val", "test") -> AP, AP50, AP75, AP_small, AP_medium, AP_large in [0, 1] or NaN, and per_class.
         comparisons: with the student alone, a figure each; empty without `distill(..., receipt=True)`.
+        page: the explanation page; None without `distill(..., explain=...)`.
     """
 
     folder: Path
@@ -39,10 +43,12 @@ class TrainReport:
     seconds: float
     metrics: dict[str, dict[str, Any]]
     comparisons: tuple[Comparison, ...] = ()
+    page: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values; NaN becomes None. "comparisons" are there where a receipt was asked for."""
+        """Return JSON-ready values; NaN becomes None. "comparisons" and "page" are there where they were asked for."""
         compared = {"comparisons": [each.to_dict() for each in self.comparisons]} if self.comparisons else {}
+        page = {} if self.page is None else {"page": str(self.page)}
         return {
             "folder": str(self.folder),
             "bundle": str(self.bundle),
@@ -51,6 +57,7 @@ class TrainReport:
             "seconds": round(self.seconds, 1),
             "metrics": {split: json_ready(found) for split, found in self.metrics.items()},
             **compared,
+            **page,
         }
 
 
@@ -111,20 +118,25 @@ def run(
     resume: bool,
     tensorboard: bool,
     seeds: tuple[int, ...] = (),
+    images: int = 0,
 ) -> TrainReport:
-    """Run a recipe whole; what `train` and `distill` have in common. `seeds` are those of an ablation receipt.
+    """Run a recipe whole; what `train` and `distill` have in common.
+
+    `seeds` are those of an ablation receipt, `images` is how many the explanation page shows; none: without.
 
     Raises:
         MissingPackageError: the packages for training are not installed.
     """
     try:
-        from .training import receipt
+        from .training import explain, receipt
         from .training import run as training
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"training needs {error.name}: pip install 'edgekd[train]'") from error
     folder = Path(out)
     began = time.monotonic()
-    work = partial(receipt.run_with_receipt, seeds=seeds) if seeds else training.run
+    work: Callable[..., Outcome] = partial(receipt.run_with_receipt, seeds=seeds) if seeds else training.run
+    if images:
+        work = partial(explain.run_with_page, work, images=images, finished_is_enough=not seeds)
     outcome = work(plan, folder, teacher=teacher, device=device, resume=resume, tensorboard=tensorboard)
     return TrainReport(
         folder=folder,
@@ -134,6 +146,7 @@ def run(
         seconds=time.monotonic() - began,
         metrics=outcome.metrics,
         comparisons=outcome.comparisons,
+        page=folder / explain.PAGE if images else None,
     )
 
 

@@ -30,6 +30,16 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         metavar="N,N,...",
         help="of the receipt, the recipe's own among them, at least 2 for a spread (default: that one and the next 2)",
     )
+    parser.add_argument(
+        "--explain",
+        type=int,
+        nargs="?",
+        const=4,
+        default=0,
+        metavar="N",
+        help="write DIR/explain/index.html: what each method compares, on N training images (default 4), before the "
+        "first step and again when training is done; of a finished run, only the page is written",
+    )
     parser.set_defaults(run=run)
 
 
@@ -55,10 +65,11 @@ _numbers.__name__ = "list of numbers like 0,1,2"  # argparse: invalid ... value
 
 def _own_options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the keyword arguments that `train` does not have, where given."""
-    given = {"receipt": args.receipt, "seeds": args.seeds}
+    given = {"receipt": args.receipt, "seeds": args.seeds, "explain": args.explain}
     return {name: value for name, value in given.items() if value}
 
 
 def _typed(args: argparse.Namespace) -> str:
     seeds = f" --seeds {','.join(map(str, args.seeds))}" if args.seeds else ""
-    return f"{' --receipt' if args.receipt else ''}{seeds}"
+    explain = f" --explain {args.explain}" if args.explain else ""
+    return f"{' --receipt' if args.receipt else ''}{seeds}{explain}"

@@ -79,4 +79,6 @@ def show(args: argparse.Namespace, report: edgekd.TrainReport) -> int:
         print(f"  {split}: {', '.join(figures)}")
     print(f"  {report.bundle}")
     print(f"  {report.weights}")
+    if report.page is not None:
+        print(f"  {report.page}")
     return 0

@@ -17,8 +17,8 @@ from .._comparison import compare
 from .checkpoint import write_bytes
 from .distributed import process_group
 from .progress import announce
-from .resume import RunIdentity, data_fingerprint
-from .run import Outcome, choose_device, measure, on_first_rank, prepare, run
+from .resume import data_fingerprint
+from .run import Outcome, choose_device, make_trainer, measure, on_first_rank, run
 from .seeding import switches_restored
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from .._comparison import Comparison
     from .._recipe import Recipe
     from .data.sample import Dataset
-    from .teacher import Teacher
     from .trainer import Trainer
 
     Metrics = dict[str, dict[str, Any]]
@@ -58,14 +57,7 @@ class Job:
 
 
 def run_with_receipt(
-    recipe: Recipe,
-    folder: Path,
-    seeds: Sequence[int],
-    *,
-    teacher: Teacher | None = None,
-    device: str = "auto",
-    resume: bool = True,
-    tensorboard: bool = False,
+    recipe: Recipe, folder: Path, seeds: Sequence[int], *, device: str = "auto", resume: bool = True, **given: Any
 ) -> Outcome:
     """Distil as `run` does, and for every seed train the student alone and distilled; what is done is not done again.
 
@@ -73,10 +65,9 @@ def run_with_receipt(
         recipe: what to do; distils.
         folder: where to leave everything.
         seeds: different ones, the recipe's own among them.
-        teacher: instead of the recipe's [teacher].
         device: as `run` takes it.
         resume: go on with what is there; False: start every run anew.
-        tensorboard: write events for TensorBoard too, in each run's folder.
+        given: `teacher` and whatever else `run` takes, for every run.
 
     Raises:
         EdgekdError: as `run`; what is wrong with the recipe, the teacher or `folder` is found before the first run.
@@ -86,18 +77,15 @@ def run_with_receipt(
     total = len(jobs) + 1
     found: dict[str, dict[int, Metrics]] = {"alone": {}, "distilled": {}}
     with process_group(place):
-        with switches_restored():
-            trainer, splits = prepare(recipe, folder, teacher, place, resume=resume, tensorboard=False)
-        planned = trainer.identity
-        del trainer  # with its copy of the teacher on the device
+        planned, data = _planned(recipe, folder, place, resume, given)
         for number, job in enumerate(jobs, 1):
             here = folder / FOLDER / job.name
-            expected = _Result(_identity(job, splits, planned), _fingerprints(splits))
+            expected = _Result({**planned[job.kind], "train.seed": job.seed}, data)
             metrics = on_first_rank(partial(expected.read if resume else expected.forget, here))
             said = f"run {number} of {total}: {_words(job.kind)}, seed {job.seed}"
             announce(said if metrics is None else f"{said}: done before")
             if metrics is None:
-                metrics = _trained(job, here, teacher, place, resume=resume, tensorboard=tensorboard)
+                metrics = _trained(job, here, place, resume, given)
             found[job.kind][job.seed] = metrics
         announce(f"run {total} of {total}: {_words('distilled')}, seed {recipe.train.seed}, for the bundle")
 
@@ -105,15 +93,7 @@ def run_with_receipt(
             distilled = {**found["distilled"], recipe.train.seed: own}
             return compare(found["alone"], {seed: distilled[seed] for seed in seeds})
 
-        return run(
-            recipe,
-            folder,
-            teacher=teacher,
-            device=device,
-            resume=resume,
-            tensorboard=tensorboard,
-            compare=compared,
-        )
+        return run(recipe, folder, device=device, resume=resume, compare=compared, **given)
 
 
 def alone(recipe: Recipe) -> Recipe:
@@ -136,24 +116,35 @@ def _words(kind: str) -> str:
     return "student alone" if kind == "alone" else "student distilled"
 
 
-def _identity(job: Job, splits: dict[str, Dataset], own: RunIdentity) -> dict[str, Any]:
-    """Return what decides the outcome of a run, without building it: `own` is the identity of the bundle's run."""
-    if job.kind == "alone":
-        return RunIdentity(job.recipe, splits["train"], splits["val"], None).to_dict()
-    return {**own.to_dict(), "train.seed": job.seed}
+def _planned(
+    recipe: Recipe, folder: Path, place: torch.device, resume: bool, given: dict[str, Any]
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return what decides the outcome of a run of each kind, but for the seed, and the data's fingerprints.
+
+    Both kinds are set up once, on the recipe's own seed: what is wrong with them shows now and not after hours.
+    """
+    planned = {}
+    beside = folder / FOLDER / f"alone-seed{recipe.train.seed}"
+    for kind, plan, here in (("distilled", recipe, folder), ("alone", alone(recipe), beside)):
+        with switches_restored():
+            trainer, splits = make_trainer(plan, here, place, resume=resume, **_for(kind, given))
+            planned[kind] = trainer.identity.to_dict()
+    return planned, _fingerprints(splits)
+
+
+def _for(kind: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a run of this kind: a student alone has no teacher."""
+    return {**given, "teacher": None} if kind == "alone" else given
 
 
 def _fingerprints(splits: dict[str, Dataset]) -> dict[str, str]:
     return {name: data_fingerprint(split) for name, split in splits.items()}
 
 
-def _trained(
-    job: Job, folder: Path, teacher: Teacher | None, place: torch.device, *, resume: bool, tensorboard: bool
-) -> Metrics:
+def _trained(job: Job, folder: Path, place: torch.device, resume: bool, given: dict[str, Any]) -> Metrics:
     """Train, measure, and write the result."""
     with switches_restored():
-        own = teacher if job.kind == "distilled" else None
-        trainer, splits = prepare(job.recipe, folder, own, place, resume=resume, tensorboard=tensorboard)
+        trainer, splits = make_trainer(job.recipe, folder, place, resume=resume, **_for(job.kind, given))
         trainer.run()
         return on_first_rank(lambda: _measured(trainer, splits, folder))
 

@@ -73,13 +73,19 @@ def run(
     """
     place = choose_device(device)
     with switches_restored(), process_group(place):
-        trainer, splits = prepare(recipe, folder, teacher, place, resume=resume, tensorboard=tensorboard)
+        trainer, splits = make_trainer(recipe, folder, place, teacher=teacher, resume=resume, tensorboard=tensorboard)
         trainer.run()
         return on_first_rank(lambda: _finish(trainer, splits, folder, compare))
 
 
-def prepare(
-    recipe: Recipe, folder: Path, teacher: Teacher | None, place: torch.device, *, resume: bool, tensorboard: bool
+def make_trainer(
+    recipe: Recipe,
+    folder: Path,
+    place: torch.device,
+    *,
+    teacher: Teacher | None = None,
+    resume: bool = True,
+    tensorboard: bool = False,
 ) -> tuple[Trainer, dict[str, Dataset]]:
     """Return a trainer that stands where the run in `folder` does, and the splits; arguments and errors as `run`."""
     if recipe.task != "detect":

@@ -35,6 +35,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             seconds=1.0,
             metrics={"val": FIGURES},
             comparisons=ROWS,
+            page=Path("o/explain/index.html") if given.get("explain") else None,
         )
 
     monkeypatch.setattr(edgekd, "distill", called)
@@ -47,6 +48,17 @@ def test_receipt_and_seeds_are_passed_on_where_given(asked: dict[str, Any]) -> N
     asked.clear()
     assert main(["distill", "r.toml", "--out", "o"]) == 0
     assert asked.keys() == {"seed", "steps", "device", "resume", "tensorboard"}
+
+
+def test_page_is_asked_for_and_named(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["distill", "r.toml", "--out", "o", "--explain"]) == 0
+    assert asked["explain"] == 4
+    assert "  o/explain/index.html\n" in capsys.readouterr().out
+    assert main(["distill", "r.toml", "--out", "o", "--explain", "9", "--json"]) == 0
+    assert asked["explain"] == 9
+    assert json.loads(capsys.readouterr().out)["page"] == "o/explain/index.html"
+    assert main(["distill", "r.toml", "--out", "o", "--json"]) == 0
+    assert "page" not in json.loads(capsys.readouterr().out)
 
 
 def test_table_says_what_the_gains_are_worth(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,6 +97,7 @@ def test_other_ranks_are_silent(
     [
         (["--receipt"], "--receipt"),
         (["--receipt", "--seeds", "3,4", "--seed", "3"], "--seed 3 --receipt --seeds 3,4"),
+        (["--explain"], "--explain 4"),
         ([], "o"),
     ],
 )

@@ -190,6 +190,17 @@ def test_result_that_does_not_hold_is_not_taken(
     assert results(tmp_path / "out") == results(done.folder)
 
 
+def test_another_test_split_is_measured_and_nothing_is_trained(
+    done: TrainReport, plan: Recipe, trained: list[str], tmp_path: Path
+) -> None:
+    shutil.copytree(done.folder, tmp_path / "out")
+    other = plan.replace(data=dataclasses.replace(plan.data, test=plan.data.val))
+    again = distill(other, tmp_path / "out", receipt=True, seeds=(0, 1))
+    by_split = {(each.split, each.metric): each for each in again.comparisons}
+    assert by_split["test", "AP50"].alone == by_split["val", "AP50"].alone
+    assert trained == []
+
+
 def test_runs_beside_of_another_recipe_are_refused(done: TrainReport, plan: Recipe, tmp_path: Path) -> None:
     shutil.copytree(done.folder / "receipt", tmp_path / "out" / "receipt")
     longer = plan.replace(train=dataclasses.replace(plan.train, steps=3))
