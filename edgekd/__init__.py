@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from . import errors, geometry, ops
 from ._build import BuildReport, BuiltArtifact, build
 from ._bundle import Bundle
+from ._comparison import Comparison
 from ._data import data_lint, data_synth
 from ._demo import DemoReport, demo
 from ._detections import Detections
@@ -31,6 +32,7 @@ __all__ = [
     "BuildReport",
     "BuiltArtifact",
     "Bundle",
+    "Comparison",
     "DemoReport",
     "Detections",
     "Detector",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ._comparison import chosen_seeds
 from ._train import TrainReport, adjusted, run
-from .errors import RecipeError
+from .errors import RecipeError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
 
     from ._recipe import Recipe
     from .training.models import Detector
     from .training.teacher import Teacher
+
+MOST_IMAGES = 64
 
 
 def distill(
@@ -28,6 +31,9 @@ def distill(
     device: str = "auto",
     resume: bool = True,
     tensorboard: bool = False,
+    receipt: bool = False,
+    seeds: Sequence[int] | None = None,
+    explain: int = 0,
 ) -> TrainReport:
     """Train a recipe's student against its teacher and write a portable bundle, which holds the student alone.
 
@@ -45,9 +51,16 @@ def distill(
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
         resume: False: remove an earlier run in `out` and start anew.
         tensorboard: write events for TensorBoard to `out/tensorboard` too.
+        receipt: also train the student without distillation, and both for every seed, in `out/receipt`; the report's
+            `comparisons` and the bundle's receipts say what distillation changed, and whether that is more than noise.
+        seeds: of the receipt, the recipe's own among them; None: that one and the two after it. One has no spread.
+        explain: how many training images, spread over the set, `out/explain/index.html` shows, with what each method
+            compares on them; 0: no page. It is written before the first step, of the student as it stands, and again
+            when training is done. Of a run that is finished, only the page is written.
 
     Raises:
         RecipeError: the recipe is impossible, has no [[distill]] or no teacher, or `out` holds a run of another one.
+        UsageError: `seeds` without `receipt`, or not as said above; `explain` below 0 or above 64.
         DataError: the data cannot be read.
         WeightsError: the teacher's or pretrained weights are missing or do not fit.
         MissingPackageError: the packages for training are not installed.
@@ -60,4 +73,24 @@ def distill(
         )
     if teacher is not None and plan.all_teachers():
         raise RecipeError(f"recipe {plan.name!r} has a [teacher], and another was given: remove one of them")
-    return run(plan, out, teacher, cache=cache, prepare=prepare, device=device, resume=resume, tensorboard=tensorboard)
+    if seeds is not None and not receipt:
+        raise UsageError("seeds are those of an ablation receipt: ask for one (receipt=True, --receipt)")
+    chosen = chosen_seeds(seeds, plan.train.seed) if receipt else ()
+    if not 0 <= explain <= MOST_IMAGES:
+        raise UsageError(f"the page explains 1 to {MOST_IMAGES} images (explain, --explain), got {explain}; 0: no page")
+    if explain and not plan.distill:
+        raise UsageError(
+            "the page shows what [[distill]] entries compare, and the recipe has none: leave out --explain"
+        )
+    return run(
+        plan,
+        out,
+        teacher=teacher,
+        cache=None if cache is None else Path(cache),
+        prepare=prepare,
+        device=device,
+        resume=resume,
+        tensorboard=tensorboard,
+        seeds=chosen,
+        images=explain,
+    )

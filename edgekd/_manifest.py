@@ -83,7 +83,7 @@ class Manifest:
     golden: tuple[GoldenImage, ...] = ()
     receipts: tuple[
         dict[str, Any], ...
-    ] = ()  # measurements: `what` (text), `value` (number); unit, split, machine, date
+    ] = ()  # measurements: `what` (text), `value` (number); unit, split, machine, date; `comparison` of several runs
     recipe: dict[str, Any] | None = None
     provenance: dict[str, Any] = field(
         default_factory=dict

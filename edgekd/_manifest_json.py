@@ -7,6 +7,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from ._comparison import MAX_SEEDS, VERDICTS
 from ._container import is_name
 from ._manifest import ANGLE, FORMAT_VERSION, Artifact, GoldenImage, InputSpec, Manifest, OutputSpec, Suppression
 from ._strict_json import (
@@ -34,6 +35,8 @@ MAX_ROWS = 10_000_000  # of an output
 MAX_ARTIFACTS = 256
 MAX_GOLDEN = 64
 MAX_RECEIPTS = 4096
+MAX_SEED = (1 << 63) - 1
+FIGURE = number(-1e9, 1e9)  # of a comparison: sums and squares of them stay finite
 WORD = r"[a-z][a-z0-9_]*"  # names of targets and precisions
 CREATED = r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00)"
 
@@ -159,7 +162,26 @@ def _receipt(value: object, where: str) -> dict[str, Any]:
     receipt = table(value, where)
     text(256)(receipt.get("what"), f"{where}.what")
     number(-math.inf, math.inf)(receipt.get("value"), f"{where}.value")
+    if "comparison" in receipt:
+        _comparison(receipt["comparison"], f"{where}.comparison")
     return receipt
+
+
+def _comparison(value: object, where: str) -> None:
+    keys = Table(value, where)
+    keys.take("metric", text(128))
+    seeds = keys.take("seeds", many(integer(0, MAX_SEED), 1, MAX_SEEDS))
+    for name in ("alone", "distilled", "gain"):
+        inner = Table(keys.take(name, table), f"{where}.{name}")
+        inner.take("mean", FIGURE)
+        for spread in ("std", "standard_error") if name == "gain" else ("std",):
+            inner.take(spread, lambda item, at: None if item is None else number(0, math.inf)(item, at))
+        values = inner.take("values", many(FIGURE, 1, MAX_SEEDS))
+        inner.close()
+        if len(values) != len(seeds):
+            raise CorruptBundleError(f"{where}.{name} has {len(values)} values for {len(seeds)} seeds")
+    keys.take("verdict", choice(*VERDICTS))
+    keys.close()
 
 
 def _manifest(value: object, where: str) -> Manifest:

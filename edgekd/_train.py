@@ -6,6 +6,7 @@ import dataclasses
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,12 @@ from ._recipe import Recipe
 from .errors import MissingPackageError, RecipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from .training.models import Detector
-    from .training.teacher import Teacher
+    from typing_extensions import Unpack
+
+    from ._comparison import Comparison
+    from .training.run import Outcome, RunOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,8 @@ class TrainReport:
         steps: optimiser steps of the whole run.
         seconds: of this call; less than the run took if it was resumed.
         metrics: split ("val", "test") -> AP, AP50, AP75, AP_small, AP_medium, AP_large in [0, 1] or NaN, and per_class.
+        comparisons: with the student alone, a figure each; empty without `distill(..., receipt=True)`.
+        page: the explanation page; None without `distill(..., explain=...)`.
     """
 
     folder: Path
@@ -38,9 +43,13 @@ class TrainReport:
     steps: int
     seconds: float
     metrics: dict[str, dict[str, Any]]
+    comparisons: tuple[Comparison, ...] = ()
+    page: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values; NaN becomes None."""
+        """Return JSON-ready values; NaN becomes None. "comparisons" and "page" are there where they were asked for."""
+        compared = {"comparisons": [each.to_dict() for each in self.comparisons]} if self.comparisons else {}
+        page = {} if self.page is None else {"page": str(self.page)}
         return {
             "folder": str(self.folder),
             "bundle": str(self.bundle),
@@ -48,6 +57,8 @@ class TrainReport:
             "steps": self.steps,
             "seconds": round(self.seconds, 1),
             "metrics": {split: json_ready(found) for split, found in self.metrics.items()},
+            **compared,
+            **page,
         }
 
 
@@ -87,7 +98,7 @@ def train(
         raise RecipeError(
             f"recipe {plan.name!r} has a teacher, [unlabelled] or [[distill]]: type `edgekd distill`, or remove them"
         )
-    return run(plan, out, None, device=device, resume=resume, tensorboard=tensorboard)
+    return run(plan, out, device=device, resume=resume, tensorboard=tensorboard)
 
 
 def adjusted(recipe: Recipe | str | Path, seed: int | None, steps: int | None) -> Recipe:
@@ -104,35 +115,30 @@ def adjusted(recipe: Recipe | str | Path, seed: int | None, steps: int | None) -
 def run(
     plan: Recipe,
     out: str | Path,
-    teacher: Teacher | Mapping[str, Teacher] | None,
     *,
-    cache: str | Path | None = None,
-    prepare: Callable[[Detector], None] | None = None,
     device: str,
-    resume: bool,
-    tensorboard: bool,
+    seeds: tuple[int, ...] = (),
+    images: int = 0,
+    **options: Unpack[RunOptions],
 ) -> TrainReport:
     """Run a recipe whole; what `train` and `distill` have in common.
+
+    `seeds` are those of an ablation receipt, `images` is how many the explanation page shows; none: without.
 
     Raises:
         MissingPackageError: the packages for training are not installed.
     """
     try:
+        from .training import explain, receipt
         from .training import run as training
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"training needs {error.name}: pip install 'edgekd[train]'") from error
     folder = Path(out)
     began = time.monotonic()
-    outcome = training.run(
-        plan,
-        folder,
-        teacher=teacher,
-        cache=None if cache is None else Path(cache),
-        prepare=prepare,
-        device=device,
-        resume=resume,
-        tensorboard=tensorboard,
-    )
+    work: Callable[..., Outcome] = partial(receipt.run_with_receipt, seeds=seeds) if seeds else training.run
+    if images:
+        work = partial(explain.run_with_page, work, images=images, finished_is_enough=not seeds)
+    outcome = work(plan, folder, device=device, **options)
     return TrainReport(
         folder=folder,
         bundle=outcome.bundle,
@@ -140,6 +146,8 @@ def run(
         steps=plan.train.steps,
         seconds=time.monotonic() - began,
         metrics=outcome.metrics,
+        comparisons=outcome.comparisons,
+        page=folder / explain.PAGE if images else None,
     )
 
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgekd._manifest as nouns
+from edgekd._comparison import Comparison
 from edgekd._manifest import ANGLE, Artifact, GoldenImage, InputSpec, Manifest, OutputSpec, Suppression
 from edgekd._manifest_json import check_chunks, manifest_from_json, manifest_to_json
 from edgekd._strict_json import MAX_DEPTH, parse_json
@@ -36,7 +37,12 @@ MANIFEST = Manifest(
         Artifact(target="openvino", precision="fp16", files={}, options={"hint": {"deep": [1, 2.5, None, True, "x"]}}),
     ),
     golden=(GoldenImage(image="golden/0.png", outputs=("golden/0.boxes", "golden/0.scores")),),
-    receipts=({"what": "AP50", "value": 0.77, "split": "val"}, {"what": "images", "value": 36}),
+    receipts=(
+        {"what": "AP50", "value": 0.77, "split": "val"},
+        {"what": "images", "value": 36},
+        Comparison(metric="AP", split="val", seeds=(0, 4), alone=(0.1, 0.2), distilled=(0.3, 0.3)).to_dict(),
+        Comparison(metric="AP", split="test", seeds=(7,), alone=(0.1,), distilled=(0.3,)).to_dict(),
+    ),
     recipe={"name": "toy", "train": {"steps": 5}},
     provenance={"teacher": {"sha256": "00"}},
 )
@@ -192,6 +198,15 @@ REFUSED = [
     ("receipts/0", {"value": 1}, r"receipts\[0\]\.what"),
     ("receipts/0", {"what": "AP"}, r"receipts\[0\]\.value"),
     ("receipts/0", {"what": "AP", "value": "0.5"}, r"receipts\[0\]\.value"),
+    ("receipts/2/comparison", None, r"receipts\[2\]\.comparison should be an object"),
+    ("receipts/2/comparison/verdict", "wonderful", r"comparison\.verdict"),
+    ("receipts/2/comparison/seeds", [0, -1], r"comparison\.seeds\[1\]"),
+    ("receipts/2/comparison/gain/std", -0.1, r"comparison\.gain\.std"),
+    ("receipts/2/comparison/gain/standard_error", ..., r"comparison\.gain lacks the key 'standard_error'"),
+    ("receipts/2/comparison/alone/standard_error", 0.1, r"comparison\.alone has the unknown key"),
+    ("receipts/2/comparison/alone/mean", 1e10, r"comparison\.alone\.mean"),
+    ("receipts/2/comparison/distilled/values/1", "0.3", r"comparison\.distilled\.values\[1\]"),
+    ("receipts/2/comparison/more", 1, r"comparison has the unknown key 'more'"),
     ("recipe", [], r"manifest\.recipe should be an object"),
     ("provenance", None, r"manifest\.provenance should be an object"),
     ("unknown", 1, "manifest has the unknown key 'unknown'"),
@@ -203,6 +218,8 @@ TIED = [  # what ties fields together, which the schema does not say
     ("outputs/1/shape", [2100, 3], r"\(rows, classes\) = \(2100, 2\)"),
     ("outputs/1/shape", [2099, 2], r"\(rows, classes\) = \(2100, 2\)"),
     ("artifacts/1/precision", "fp32", "holds openvino fp32 twice"),
+    ("receipts/2/comparison/seeds", [0], r"comparison\.alone has 2 values for 1 seeds"),
+    ("receipts/2/comparison/gain/values", [0.1], r"comparison\.gain has 1 values for 2 seeds"),
     ("provenance", {"deep": TOO_DEEP}, "nested deeper"),
     ("provenance", {"huge": 10**21}, "integer of 22 digits"),
 ]

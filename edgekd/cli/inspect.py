@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import edgekd
 
+from ._comparison import show_comparisons
+from ._text import plain, table
+
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
 CLASSES_SHOWN = 12
 
@@ -79,22 +81,24 @@ def _artifacts(found: edgekd.Inspection) -> None:
         tools = ", ".join(f"{name} {version}" for name, version in item.tools.items())
         rows.append((item.target, item.precision, _size(_used(found, f"{item.target} {item.precision}")), tools))
     print()
-    _table(("target", "precision", "size", "built with"), rows)
+    table(("target", "precision", "size", "built with"), rows)
 
 
 def _receipts(found: edgekd.Inspection) -> None:
-    if not found.manifest.receipts:
-        return
     rows = []
     for receipt in found.manifest.receipts:
+        if "comparison" in receipt:
+            continue
         others = {key: value for key, value in receipt.items() if key not in ("what", "value", "unit")}
         unit = receipt.get("unit")
-        value = f"{receipt['value']:g}" + (f" {_plain(unit)}" if unit is not None else "")
+        value = f"{receipt['value']:g}" + (f" {plain(unit)}" if unit is not None else "")
         rows.append(
-            (receipt["what"], value, "  ".join(f"{_plain(key)}={_plain(value)}" for key, value in others.items()))
+            (receipt["what"], value, "  ".join(f"{plain(key)}={plain(value)}" for key, value in others.items()))
         )
-    print()
-    _table(("receipt", "value", "measured"), rows)
+    if rows:
+        print()
+        table(("receipt", "value", "measured"), rows)
+    show_comparisons(edgekd.Comparison.from_dict(row) for row in found.manifest.receipts if "comparison" in row)
 
 
 def _facts(title: str, facts: dict[str, object], indent: str = "  ") -> None:
@@ -103,10 +107,10 @@ def _facts(title: str, facts: dict[str, object], indent: str = "  ") -> None:
         print(f"\n{title}" if facts else f"\n{title}: none")
     for key, value in facts.items():
         if isinstance(value, dict) and value:
-            print(f"{indent}{_plain(key)}")
+            print(f"{indent}{plain(key)}")
             _facts(title, value, indent + "  ")
         else:
-            print(f"{indent}{_plain(key)}: {_plain(value)}")
+            print(f"{indent}{plain(key)}: {plain(value)}")
 
 
 def _chunks(found: edgekd.Inspection) -> None:
@@ -115,7 +119,7 @@ def _chunks(found: edgekd.Inspection) -> None:
         use = ", ".join(found.uses.get(chunk.name, ("not used",)))
         rows.append((chunk.name, str(chunk.offset), _size(chunk.length), chunk.sha256[:16], use))
     print()
-    _table(("chunk", "offset", "size", "sha256", "for"), rows)
+    table(("chunk", "offset", "size", "sha256", "for"), rows)
 
 
 def _used(found: edgekd.Inspection, purpose: str) -> int:
@@ -126,18 +130,6 @@ def _used(found: edgekd.Inspection, purpose: str) -> int:
         if any(re.fullmatch(purpose, use) for use in found.uses.get(chunk.name, ()))
     }
     return sum(chunks.values())
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    for row in (head, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _plain(value: object) -> str:
-    """Return text that cannot move the cursor or forge a line: a bundle's free fields hold anything."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)
 
 
 def _size(count: int) -> str:

@@ -55,12 +55,12 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def interrupted(args: argparse.Namespace, stop: KeyboardInterrupt) -> int:
-    """Say how to go on."""
+def interrupted(args: argparse.Namespace, stop: KeyboardInterrupt, more: str = "") -> int:
+    """Say how to go on; `more` are options of one command alone, as they were typed."""
     given = "".join(f" --{name} {getattr(args, name)}" for name in ("seed", "steps") if getattr(args, name) is not None)
     said = str(stop) or "interrupted"
     print(
-        f"edgekd {args.command}: {said}; to go on: edgekd {args.command} {args.recipe} --out {args.out}{given}",
+        f"edgekd {args.command}: {said}; to go on: edgekd {args.command} {args.recipe} --out {args.out}{given}{more}",
         file=sys.stderr,
     )
     return 130
@@ -79,4 +79,6 @@ def show(args: argparse.Namespace, report: edgekd.TrainReport) -> int:
         print(f"  {split}: {', '.join(figures)}")
     print(f"  {report.bundle}")
     print(f"  {report.weights}")
+    if report.page is not None:
+        print(f"  {report.page}")
     return 0

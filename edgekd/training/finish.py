@@ -22,11 +22,12 @@ from .resume import data_fingerprint
 from .teacher import fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from .._comparison import Comparison
     from .._recipe import Recipe
     from .._session import Outputs
     from .data.sample import Dataset
@@ -44,6 +45,7 @@ def write_bundle(
     recipe: Recipe,
     splits: Mapping[str, Dataset],
     metrics: Mapping[str, Mapping[str, Any]],
+    comparisons: Sequence[Comparison],
     teachers: Mapping[str, Guide],
 ) -> None:
     """Write `model.bin`: portable graph, golden set, receipts, recipe and provenance.
@@ -54,6 +56,7 @@ def write_bundle(
         recipe: of the run.
         splits: "train", "val" and perhaps "test".
         metrics: split name -> what `evaluate` found.
+        comparisons: with runs that were not distilled, if there were any.
         teachers: for the provenance.
 
     Raises:
@@ -74,7 +77,7 @@ def write_bundle(
         predict=Suppression(conf=recipe.predict.conf, iou=recipe.predict.iou, max_det=recipe.predict.max_det),
         created=_now(),
         edgekd=metadata.version("edgekd"),
-        receipts=_receipts(splits, metrics),
+        receipts=_receipts(splits, metrics, comparisons),
         recipe=recipe.to_dict(),
         provenance=_provenance(model, recipe, splits, teachers),
     )
@@ -122,8 +125,10 @@ def _golden_images(dataset: Dataset) -> list[NDArray[np.uint8]]:
     return images
 
 
-def _receipts(splits: Mapping[str, Dataset], metrics: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """Return one row a finite figure."""
+def _receipts(
+    splits: Mapping[str, Dataset], metrics: Mapping[str, Mapping[str, Any]], comparisons: Sequence[Comparison]
+) -> tuple[dict[str, Any], ...]:
+    """Return one row a finite figure, and one a comparison."""
     conditions = {
         "unit": "fraction",
         "runtime": f"torch {torch.__version__}",
@@ -131,12 +136,14 @@ def _receipts(splits: Mapping[str, Dataset], metrics: Mapping[str, Mapping[str, 
         "machine": f"{platform.machine()} {platform.system()}",
         "date": _now(),
     }
-    return tuple(
-        {"what": name, "value": value, "split": split, "images": len(splits[split]), **conditions}
+    figures = [
+        {"what": name, "value": value, "split": split}
         for split, found in metrics.items()
         for name, value in found.items()
         if isinstance(value, float) and np.isfinite(value)
-    )
+    ]
+    rows = [*figures, *(each.to_dict() for each in comparisons)]
+    return tuple({**row, "images": len(splits[row["split"]]), **conditions} for row in rows)
 
 
 def _provenance(

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -30,43 +30,63 @@ from .trainer import Trainer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from typing_extensions import Unpack
+
+    from .._comparison import Comparison
     from .._recipe import Recipe
     from .data.sample import Dataset
     from .models import Detector
     from .teacher import Guide
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left: `model.bin`, `student.safetensors`, and split -> metrics of its last averaged weights."""
+    """What a run left: `model.bin`, `student.safetensors`, and split -> metrics of its last averaged weights.
+
+    `comparisons` hold the same figures of other runs beside this one's, if the bundle tells of any.
+    """
 
     bundle: Path
     weights: Path
     metrics: dict[str, dict[str, Any]]
+    comparisons: tuple[Comparison, ...] = ()
+
+
+class RunOptions(TypedDict, total=False):
+    """How a run goes, beside its recipe and folder.
+
+    teacher: instead of the recipe's [teacher], or several by name; see `Teacher` and `TappedNetwork`.
+    cache: folder that keeps the teachers' features, one sub-folder a teacher; see `CachedTeacher`.
+    prepare: called with the student before the optimiser is made: a hook for quantization-aware training.
+    resume: go on from the newest checkpoint in the folder (the default), or remove what is there.
+    tensorboard: write events for TensorBoard too.
+    """
+
+    teacher: Teacher | Mapping[str, Teacher] | None
+    cache: Path | None
+    prepare: Callable[[Detector], None] | None
+    resume: bool
+    tensorboard: bool
 
 
 def run(
     recipe: Recipe,
     folder: Path,
     *,
-    teacher: Teacher | Mapping[str, Teacher] | None = None,
-    cache: Path | None = None,
-    prepare: Callable[[Detector], None] | None = None,
     device: str = "auto",
-    resume: bool = True,
-    tensorboard: bool = False,
+    compare: Callable[[dict[str, dict[str, Any]]], tuple[Comparison, ...]] | None = None,
+    **options: Unpack[RunOptions],
 ) -> Outcome:
     """Train the recipe's student in `folder`; under `torchrun`, together with the other ranks.
 
     Args:
         recipe: what to do.
         folder: where to leave everything.
-        teacher: instead of the recipe's [teacher], or several by name; see `Teacher` and `TappedNetwork`.
-        cache: folder that keeps the teachers' features, one sub-folder a teacher; see `CachedTeacher`.
-        prepare: called with the student before the optimiser is made: a hook for quantization-aware training.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
-        resume: go on from the newest checkpoint in `folder`.
-        tensorboard: write events for TensorBoard too.
+        compare: turns this run's metrics into what the bundle says about other runs; called on the first rank.
+        options: see `RunOptions`.
 
     Raises:
         RecipeError: an impossible recipe, or `folder` holds another run.
@@ -74,30 +94,43 @@ def run(
         WeightsError: a weights file does not fit.
         Interrupted: stopped, with a checkpoint written.
     """
-    if recipe.task != "detect":
-        raise RecipeError(f"task = {recipe.task!r} cannot be trained; possible: detect")
     place = choose_device(device)
     with switches_restored(), process_group(place):
-        splits = read_splits(recipe)
-        teachers = _teachers(recipe, teacher, len(splits["train"].classes), cache)
-        trainer = Trainer(
-            recipe,
-            folder,
-            splits["train"],
-            splits["val"],
-            teacher=teachers,
-            unlabelled=_unlabelled(recipe, splits["train"].classes, teachers, folder, place),
-            prepare=prepare,
-            device=place,
-            resume=resume,
-            tensorboard=tensorboard,
-        )
+        trainer, splits = make_trainer(recipe, folder, place, **options)
         trainer.run()
-        outcome = [_finish(trainer, splits, folder) if rank() == 0 else None]
-        if world_size() > 1:
-            dist.broadcast_object_list(outcome)
-    assert outcome[0] is not None
-    return outcome[0]
+        return on_first_rank(lambda: _finish(trainer, splits, folder, compare))
+
+
+def make_trainer(
+    recipe: Recipe, folder: Path, place: torch.device, **options: Unpack[RunOptions]
+) -> tuple[Trainer, dict[str, Dataset]]:
+    """Return a trainer that stands where the run in `folder` does, and the splits; arguments and errors as `run`."""
+    if recipe.task != "detect":
+        raise RecipeError(f"task = {recipe.task!r} cannot be trained; possible: detect")
+    splits = read_splits(recipe)
+    classes = splits["train"].classes
+    teachers = _teachers(recipe, options.get("teacher"), len(classes), options.get("cache"))
+    trainer = Trainer(
+        recipe,
+        folder,
+        splits["train"],
+        splits["val"],
+        teacher=teachers,
+        unlabelled=_unlabelled(recipe, classes, teachers, folder, place),
+        prepare=options.get("prepare"),
+        device=place,
+        resume=options.get("resume", True),
+        tensorboard=options.get("tensorboard", False),
+    )
+    return trainer, splits
+
+
+def on_first_rank(work: Callable[[], T]) -> T:
+    """Do `work` on the first rank and return its result on every rank."""
+    found = [work() if rank() == 0 else None]
+    if world_size() > 1:
+        dist.broadcast_object_list(found)
+    return cast("T", found[0])
 
 
 def choose_device(name: str) -> torch.device:
@@ -187,15 +220,27 @@ def _unlabelled(
         return pseudo_labels(images, labeller, section.conf, folder / FILE, device)
 
 
-def _finish(trainer: Trainer, splits: dict[str, Dataset], folder: Path) -> Outcome:
-    model, recipe = trainer.average.model, trainer.recipe
+def measure(trainer: Trainer, splits: dict[str, Dataset]) -> dict[str, dict[str, Any]]:
+    """Return split ("val", "test") -> metrics of the averaged weights."""
     metrics: dict[str, dict[str, Any]] = {}
     for name in ("val", "test"):
         if name in splits:
             announce(f"evaluating {len(splits[name])} images of {name}")
-            metrics[name] = evaluate(model, splits[name], recipe.input, trainer.device)
-    outcome = Outcome(folder / "model.bin", folder / "student.safetensors", metrics)
+            metrics[name] = evaluate(trainer.average.model, splits[name], trainer.recipe.input, trainer.device)
+    return metrics
+
+
+def _finish(
+    trainer: Trainer,
+    splits: dict[str, Dataset],
+    folder: Path,
+    compare: Callable[[dict[str, dict[str, Any]]], tuple[Comparison, ...]] | None,
+) -> Outcome:
+    model, recipe = trainer.average.model, trainer.recipe
+    metrics = measure(trainer, splits)
+    comparisons = compare(metrics) if compare is not None else ()
+    outcome = Outcome(folder / "model.bin", folder / "student.safetensors", metrics, comparisons)
     write_detector(outcome.weights, model, splits["train"].classes)
     announce("exporting")
-    write_bundle(outcome.bundle, model, recipe, splits, metrics, trainer.teachers)
+    write_bundle(outcome.bundle, model, recipe, splits, metrics, comparisons, trainer.teachers)
     return outcome

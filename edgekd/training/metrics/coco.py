@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..._detections import Detections
     from ..data.sample import Dataset
 
+FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 OUTSIDE_EVERY_AREA_RANGE = 1e12  # COCO ignores a box whose area is in no range (the largest ends at 1e10 px²)
 
 
@@ -43,8 +44,7 @@ def average_precision(detections: Sequence[Detections], dataset: Dataset) -> dic
         run.evaluate()
         run.accumulate()
         run.summarize()
-    keys = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
-    values = {key: _or_nan(value) for key, value in zip(keys, run.stats[:6], strict=True)}
+    values = {key: _or_nan(value) for key, value in zip(FIGURES, run.stats[:6], strict=True)}
     precision = run.eval["precision"]  # (IoU, recall, class, area, max_det), -1 where there is no object
     per_class = {}
     for index, name in enumerate(dataset.classes):
