@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections import Counter
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from .._plot import class_color
 from .explain_draw import heat_map, photograph, scale_colours
@@ -142,17 +145,21 @@ def _entry(view: ImageView, entry: EntryView) -> Iterator[str]:
 
 
 def _map(view: ImageView, entry: EntryView, level: LevelView, shown: MapView) -> str:
-    source = _data(heat_map(view.pixels, shown.values, shown.low, shown.high, view.boxes))
+    values, low, high = shown.values, shown.low, shown.high
+    if shown.logarithmic:
+        values, low, high = np.log(values), math.log(low), math.log(high)
+    source = _data(heat_map(view.pixels, values, low, high, view.boxes))
     facts = f"Mean {shown.values.mean():.3g}, maximum {shown.values.max():.3g}"
     if shown.on_objects is not None:
         facts += f"; on objects {shown.on_objects:.2f} × the mean"
     alt = escape(f"Heat map: {shown.name} of {entry.name} on P{level.level}, {view.name}. {facts}.")
+    colours = " Colours follow the logarithm." if shown.logarithmic else ""
     gradient = f"linear-gradient(90deg,{','.join(scale_colours())})"
     meaning = escape(MEANING.get(shown.name, ""))
     return f"""<figure><img src="{source}" alt="{alt}">
 <div class="scale soft"><span>{shown.low:.3g}</span><span style="background:{gradient}"></span>\
 <span>{shown.high:.3g}</span></div>
-<figcaption><b>{escape(shown.name.capitalize())}</b>. {meaning} {facts}.</figcaption></figure>"""
+<figcaption><b>{escape(shown.name.capitalize())}</b>. {meaning} {facts}.{colours}</figcaption></figure>"""
 
 
 def _data(png: bytes) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SPREAD = 1e-5  # a teacher channel that varies less than this over the cells says nothing
 FEWEST_CELLS = 16  # for a correlation
+PEAKED = 100  # times the lowest value
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,11 @@ class MapView:
     low: float
     high: float
     on_objects: float | None
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether the colours follow the logarithm: a softmax may put all of its range into a cell or two."""
+        return 0 < PEAKED * self.low < self.high
 
 
 @dataclass(frozen=True, eq=False)

@@ -307,6 +307,27 @@ def test_maps_of_a_method_are_shown_on_their_scales(trainer: Trainer) -> None:
     assert "<b>own" not in text
 
 
+@pytest.mark.parametrize(("low", "high", "expected"), [(0.1, 11, True), (0.1, 9, False), (0, 900, False)])
+def test_peaked_maps_have_logarithmic_colours(
+    monkeypatch: pytest.MonkeyPatch, low: float, high: float, expected: bool
+) -> None:
+    values = np.full((4, 4), max(low, 1), np.float32)
+    values[0, 0] = high
+    drawn: list[tuple[float, ...]] = []
+    monkeypatch.setattr(
+        "edgekd.training.explain_page.heat_map",
+        lambda _pixels, shown, *ends, **_: drawn.append((float(shown.max()), *ends[:2])) or b"",
+    )
+    level = LevelView(3, (4, 4), 0.5, (MapView("x", values, low, high, None),))
+    entry, nothing = EntryView("m", (level,)), np.zeros((0, 4), np.float32)
+    image = ImageView("i", np.zeros((8, 8, 3), np.uint8), nothing, (), (entry,))
+    text = render(Page(name="n", student="s", teacher="t", size=(8, 8), classes=("c",), images=(image,)))
+    assert ("Colours follow the logarithm." in text) == expected
+    ends = tuple(np.log([high, low, high])) if expected else (high, low, high)
+    assert drawn == [pytest.approx(ends)]
+    assert f"<span>{low:.3g}</span>" in text, "the legend has the values themselves"
+
+
 def test_networks_are_left_as_they_were(trainer: Trainer) -> None:
     assert trainer.distiller is not None
     trainer.student.train()
@@ -404,6 +425,8 @@ def test_heat_map_has_the_colours_of_its_scale() -> None:
         np.testing.assert_allclose(drawn[cell], colours[place], atol=2)
     boxed = decoded(heat_map(grey, values, 0, 4, np.array([[8, 8, 24, 24]], np.float32)))
     assert tuple(boxed[32, 60]) == (255, 255, 255)
+    assert colours[0][0] < colours[0][2], "viridis begins with blue"
+    assert colours[8][0] > colours[8][2] + 50, "and ends with yellow"
     decoded(heat_map(grey, np.full((2, 2), 3.0, np.float32), 3, 3, np.zeros((0, 4), np.float32)))
 
 

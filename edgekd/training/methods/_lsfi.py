@@ -69,7 +69,7 @@ def _at_scales(energy: Tensor, scales: Sequence[int]) -> Tensor:
     height, width = energy.shape[1:]
     total = torch.zeros_like(energy)
     for k in scales:
-        coarse = F.avg_pool2d(energy.unsqueeze(1), k, ceil_mode=True, count_include_pad=False)
+        coarse = F.avg_pool2d(energy.unsqueeze(1), k, ceil_mode=True)  # a cell over the border: of what is inside
         # By the factor and cut, not to the size: a last cell that reaches over the border must not shift the others.
         fine = F.interpolate(coarse, scale_factor=float(k), mode="bilinear", align_corners=False)
         total = total + fine[:, 0, :height, :width]

@@ -41,6 +41,11 @@ def detector(seed: int, head: str = "dense", **changes: Any) -> Detector:
             parameter.data.normal_(0, 0.2 if "class" in name else 0.02, generator=generator)
         if "class_predictor" in name and name.endswith("bias"):
             parameter.data.fill_(-1.0)
+    for norm in (layer for layer in model.head.modules() if isinstance(layer, nn.BatchNorm2d)):  # each its own
+        for values in (norm.running_var, norm.weight):
+            values.data.uniform_(0.5, 2, generator=generator)  # type: ignore[union-attr]
+        for values in (norm.running_mean, norm.bias):
+            values.data.normal_(0, 0.3, generator=generator)  # type: ignore[union-attr]
     return model
 
 
@@ -69,7 +74,9 @@ def run(
     return method(taps_of(student, images(), levels), taps_of(frozen(teacher), images(), levels), adapters, scene)
 
 
-def slow_losses(student: Detector, teacher: Detector, scene: Scene, depth: int) -> tuple[float, float]:
+def slow_losses(
+    student: Detector, teacher: Detector, scene: Scene, depth: int, levels: tuple[int, ...] = (3, 4, 5)
+) -> tuple[float, float]:
     """Return both terms from the paper's formulas, level by level through the layers themselves, in float64."""
     student, teacher = copy.deepcopy(student).double(), copy.deepcopy(teacher).double()
     theirs = teacher.features(images().double())
@@ -78,16 +85,20 @@ def slow_losses(student: Detector, teacher: Detector, scene: Scene, depth: int) 
     head: Any = teacher.head
     answer = head(theirs)
     crossed = []
-    for level in range(3):
+    for level, stride in enumerate(teacher.strides):
+        if stride.bit_length() - 1 not in levels:
+            crossed.append((answer.logits[level], answer.regression[level]))
+            continue
+        own = student.strides.index(stride)
         ends = []
         for name in ("class_tower", "box_tower"):
-            x, y = ours[level], theirs[level]
+            x, y = ours[own], theirs[level]
             mine: Any = getattr(student.head, name)
             other: Any = getattr(teacher.head, name)
             for index in range(depth):
                 x, y = (
-                    tower.norms[level][index](tower.convs[index](torch.relu(m) if index else m))
-                    for tower, m in ((mine, x), (other, y))
+                    tower.norms[its][index](tower.convs[index](torch.relu(m) if index else m))
+                    for tower, its, m in ((mine, own, x), (other, level, y))
                 )
             z = torch.empty_like(y)
             for c in range(y.shape[1]):
@@ -102,8 +113,13 @@ def slow_losses(student: Detector, teacher: Detector, scene: Scene, depth: int) 
         crossed.append(head.predict(*ends, level))
     outputs = type(answer)(tuple(c[0] for c in crossed), tuple(c[1] for c in crossed))
     (boxes, scores), (wanted, target) = head.decode(outputs), head.decode(answer)
+    taught = [
+        stride.bit_length() - 1 in levels
+        for stride, item in zip(teacher.strides, answer.logits, strict=True)
+        for _ in range(item[0].numel() // 2)
+    ]
     for image in range(2):
-        for row in range(boxes.shape[1]):
+        for row in (row for row, counts in enumerate(taught) if counts):
             for p, t in zip(scores[image, row].tolist(), target[image, row].tolist(), strict=True):
                 entropy = -t * torch.log(torch.tensor(p)) - (1 - t) * torch.log(torch.tensor(1 - p))
                 class_sum += float(entropy) * abs(p - t)
@@ -127,6 +143,16 @@ def test_losses_are_those_of_the_formulas(head: str, remaining: int) -> None:
     student, teacher = detector(1, head).eval(), frozen(detector(2, head))
     found = run(student, teacher, remaining=remaining)
     expected = slow_losses(student, teacher, SCENE, 2 - remaining)
+    assert found["class"].item() == pytest.approx(expected[0], rel=2e-3)
+    assert found["box"].item() == pytest.approx(expected[1], rel=2e-3)
+
+
+@pytest.mark.parametrize("levels", [(4, 5), (5,)])
+def test_losses_of_unlike_pyramids_are_those_of_the_levels_in_common(levels: tuple[int, ...]) -> None:
+    student, teacher = detector(1).eval(), frozen(detector(2, levels=(4, 5, 6)))
+    for layer, bias in zip(teacher.head.class_predictors, (-1.0, 0.0, 1.0), strict=True):  # type: ignore[arg-type]
+        layer.bias.data.fill_(bias)  # every level its own
+    found, expected = run(student, teacher, levels=levels), slow_losses(student, teacher, SCENE, 1, levels)
     assert found["class"].item() == pytest.approx(expected[0], rel=2e-3)
     assert found["box"].item() == pytest.approx(expected[1], rel=2e-3)
 

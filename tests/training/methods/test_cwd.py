@@ -116,6 +116,11 @@ def test_other_channels_and_another_grid_run_through_the_harness() -> None:
     assert all(parameter.grad is not None for parameter in distiller.parameters())
 
 
+def test_equal_counts_get_an_adapter_only_if_always_wanted() -> None:
+    for adapt, count in (("auto", 0), ("always", 2)):
+        assert len(list(CWD(adapt=adapt).adapters({3: (4, 4)}).parameters())) == count
+
+
 def test_shows_where_the_channels_are_active_with_mean_one() -> None:
     teacher = noise(2, 4, 8, 8)
     teacher[:, :, 2, 5] += 6

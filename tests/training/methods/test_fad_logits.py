@@ -60,7 +60,10 @@ def test_heads_of_another_kind_are_refused() -> None:
 def test_class_maps_of_another_grid_or_in_half_precision_are_brought_to_the_teachers() -> None:
     features = {3: noise(2, 4, 16, 16)}
     method = FAD(mdc="logits")
-    ours, theirs = noise(2, 2, 8, 8).bfloat16().requires_grad_(), noise(2, 2, 16, 16, seed=1).bfloat16()
+    ours, theirs = (
+        noise(2, 2, 8, 8).bfloat16().requires_grad_(),
+        noise(2, 2, 16, 16, seed=1).bfloat16().requires_grad_(),
+    )
     found = method(
         with_head(features, {3: ours}), with_head(features, {3: theirs}), method.adapters({3: (4, 4)}), SCENE
     )
@@ -68,3 +71,4 @@ def test_class_maps_of_another_grid_or_in_half_precision_are_brought_to_the_teac
     assert all(loss.dtype == torch.float32 and bool(torch.isfinite(loss)) for loss in found.values())
     assert ours.grad is not None
     assert bool(ours.grad.any())
+    assert theirs.grad is None

@@ -115,11 +115,11 @@ def test_channel_energy_is_its_definition() -> None:
 
 def test_imitation_equals_its_definition_and_its_weights_have_mean_one() -> None:
     ours, theirs = noise(2, 4, 16, 16), noise(2, 4, 16, 16, seed=1).exp()
-    cells = attention(theirs).double().view(2, 1, 16, 16)
-    channels = 4 * (channel_energy(theirs).double() / 0.5).softmax(1).view(2, 4, 1, 1)
+    cells = attention(theirs, tau_s=0.7).double().view(2, 1, 16, 16)
+    channels = 4 * (channel_energy(theirs).double() / 0.4).softmax(1).view(2, 4, 1, 1)
     weights = {"both": cells * channels, "spatial": cells, "channel": channels}
     error = (ours - theirs).double().square() / theirs.double().square().mean()
-    found = {which: lsfi(ours, theirs, lsfi=which) for which in weights}
+    found = {which: lsfi(ours, theirs, lsfi=which, tau_s=0.7, tau_c=0.4) for which in weights}
     for which, weight in weights.items():
         assert float(weight.expand_as(error).mean()) == pytest.approx(1, abs=1e-5)
         assert found[which] == pytest.approx(float((error * weight).mean()), rel=1e-4)

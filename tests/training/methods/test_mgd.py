@@ -68,6 +68,11 @@ def test_generation_block_is_two_convolutions_of_nine_cells_in_the_teachers_chan
     assert isinstance(adapters.get_submodule("generate.p3.1"), nn.ReLU)
 
 
+def test_equal_counts_get_an_adapter_only_if_always_wanted() -> None:
+    for adapt, count in (("auto", 0), ("always", 2)):
+        assert len(list(MGD(adapt=adapt).adapters({3: (4, 4)}).get_submodule("align").parameters())) == count
+
+
 def test_loss_is_not_zero_where_student_and_teacher_are_equal() -> None:
     features = noise(2, 4, 8, 8)
     torch.manual_seed(0)

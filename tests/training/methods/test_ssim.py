@@ -171,6 +171,12 @@ def test_value_and_gradient_stay_finite(edge: str, scaling: str) -> None:
     assert bool(torch.isfinite(ours.grad).all())
 
 
+def test_rounding_of_a_flat_map_far_outside_the_range_makes_no_negative_variance() -> None:
+    for side in (7, 8, 9, 16):
+        found = ssim(torch.full((1, 1, side, side), 1000.0), torch.zeros(1, 1, side, side), C1, C2)
+        assert bool((found >= 0).all())  # whose sign is the variances', as the covariance is 0
+
+
 def test_gradient_of_a_dead_student_is_held_by_the_floor() -> None:
     theirs = noise(4, 8, 16, 16)
     usual, dead = noise(4, 8, 16, 16, seed=1).requires_grad_(), torch.zeros(4, 8, 16, 16, requires_grad=True)
