@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from distill_settings import DataSet
 
-TUNE_SEED, TUNE_STEPS = 100, 0.4  # a seed of its own; share of the budget
+TUNE_SEED, TUNE_STEPS = 100, 0.3  # a seed of its own; share of the budget
 
 
 @dataclasses.dataclass(frozen=True)

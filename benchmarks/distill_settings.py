@@ -122,8 +122,36 @@ SIZES = {"small": SMALL, "full": FULL}
 METHODS: dict[str, list[dict[str, Any]]] = {
     "baseline": [],
     "pkd": [{"method": "pkd", "weight": 0.2}],
+    "fgd": [{"method": "fgd"}],
+    "mgd": [{"method": "mgd"}],
+    "cwd": [{"method": "cwd"}],
+    "xfkd": [{"method": "xfkd"}],
+    "fad": [{"method": "fad", "warmup": 100}],
 }
 
 TUNED: dict[str, tuple[float, ...]] = {name: (0.3, 1.0, 3.0) for name in METHODS if name != "baseline"}
 LONGER = "longer"  # the student alone with twice the steps: is the baseline near its plateau?
-ABLATIONS: dict[str, list[dict[str, Any]]] = {}
+
+
+def _fad(**options: Any) -> list[dict[str, Any]]:
+    return [{**METHODS["fad"][0], "options": options}]
+
+
+def _xfkd(**options: Any) -> list[dict[str, Any]]:
+    return [{**METHODS["xfkd"][0], "options": options}]
+
+
+ABLATIONS: dict[str, list[dict[str, Any]]] = {
+    "fad": METHODS["fad"],
+    "fad-lsfi": _fad(beta=0.0, gamma=0.0),
+    "fad-pcc": _fad(alpha=0.0, gamma=0.0),
+    "fad-ssim": _fad(alpha=0.0, beta=0.0),
+    "fad-mdc": _fad(alpha=0.0),
+    "fad-lsfi_spatial": _fad(beta=0.0, gamma=0.0, lsfi="spatial"),
+    "fad-lsfi_channel": _fad(beta=0.0, gamma=0.0, lsfi="channel"),
+    "fad-one_scale": _fad(scales=[1]),
+    "xfkd": METHODS["xfkd"],
+    "xfkd-sum": _xfkd(mode="sum"),
+    "xfkd-none": _xfkd(mode="none"),
+    "crosskd": [{"method": "crosskd", "weight": 0.3, "warmup": 200}],
+}
