@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
+from edgekd import Recipe
 from edgekd.cli.main import COMMANDS, parser
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -42,11 +49,26 @@ def test_commands_that_are_shown_parse(page: Path) -> None:
         assert command in (*COMMANDS, "bundle"), f"{page.name} mentions edgekd {command}"  # bundle: what is signed
 
 
-def test_the_snippets_about_exactness_hold() -> None:
-    for block in re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs" / "exactness.md").read_text(encoding="utf-8"), re.DOTALL
-    ):
-        exec(compile(block, "docs/exactness.md", "exec"), {})
+@pytest.mark.parametrize("page", ["exactness.md", "distillation.md"])
+def test_python_snippets_run(page: str) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, page, "exec"), {})
+
+
+def test_recipes_in_the_docs_are_recipes_of_methods_that_exist() -> None:
+    from edgekd.training import methods
+
+    page = (ROOT / "docs" / "distillation.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        recipe = Recipe.from_dict(tomllib.loads(block))
+        for entry in recipe.distill:
+            methods.method(entry.method, **entry.options)
+            assert entry.teacher in recipe.all_teachers()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) >= set(methods.names())
 
 
 def test_makefile_has_the_targets_the_readme_names() -> None:
