@@ -92,6 +92,16 @@ def test_scaling_image_and_boxes_or_shuffling_or_repeating_boxes_changes_nothing
         assert torch.equal(before.background, after.background)
 
 
+@pytest.mark.parametrize("cells", [3, 7, 12])
+def test_box_edge_a_rounding_error_off_a_cell_edge_falls_on_its_own_side(cells: int) -> None:
+    for at in range(1, cells):
+        edge = float(torch.tensor(64 * at / cells))
+        box = (1.0, edge, 60.0, 62.0), (edge, 1.0, 62.0, edge)
+        for each in box:
+            found = masks([each], grid=(cells, cells)).foreground
+            assert torch.allclose(found, plain([each], (64, 64), (cells, cells)).foreground)
+
+
 def test_padding_to_a_larger_canvas_shifts_nothing() -> None:
     boxes: list[Box] = [(3, 5, 30, 41), (20, 8, 55.5, 20)]
     small, large = masks(boxes), masks(boxes, (96, 128), (12, 16))

@@ -93,6 +93,14 @@ def test_mix_does_not_see_scale_and_offset_of_either_side(mode: str, seed: int, 
         assert torch.allclose(plain.theirs, other.theirs, atol=2e-3)
 
 
+@pytest.mark.parametrize("scale", [1e-5, 1e5])
+def test_floor_of_a_deviation_goes_with_the_teachers(scale: float) -> None:
+    ours, theirs = noise(2, 4, 8, 8), noise(2, 4, 8, 8, seed=1)
+    plain, scaled = mixed(ours, theirs, "pre_norm", 1.0), mixed(scale * ours, scale * theirs, "pre_norm", 1.0)
+    assert torch.allclose(plain.ours, scaled.ours, atol=1e-4)
+    assert bool(scaled.alive.all())
+
+
 @pytest.mark.parametrize("ratio", [2e-3, 1e-2, 0.1, 1, 10, 1e3])
 def test_descent_goes_towards_the_teacher_at_any_scale_and_never_shrinks(ratio: float) -> None:
     theirs, ours = noise(4, 16, 16, 16), (ratio * noise(4, 16, 16, 16, seed=1)).requires_grad_()
@@ -263,10 +271,17 @@ def test_divergence_is_zero_for_equal_maps_and_its_scales_learn() -> None:
     """The authors detach both sides, so that nothing learns."""
     ours, theirs = noise(2, 8, 6, 6), noise(2, 8, 6, 6, seed=1)
     parts = DualAttention(8)
-    assert float(relation_divergence(theirs, theirs, parts).abs().max()) < 1e-6
+    assert relation_divergence(theirs, theirs, parts).abs().max().item() < 1e-6
     relation_divergence(ours, theirs, parts).sum().backward()
     for scale in (parts.cell_scale, parts.channel_scale):
         assert float(scale.grad.abs()) > 1e-4  # type: ignore[arg-type]
+
+
+def test_divergence_is_of_the_student_from_the_teacher_on_pooled_maps() -> None:
+    ours, theirs = noise(2, 8, 40, 6), noise(2, 8, 40, 6, seed=1)
+    q, p = ((2 * F.avg_pool2d(f, (2, 1))).flatten(2).softmax(dim=2) for f in (ours, theirs))
+    found = relation_divergence(ours, theirs, DualAttention(8)).detach()
+    assert torch.allclose(found, (p * (p / q).log()).sum(dim=2), atol=1e-5)
 
 
 def test_gates_are_those_of_cbam() -> None:
