@@ -66,7 +66,7 @@ SMALL = {
         note="homogeneous: RetinaNet ResNet-18 -> RetinaNet ResNet-18 of a quarter of the width",
         student={"backbone": "resnet18", "width": 0.25, "neck": "fpn", "channels": 64, "head": "retina"},
         teacher={"backbone": "resnet18", "neck": "fpn", "channels": 64, "head": "retina", **RESNET18},
-        student_steps={"bccd": 1500, "sixray": 1500, "xray": 1500},
+        student_steps={"bccd": 1000, "sixray": 1000, "xray": 1000},
         teacher_steps={"bccd": 1500, "sixray": 2000, "xray": 3500},
         teachers={
             "xray": {
@@ -81,7 +81,7 @@ SMALL = {
             "backbone": "mobilenetv2-tf", "neck": "pafpn", "channels": 96, "head": "dense",
             "input": MOBILENETV2_PIXELS, **MOBILENETV2,
         },
-        student_steps={"bccd": 1000, "sixray": 1000, "xray": 1000},
+        student_steps={"bccd": 800, "sixray": 800, "xray": 800},
         teacher_steps={"bccd": 2000, "sixray": 2000, "xray": 3500},
     ),
     "tiny": Pair(
