@@ -30,6 +30,9 @@ FREE = {
 """Recipe keys that do not change what a step computes."""
 
 
+SPLITS = {"train": "training", "val": "validation", "test": "test", "unlabelled": "unlabelled"}
+
+
 class RunIdentity:
     """What decides the outcome of a run: recipe keys, data and teachers."""
 
@@ -37,7 +40,7 @@ class RunIdentity:
         self, recipe: Recipe, data: Mapping[str, Dataset], teachers: Mapping[str, Guide], prepare: object = None
     ) -> None:
         self.values = {key: value for key, value in _flat(recipe.to_dict()).items() if key not in FREE}
-        self.values.update({f"{name} data": data_fingerprint(each) for name, each in data.items()})
+        self.values.update({f"{SPLITS[name]} data": data_fingerprint(each) for name, each in data.items()})
         for name, teacher in teachers.items():
             self.values["teacher" if name == "teacher" else f"teacher {name}"] = teacher.source["state_sha256"]
         if prepare is not None:

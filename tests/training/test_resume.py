@@ -65,5 +65,5 @@ def test_other_data_under_the_same_path_is_another_run(small: Callable[..., Reci
     splits = read_splits(recipe)
     mine = RunIdentity(recipe, splits, {})
     relabelled = changed(splits["train"], labels=1 - splits["train"].samples[0].labels)
-    with pytest.raises(RecipeError, match="train data"):
+    with pytest.raises(RecipeError, match="training data"):
         RunIdentity(recipe, {**splits, "train": relabelled}, {}).check(mine.to_dict(), Path("out"))

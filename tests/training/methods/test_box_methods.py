@@ -110,10 +110,10 @@ def test_half_precision_under_autocast_is_finite_and_near_fp32(name: str, dtype:
     ours, theirs = (40 * noise(2, 6, 8, 8, seed=seed) for seed in (0, 1))
     totals = []
     for cast in (torch.float32, dtype):
-        distiller = Distiller([DistillConfig(method=which, options=options)], {3: 6}, {3: 6}, seed=0)
+        distiller = Distiller([DistillConfig(method=which, options=options)], {3: 6}, {"teacher": {3: 6}}, seed=0)
         leaf = ours.to(cast, copy=True).requires_grad_()
         with torch.autocast("cpu", torch.bfloat16 if cast is torch.float32 else cast):
-            total, values = distiller(Taps({3: leaf}), Taps({3: theirs}), scene(BOXES))
+            total, values = distiller(Taps({3: leaf}), {"teacher": Taps({3: theirs})}, scene(BOXES))
         total.backward()
         assert bool(torch.isfinite(leaf.grad).all())  # type: ignore[union-attr]
         assert all(value.dtype == torch.float32 and bool(torch.isfinite(value)) for value in values.values())
@@ -126,8 +126,9 @@ def test_unequal_channels_and_grids_train_the_alignment_and_leave_no_trace_in_th
     which, options = ALL[name]
     student = nn.Conv2d(3, 4, 3, padding=1)
     keys = set(student.state_dict())
-    distiller = Distiller([DistillConfig(method=which, options=options)], {3: 4}, {3: 6}, seed=0)
-    total, _ = distiller(Taps({3: student(noise(2, 3, 5, 9))}), Taps({3: noise(2, 6, 8, 8, seed=1)}), scene(BOXES))
+    distiller = Distiller([DistillConfig(method=which, options=options)], {3: 4}, {"teacher": {3: 6}}, seed=0)
+    shown = {"teacher": Taps({3: noise(2, 6, 8, 8, seed=1)})}
+    total, _ = distiller(Taps({3: student(noise(2, 3, 5, 9))}), shown, scene(BOXES))
     total.backward()
     assert float(distiller.get_submodule("adapters.0.align.p3").weight.grad.abs().max()) > 0  # type: ignore[union-attr, operator]
     assert float(student.weight.grad.abs().max()) > 0  # type: ignore[union-attr]

@@ -105,11 +105,11 @@ def test_factor_multiplies_every_level() -> None:
 
 
 def test_other_channels_and_another_grid_run_through_the_harness() -> None:
-    distiller = Distiller([DistillConfig(method="cwd")], {3: 8, 4: 8}, {3: 16, 4: 8}, seed=0)
+    distiller = Distiller([DistillConfig(method="cwd")], {3: 8, 4: 8}, {"teacher": {3: 16, 4: 8}}, seed=0)
     ours = {level: noise(2, 8, side, side).requires_grad_() for level, side in ((3, 8), (4, 4))}
     theirs = {3: noise(2, 16, 16, 16, seed=1), 4: noise(2, 8, 8, 8, seed=1)}
     with torch.autocast("cpu", torch.bfloat16):
-        total, values = distiller(Taps(ours), Taps(theirs), SCENE)
+        total, values = distiller(Taps(ours), {"teacher": Taps(theirs)}, SCENE)
     total.backward()
     assert set(values) == {"cwd.p3", "cwd.p4"}
     assert all(bool(torch.isfinite(x.grad).all()) and bool(x.grad.any()) for x in ours.values())

@@ -355,11 +355,12 @@ def test_only_large_maps_are_recomputed(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("options", [{}, {"recompute_above": 0}, {"stat": "image"}, {"imitate": "standardised"}])
 def test_other_channels_and_another_grid_run_through_the_harness_under_autocast(options: dict[str, Any]) -> None:
-    distiller = Distiller([DistillConfig(method="fad", options=options)], {3: 8, 4: 8}, {3: 16, 4: 8}, seed=0)
+    entry = DistillConfig(method="fad", options=options)
+    distiller = Distiller([entry], {3: 8, 4: 8}, {"teacher": {3: 16, 4: 8}}, seed=0)
     ours = {level: noise(2, 8, side, side).bfloat16().requires_grad_() for level, side in ((3, 8), (4, 4))}
     theirs = {3: noise(2, 16, 16, 16, seed=1), 4: noise(2, 8, 8, 8, seed=1)}
     with torch.autocast("cpu", torch.bfloat16):
-        total, found = distiller(Taps(ours), Taps(theirs), SCENE)
+        total, found = distiller(Taps(ours), {"teacher": Taps(theirs)}, SCENE)
     total.backward()
     assert set(found) == {f"fad.{term}.p{level}" for term in ("lsfi", "pcc", "ssim") for level in (3, 4)}
     assert all(value.dtype == torch.float32 and bool(torch.isfinite(value)) and value > 0 for value in found.values())

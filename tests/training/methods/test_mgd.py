@@ -94,20 +94,20 @@ def test_hidden_cells_take_no_gradient_and_the_teacher_none_at_all() -> None:
 
 
 def test_a_step_is_reproducible_and_the_next_one_hides_other_cells() -> None:
-    distiller = Distiller([DistillConfig(method="mgd")], {3: 4, 4: 4}, {3: 4, 4: 4}, seed=1)
+    distiller = Distiller([DistillConfig(method="mgd")], {3: 4, 4: 4}, {"teacher": {3: 4, 4: 4}}, seed=1)
     ours, theirs = (Taps({3: noise(2, 4, 8, 8, seed=i), 4: noise(2, 4, 8, 8, seed=i)}) for i in range(2))
     first, again, other = (
-        distiller(ours, theirs, Scene([], [], 64, 64, step, 10))[1]["mgd.p3"].item() for step in (0, 0, 1)
+        distiller(ours, {"teacher": theirs}, Scene([], [], 64, 64, step, 10))[1]["mgd.p3"].item() for step in (0, 0, 1)
     )
     assert first == again != other
 
 
 def test_other_channels_and_another_grid_run_through_the_harness_and_stay_finite() -> None:
-    distiller = Distiller([DistillConfig(method="mgd")], {3: 8, 5: 8}, {3: 16, 5: 8}, seed=0)
+    distiller = Distiller([DistillConfig(method="mgd")], {3: 8, 5: 8}, {"teacher": {3: 16, 5: 8}}, seed=0)
     ours = {level: noise(1, 8, side, side).requires_grad_() for level, side in ((3, 8), (5, 1))}
     theirs = {3: noise(1, 16, 16, 16, seed=1), 5: noise(1, 8, 2, 2, seed=1)}
     with torch.autocast("cpu", torch.bfloat16):
-        total, values = distiller(Taps(ours), Taps(theirs), SCENE)
+        total, values = distiller(Taps(ours), {"teacher": Taps(theirs)}, SCENE)
     total.backward()
     assert set(values) == {"mgd.p3", "mgd.p5"}
     assert all(value.dtype == torch.float32 and bool(torch.isfinite(value)) for value in values.values())
