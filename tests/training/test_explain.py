@@ -214,6 +214,7 @@ def test_no_resume_shows_the_fresh_student_and_trains_again(
     done: TrainReport, plan: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(done.folder, tmp_path / "out")
+    monkeypatch.setattr(run_module, "write_bundle", lambda *_: None)
     pages: list[str] = []
     monkeypatch.setattr(explain_module, "announce", pages.append)
     distill(plan, tmp_path / "out", explain=2, resume=False)
