@@ -127,14 +127,9 @@ def _planned(
     beside = folder / FOLDER / f"alone-seed{recipe.train.seed}"
     for kind, plan, here in (("distilled", recipe, folder), ("alone", alone(recipe), beside)):
         with switches_restored():
-            trainer, splits = make_trainer(plan, here, place, resume=resume, **_for(kind, given))
+            trainer, splits = make_trainer(plan, here, place, resume=resume, **given)
             planned[kind] = trainer.identity.to_dict()
     return planned, _fingerprints(splits)
-
-
-def _for(kind: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a run of this kind: a student alone has no teacher."""
-    return {**given, "teacher": None, "cache": None} if kind == "alone" else given
 
 
 def _fingerprints(splits: dict[str, Dataset]) -> dict[str, str]:
@@ -144,7 +139,7 @@ def _fingerprints(splits: dict[str, Dataset]) -> dict[str, str]:
 def _trained(job: Job, folder: Path, place: torch.device, resume: bool, given: dict[str, Any]) -> Metrics:
     """Train, measure, and write the result."""
     with switches_restored():
-        trainer, splits = make_trainer(job.recipe, folder, place, resume=resume, **_for(job.kind, given))
+        trainer, splits = make_trainer(job.recipe, folder, place, resume=resume, **given)
         trainer.run()
         return on_first_rank(lambda: _measured(trainer, splits, folder))
 

@@ -214,6 +214,7 @@ def test_no_resume_shows_the_fresh_student_and_trains_again(
     done: TrainReport, plan: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(done.folder, tmp_path / "out")
+    monkeypatch.setattr(run_module, "write_bundle", lambda *_: None)
     pages: list[str] = []
     monkeypatch.setattr(explain_module, "announce", pages.append)
     distill(plan, tmp_path / "out", explain=2, resume=False)
@@ -286,7 +287,7 @@ class Fake:
 def test_maps_of_a_method_are_shown_on_their_scales(trainer: Trainer) -> None:
     assert trainer.distiller is not None
     fake = Fake()
-    trainer.distiller.methods = [fake]  # type: ignore[list-item]
+    trainer.distiller.parts = [trainer.distiller.parts[0]._replace(method=fake)]  # type: ignore[arg-type]
     shown = view(trainer, trainer.train_set.samples[0])
     ((entry,), levels) = shown.entries, shown.entries[0].levels
     assert (entry.name, [each.level for each in levels], levels[0].cells) == ("pkd", [3, 4, 5], (8, 8))
