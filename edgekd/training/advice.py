@@ -56,7 +56,8 @@ class Advice:
         if middle:
             yield from self._unlike(row)
             yield from _overwhelmed(row)
-        yield from _concentrated(row)
+        if step >= self.steps / 10:  # at the very beginning any level may lead
+            yield from _concentrated(row)
 
     def _of_level(self, key: str, where: str, figure: str, value: float) -> str:
         if figure == "spread" and value < SHRUNK <= self._first[key] / 2:
