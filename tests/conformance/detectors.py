@@ -59,7 +59,9 @@ def detector(
 ) -> bytes:
     """Return a two-level anchor-free detector: images (B, 3, H, W) to boxes (B, N, 4) xyxy and scores (B, N, classes).
 
-    Oriented ones give boxes (B, N, 5) xywhr: radians, clockwise, long edge first, in [-pi/2, pi/2). N is height * width * (1/64 + 1/256). The weights are random, the biases such that boxes of many sizes come with
+    Oriented ones give boxes (B, N, 5) xywhr: radians, clockwise, long edge first, in [-pi/2, pi/2).
+
+    N is height * width * (1/64 + 1/256). The weights are random, the biases such that boxes of many sizes come with
     scores spread over [0, 1].
     """
     g = Graph(seed)
@@ -121,7 +123,7 @@ def _decode(g: Graph, centre: str, distance: str) -> None:
 
 
 def _decode_oriented(g: Graph, centre: str, distance: str, angle: str) -> None:
-    """Append the decoding of distances along turned axes, and the long-edge rule, which jumps at squares and at pi/2."""
+    """Append distances along turned axes, and the long-edge rule, which jumps at squares and at pi/2."""
     two, quarter, half = (g.constant(np.array(value, np.float32)) for value in (2.0, np.pi / 2, 0.5))
     whole, none = (g.constant(np.array(value, np.float32)) for value in (np.pi, 0.0))
     angle = g.op("Mul", angle, two)

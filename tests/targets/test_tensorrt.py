@@ -75,7 +75,7 @@ def test_halve_agrees_with_float32_to_a_hundredth() -> None:
 
 
 def test_halve_of_an_oriented_detector_moves_no_corner_by_half_a_pixel() -> None:
-    graph, pixels = detector(oriented=True), bundles.pixels(2)
+    graph, pixels = detector(oriented=True), bundles.pixels(64)
     boxes, scores = run(graph, pixels)
     half_boxes, half_scores = run(halve(graph), pixels)
     assert np.abs(scores - half_scores).max() < 1e-2
