@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgekd import Detections, geometry
 from edgekd._detector import BATCH, Detector, DetectorInfo
-from edgekd._manifest import ANGLE, InputSpec, Manifest, OutputSpec
+from edgekd._manifest import ANGLE, InputSpec, Manifest, OutputSpec, Suppression
 from edgekd._preprocess import ImageArray
 from edgekd._session import SessionInfo
 from edgekd._tiles import Tiling, merge, tiling
@@ -171,6 +172,15 @@ def test_options_hold_for_the_image() -> None:
     assert set(made.predict(image, tile=TILE, overlap=OVERLAP, classes=["odd"]).names) == {"odd"}
     assert len(made.predict(image, tile=TILE, overlap=OVERLAP, conf=1.0)) == 0
     assert len(made.predict(image, tile=TILE, overlap=70, iou=1.0)) > len(every), "doubles at seams stay"
+
+
+def test_bundles_default_of_max_det_holds_for_each_tile() -> None:
+    image = scene(4, 300, 300, oriented=False)
+    made = detector()[0]
+    made.manifest = dataclasses.replace(made.manifest, predict=Suppression(max_det=4))
+    assert len(made.predict(image, tile=TILE, overlap=OVERLAP)) > 4
+    assert len(made.predict(image, tile=TILE, overlap=OVERLAP, max_det=4)) == 4
+    assert len(made.predict(image)) <= 4
 
 
 def test_colour_order_and_alpha_of_large_arrays_are_those_of_small_ones() -> None:
