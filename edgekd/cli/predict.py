@@ -27,7 +27,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "--iou", type=float, help="overlap above which the worse box is dropped (default: the bundle's)"
     )
-    parser.add_argument("--max-det", type=int, help="most objects per image (default: the bundle's)")
+    parser.add_argument("--max-det", type=int, help="most objects per image (default: the bundle's, for each tile)")
     parser.add_argument("--classes", help="only these classes, comma-separated names or indices")
     parser.add_argument(
         "--tile", type=int, metavar="PX", help="split larger images into windows of PX x PX pixels (default: do not)"
