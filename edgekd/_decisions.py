@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import geometry, ops
+from . import ops
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,13 +56,14 @@ class Decisions:
 
 
 class _Run:
-    """One run's outputs `(N, 4)`, `(N, C)` and what survives of them."""
+    """One run's outputs `(N, 4|5)`, `(N, C)` and what survives of them."""
 
     def __init__(self, boxes: NDArray[np.float32], scores: NDArray[np.float32], predict: Suppression) -> None:
         self.boxes = boxes
         self.scores = scores
+        nms = ops.nms_rotated if boxes.shape[1] == 5 else ops.nms
         rows, labels, best = ops.candidates(scores, predict.conf, predict.max_candidates)
-        keep = ops.nms(boxes[rows], best, predict.iou, labels)[: predict.max_det]
+        keep = nms(boxes[rows], best, predict.iou, labels)[: predict.max_det]
         self.labels = dict(zip(rows[keep].tolist(), labels[keep].tolist(), strict=True))  # row -> class, kept rows only
         full = keep if len(keep) == predict.max_det else np.arange(len(rows))
         cut = len(keep) == predict.max_det or len(rows) == predict.max_candidates
@@ -72,7 +73,10 @@ class _Run:
         return float(self.scores[row, label])
 
     def overlaps(self, row: int, others: list[int]) -> NDArray[np.float32]:
-        overlaps: NDArray[np.float32] = geometry.iou(self.boxes[[row]], self.boxes[others])[0]
+        """Return `(M,)` intersection over union of one row's box with others'."""
+        first, second = self.boxes[[row]], self.boxes[others]
+        table = ops.iou_rotated(first, second) if self.boxes.shape[1] == 5 else ops.iou(first, second)
+        overlaps: NDArray[np.float32] = table[0].astype(np.float32, copy=False)
         return overlaps
 
 
@@ -85,7 +89,7 @@ def compare(
     """Compare what two runs on one image decide.
 
     Args:
-        reference: boxes `(N, 4)` xyxy and scores `(N, C)`.
+        reference: boxes `(N, 4)` xyxy or `(N, 5)` xywhr, and scores `(N, C)`.
         other: the same of the other run.
         predict: thresholds.
         tolerance: `t` above, in score.

@@ -31,7 +31,8 @@ class Detections:
         labels: `(N,)` int64, index into `classes`.
         classes: all class names of the model.
         image_size: `(height, width)` of the image in pixels.
-        timings_ms: milliseconds per stage: decode, letterbox, infer, suppress, total.
+        timings_ms: milliseconds per stage: decode, letterbox, infer, suppress, total. Of an image that was split into
+            tiles: the sums over its tiles, and merge before the total.
     """
 
     boxes: NDArray[np.float32]
@@ -119,7 +120,12 @@ class Detections:
         }
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
-        """Return COCO result rows: `bbox` is [x, y, width, height]; `category_id` is the label (0-based)."""
+        """Return COCO result rows, as `pycocotools.coco.COCO.loadRes` takes them.
+
+        `bbox` is [x, y, width, height], of an oriented box that of its hull; `category_id` is the label (0-based).
+        Oriented boxes also have `segmentation`, one polygon of four corners: with iouType "segm" COCO's evaluation
+        compares the rectangles themselves, with "bbox" their hulls.
+        """
         xyxy = self.xyxy
         rows = []
         for i in range(len(self)):

@@ -12,12 +12,13 @@ import numpy as np
 from . import ops
 from ._bundle import Bundle
 from ._detections import Detections
-from ._preprocess import decode
+from ._preprocess import ImageArray, decode
 from ._select import choose
+from ._tiles import Tiling, merge, tiling
 from .errors import ClosedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     Image = str | Path | bytes | bytearray | NDArray[Any] | PIL.Image.Image
 
-BATCH = 8  # images letterboxed and sent to the engine at once; bounds the memory a long list takes
+BATCH = 8  # images or tiles letterboxed and sent to the engine at once; bounds the memory that many of them take
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ class Detector:
         max_det: int | None = None,
         classes: Sequence[int | str] | None = None,
         color: str = "bgr",
+        tile: int | None = None,
+        overlap: int | None = None,
     ) -> list[Detections]: ...
 
     @overload
@@ -119,6 +122,8 @@ class Detector:
         max_det: int | None = None,
         classes: Sequence[int | str] | None = None,
         color: str = "bgr",
+        tile: int | None = None,
+        overlap: int | None = None,
     ) -> Detections: ...
 
     def predict(
@@ -130,6 +135,8 @@ class Detector:
         max_det: int | None = None,
         classes: Sequence[int | str] | None = None,
         color: str = "bgr",
+        tile: int | None = None,
+        overlap: int | None = None,
     ) -> Detections | list[Detections]:
         """Find objects. One image in, one `Detections` out; a list or tuple in, a list out.
 
@@ -138,9 +145,15 @@ class Detector:
                 list of them.
             conf: keep scores above this, in [0, 1]; None: the bundle's default.
             iou: of two boxes of one class that overlap more than this, the better stays; None: the bundle's default.
-            max_det: most objects per image; None: the bundle's default.
+            max_det: most objects per image; None: the bundle's default, which with tiles holds for each tile.
             classes: only these, by name or index; None: all.
             color: "bgr" (as OpenCV gives) or "rgb": the channel order of arrays. Files and PIL images are RGB.
+            tile: side in pixels of the square windows that an image larger than that is split into; the network sees
+                each by itself, and what two of them found twice is merged (see `edgekd.geometry.merge_tiles`). Every
+                image of a list is looked at for itself: those no larger than a tile go the usual way. None: whole
+                images.
+            overlap: pixels that neighbouring tiles share; more than the longest object, or no tile may hold it whole.
+                None: a fifth of `tile`.
 
         Raises:
             ImageError: an image cannot be used (missing, broken, wrong dtype or shape); floats are refused.
@@ -150,12 +163,16 @@ class Detector:
         if self._closed:
             raise ClosedError("this detector was closed; load the bundle again: edgekd.load(...)")
         request = self._request(conf, iou, max_det, classes)
-        if not isinstance(images, (list, tuple)):
-            return self._detect([images], color, request)[0]
+        tiles = tiling(tile, overlap)
+        items: Sequence[Any] = images if isinstance(images, (list, tuple)) else [images]
         found: list[Detections] = []
-        for start in range(0, len(images), BATCH):
-            found += self._detect(images[start : start + BATCH], color, request)
-        return found
+        if tiles is None:
+            for start in range(0, len(items), BATCH):
+                batch = items[start : start + BATCH]
+                found += self._detect(_decoded(batch, color), len(batch), request)
+        else:
+            found = [self._detect_by_tiles(item, color, request, tiles, max_det) for item in items]
+        return found if items is images else found[0]
 
     def warmup(self, runs: int = 3) -> None:
         """Run the whole path on a grey image, so that the first real call takes as long as the next."""
@@ -211,26 +228,43 @@ class Detector:
             raise UsageError(f"no class index {item}; possible: 0 to {len(self.names) - 1}")
         return int(item)
 
-    def _detect(self, images: Sequence[Any], color: str, request: dict[str, Any]) -> list[Detections]:
+    def _detect_by_tiles(
+        self, image: Any, color: str, request: dict[str, Any], tiles: Tiling, max_det: int | None
+    ) -> Detections:
+        """Detect on one image, by tiles if it is larger than one; a batch of tiles at a time is in memory."""
+        ((array, decode_s),) = _decoded([image], color)
+        if tiles.fits(array):
+            return self._detect([(array, decode_s)], 1, request)[0]
+        windows = tiles.windows(array)
+        found: list[Detections] = []
+        for start in range(0, len(windows), BATCH):
+            batch = windows[start : start + BATCH].tolist()
+            crops = ((ImageArray(array.pixels[y1:y2, x1:x2], array.order), 0.0) for x1, y1, x2, y2 in batch)
+            found += self._detect(crops, len(batch), request)
+        height, width = array.pixels.shape[:2]
+        return merge(found, windows, (height, width), decode_s=decode_s, iou=request["iou"], max_det=max_det)
+
+    def _detect(
+        self, images: Iterable[tuple[ImageArray, float]], count: int, request: dict[str, Any]
+    ) -> list[Detections]:
+        """Detect on `count` images, given with the seconds that decoding each took."""
         spec = self.manifest.input
-        pixels = self._pixels(len(images))
+        pixels = self._pixels(count)
         clocks, placements = [], []
-        for row, image in enumerate(images):
+        for row, (array, decode_s) in enumerate(images):
             start = time.perf_counter()
-            array = decode(image, color)
-            decoded = time.perf_counter()
             _, placement = ops.letterbox(
                 array.pixels, spec.height, spec.width,
                 swap=array.swaps(spec.color), mean=spec.mean, std=spec.std, pad=spec.pad, out=pixels[row],
             )  # fmt: skip
-            clocks.append((decoded - start, time.perf_counter() - decoded))
+            clocks.append((decode_s, time.perf_counter() - start))
             placements.append(placement)
         start = time.perf_counter()
-        boxes, scores = self._session.infer(pixels, self._outputs(len(images)))
-        infer = (time.perf_counter() - start) / len(images)
+        boxes, scores = self._session.infer(pixels, self._outputs(count))
+        infer = (time.perf_counter() - start) / count
         return [
             self._finish(boxes[row], scores[row], placements[row], (*clocks[row], infer), request)
-            for row in range(len(images))
+            for row in range(count)
         ]
 
     def _finish(
@@ -268,3 +302,10 @@ class Detector:
             held = tuple(np.empty((batch, *shape), np.float32) for shape in shapes)
             setattr(self._local, name, held)
         return tuple(array[:batch] for array in held)
+
+
+def _decoded(images: Sequence[Any], color: str) -> Iterator[tuple[ImageArray, float]]:
+    """Decode images one at a time, as they are asked for; with the seconds each took."""
+    for image in images:
+        start = time.perf_counter()
+        yield decode(image, color), time.perf_counter() - start

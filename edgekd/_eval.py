@@ -29,6 +29,8 @@ class EvalReport:
         images: how many it has.
         objects: how many annotated objects.
         session: target, precision, arithmetic, device and runtime that ran.
+        tile: side of the tiles that larger images were split into, in pixels; None: whole images.
+        overlap: of the tiles, in pixels, as asked for; None: the default of `predict`.
         seconds: for the whole set, decoding of image files included.
         metrics: AP (IoU 0.50:0.95), AP50, AP75, AP_small, AP_medium, AP_large in [0, 1] or NaN, and per_class.
     """
@@ -37,6 +39,8 @@ class EvalReport:
     images: int
     objects: int
     session: SessionInfo
+    tile: int | None = None
+    overlap: int | None = None
     seconds: float
     metrics: dict[str, Any]
 
@@ -54,6 +58,8 @@ def evaluate(
     device: str = "auto",
     precision: str = "auto",
     threads: int = 0,
+    tile: int | None = None,
+    overlap: int | None = None,
 ) -> EvalReport:
     """Run a bundle over annotated images and return COCO average precision.
 
@@ -65,6 +71,8 @@ def evaluate(
         device: as in `load`.
         precision: as in `load`.
         threads: CPU threads of the engine; 0: the runtime's choice.
+        tile: as in `Detector.predict`.
+        overlap: as in `Detector.predict`.
 
     Raises:
         BundleError: the file is not a sound bundle.
@@ -81,7 +89,9 @@ def evaluate(
         dataset = read(data, format, split, detector.names)
         began = time.monotonic()
         found = [
-            detector.predict(sample.load(), color="rgb", conf=CONF, iou=IOU, max_det=MAX_DET)
+            detector.predict(
+                sample.load(), color="rgb", conf=CONF, iou=IOU, max_det=MAX_DET, tile=tile, overlap=overlap
+            )
             for sample in dataset.samples
         ]
         return EvalReport(
@@ -89,6 +99,8 @@ def evaluate(
             images=len(dataset),
             objects=sum(len(sample.labels) for sample in dataset.samples),
             session=detector.info.session,
+            tile=tile,
+            overlap=overlap,
             seconds=time.monotonic() - began,
             metrics=average_precision(found, dataset),
         )

@@ -8,9 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import numpy as np
+
+from . import geometry
 from .errors import UsageError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ._bundle import Bundle
     from ._manifest import Artifact
     from ._session import Session
@@ -76,3 +81,19 @@ def load_target(name: str) -> Target:
     if name not in names:
         raise UsageError(f"no target {name!r}; possible: {', '.join(names)}")
     return cast(Target, importlib.import_module(f"edgekd.targets.{name}"))
+
+
+def relative_error(expected: NDArray[np.float32], got: NDArray[np.float32], layout: str | None) -> float:
+    """Return the largest difference of one output between two graphs, relative to its largest value (at least 1).
+
+    Args:
+        expected: `(B, N, columns)` of one graph.
+        got: the same of the other.
+        layout: `OutputSpec.layout`; "xywhr" boxes are compared as rectangles: where rounding moves an angle across
+            +-pi/2, or swaps the sides of a square, the numbers jump and nothing is wrong.
+    """
+    if layout == "xywhr":
+        worst = geometry.box_distances(expected.reshape(-1, 5), got.reshape(-1, 5)).max()
+    else:
+        worst = np.abs(expected - got).max()
+    return float(worst) / max(1.0, float(np.abs(expected).max()))

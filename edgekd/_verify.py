@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._box_difference import BoxDifference, box_difference, worse
 from ._bundle import Bundle
 from ._decisions import Decisions, compare
 from ._golden import golden_outputs, golden_pixels
@@ -36,7 +37,7 @@ class Tolerance:
 
     Attributes:
         score: largest difference of any score of any row.
-        box_px: largest difference of a box coordinate, in network pixels.
+        box_px: largest difference of a box coordinate, in network pixels; of an oriented box: of a corner's x or y.
         all_rows: whether `box_px` holds for every row, or only for those that score above `conf` in either run.
     """
 
@@ -65,6 +66,8 @@ class ArtifactReport:
         session: what ran, or None.
         score_difference: largest over all images, rows and classes; None if it did not run.
         box_difference_px: largest over the rows that the bound covers, in network pixels; None if it did not run.
+            Oriented boxes are compared as rectangles, see `edgekd.geometry.box_distances`.
+        worst_box: where that was and what it is made of; None if no row counted or it did not run.
         decisions: keep-lists at the manifest's thresholds, all images together; None if it did not run.
     """
 
@@ -76,6 +79,7 @@ class ArtifactReport:
     session: SessionInfo | None = None
     score_difference: float | None = None
     box_difference_px: float | None = None
+    worst_box: BoxDifference | None = None
     decisions: Decisions | None = None
 
 
@@ -109,12 +113,17 @@ class VerifyReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values; differences that are not finite become None."""
-        report = dataclasses.asdict(self)
-        for item in report["artifacts"]:
-            for key in ("score_difference", "box_difference_px"):
-                if item[key] is not None and not math.isfinite(item[key]):
-                    item[key] = None
-        return {**report, "artifacts": list(report["artifacts"]), "passed": self.passed, "ran": self.ran}
+        report: dict[str, Any] = _finite(dataclasses.asdict(self))
+        return {**report, "passed": self.passed, "ran": self.ran}
+
+
+def _finite(value: Any) -> Any:
+    """Return nested dictionaries and lists with None for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def verify(
@@ -124,7 +133,8 @@ def verify(
 
     Scores must lie within 1e-3 (fp32) or 1e-2 (fp16, bf16) of the reference, box coordinates within 0.5 px in every row
     (fp32) or 1 px in rows above `conf` (fp16, bf16), and the keep-lists at the manifest's thresholds must agree but for
-    borderline rows (see `edgekd/_decisions.py`). Other precisions have no bound here: they are measured and reported.
+    borderline rows (see `edgekd/_decisions.py`). Of oriented boxes the corners are compared, however the rectangle is
+    written. Other precisions have no bound here: they are measured and reported.
 
     Args:
         path: `model.bin`.
@@ -188,20 +198,21 @@ def _measured(report: ArtifactReport, manifest: Manifest, session: Session, samp
     """Return the report with the differences over the golden set; the verdict is still open."""
     tolerance = report.tolerance or Tolerance(score=0.0, box_px=0.0, all_rows=False)
     predict = manifest.predict
-    score = box = 0.0
+    score, worst = 0.0, None
     decisions = Decisions(0, 0, 0, 0)
-    for pixels, reference in samples:
+    for image, (pixels, reference) in enumerate(samples):
         outputs = session.infer(pixels)
         _check_shapes(outputs, manifest.outputs)
         boxes, scores = reference[0][0], reference[1][0]
         other_boxes, other_scores = outputs[0][0], outputs[1][0]
         rows = _rows(scores, other_scores, predict, all_rows=tolerance.all_rows)
-        box = _larger(box, boxes[rows], other_boxes[rows])
+        worst = worse(worst, box_difference(boxes, other_boxes, rows, image))
         score = _larger(score, scores, other_scores)
         decisions += compare((boxes, scores), (other_boxes, other_scores), predict, tolerance.score)
-    return ArtifactReport(
-        report.target, report.precision, "reported", "", report.tolerance, session.info, score, box, decisions
-    )
+    return dataclasses.replace(
+        report, status="reported", session=session.info, score_difference=score,
+        box_difference_px=0.0 if worst is None else worst.px, worst_box=worst, decisions=decisions,
+    )  # fmt: skip
 
 
 def _check_shapes(outputs: Outputs, specs: Sequence[OutputSpec]) -> None:
@@ -237,7 +248,8 @@ def _judged(report: ArtifactReport) -> ArtifactReport:
     if not report.score_difference <= tolerance.score:
         reasons.append(f"scores differ by {report.score_difference:.2g}, more than {tolerance.score:g}")
     if not report.box_difference_px <= tolerance.box_px:
-        reasons.append(f"boxes differ by {report.box_difference_px:.3g} px, more than {tolerance.box_px:g}")
+        where = f" ({report.worst_box.described()})" if report.worst_box else ""
+        reasons.append(f"boxes differ by {report.box_difference_px:.3g} px, more than {tolerance.box_px:g}{where}")
     if report.decisions.different:
         reasons.append(f"{report.decisions.different} decisions differ")
     return dataclasses.replace(report, status="failed" if reasons else "passed", reason="; ".join(reasons))

@@ -72,6 +72,21 @@ def test_build_reports_size_seconds_and_differences(path: Path) -> None:
     assert row.parity.session.compute == "fp32"
 
 
+def test_oriented_bundle_is_built_and_gated_by_its_rectangles(tmp_path: Path) -> None:
+    path = tmp_path / "oriented.bin"
+    bundle = bundles.portable(oriented=True)
+    name = bundle.manifest.golden[0].outputs[0]
+    boxes = np.frombuffer(bundle.chunk(name), "<f4").reshape(-1, 5).copy()
+    boxes[:, [2, 3]], boxes[:, 4] = boxes[:, [3, 2]], boxes[:, 4] + np.float32(np.pi / 2)
+    bundle.replace(add={name: boxes.tobytes()}).write(path)
+    row = build(path, targets=[QUICK]).artifacts[0]
+    assert row.parity.status == "passed"
+    boxes[11, 4] += 0.2
+    bundle.replace(add={name: boxes.tobytes()}).write(path)
+    with pytest.raises(GateError, match=r"image 0, row 11: centre by \S+ px, sides by \S+ px, angle by 0\.2 rad"):
+        build(path, targets=[QUICK])
+
+
 def test_build_to_out_leaves_the_bundle_alone(path: Path, tmp_path: Path) -> None:
     before = path.read_bytes()
     out = tmp_path / "other.bin"

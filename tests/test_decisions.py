@@ -101,26 +101,38 @@ def test_decisions_add_up() -> None:
     assert Decisions(1, 2, 3, 4) + Decisions(10, 20, 30, 40) == Decisions(11, 22, 33, 44)
 
 
-def crowd(rng: np.random.Generator, rows: int, classes: int) -> Run:
+def crowd(rng: np.random.Generator, rows: int, classes: int, *, oriented: bool = False) -> Run:
     centre = rng.uniform(0, 60, (rows, 2))
     size = rng.uniform(5, 40, (rows, 2))
     boxes = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
+    if oriented:
+        boxes = np.concatenate([centre, size, rng.uniform(-np.pi / 2, np.pi / 2, (rows, 1))], axis=1)
     return boxes.astype(np.float32), rng.uniform(0.2, 0.6, (rows, classes)).astype(np.float32)
+
+
+def rewritten(boxes: NDArray[np.float32], turns: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the same rectangles, turned by quarter turns, with w and h swapped by odd ones."""
+    other = boxes.copy()
+    odd = turns % 2 == 1
+    other[odd, 2], other[odd, 3] = boxes[odd, 3], boxes[odd, 2]
+    other[:, 4] += turns * np.float32(np.pi / 2)
+    return other
 
 
 LIMITS = st.sampled_from([PREDICT, Suppression(conf=0.3, iou=0.5, max_det=7, max_candidates=1000),
                           Suppression(conf=0.3, iou=0.5, max_det=100, max_candidates=20)])  # fmt: skip
 
 
-@given(st.integers(0, 1 << 32), st.sampled_from([1, 2, 5]), st.floats(1e-4, 0.02), LIMITS)
+@given(st.integers(0, 1 << 32), st.sampled_from([1, 2, 5]), st.floats(1e-4, 0.02), LIMITS, st.booleans())
 @settings(max_examples=300, deadline=None)
 def test_errors_within_the_tolerance_never_count_as_different(
-    seed: int, classes: int, tolerance: float, predict: Suppression
+    seed: int, classes: int, tolerance: float, predict: Suppression, oriented: bool
 ) -> None:
     rng = np.random.default_rng(seed)
-    boxes, scores = crowd(rng, 80, classes)
+    boxes, scores = crowd(rng, 80, classes, oriented=oriented)
+    written = rewritten(boxes, rng.integers(0, 4, len(boxes))) if oriented else boxes
     noisy = (
-        boxes + rng.uniform(-0.5, 0.5, boxes.shape).astype(np.float32),
+        written + rng.uniform(-0.5, 0.5, boxes.shape).astype(np.float32),
         scores + rng.uniform(-tolerance, tolerance, scores.shape).astype(np.float32) * np.float32(0.999),
     )
     assert compare((boxes, scores), noisy, predict, tolerance).different == 0
@@ -129,9 +141,25 @@ def test_errors_within_the_tolerance_never_count_as_different(
 
 @given(st.integers(0, 1 << 32))
 @settings(max_examples=100, deadline=None)
-def test_a_detection_taken_away_is_always_found(seed: int) -> None:
+def test_rectangles_written_another_way_decide_the_same(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    boxes, scores = crowd(rng, 30, 2)
+    boxes, scores = crowd(rng, 60, 2, oriented=True)
+    found = compare((boxes, scores), (rewritten(boxes, rng.integers(0, 4, 60)), scores), PREDICT, T)
+    assert (found.borderline, found.different) == (0, 0)
+    assert 0 < found.same == found.reference < 60
+
+
+def test_turned_boxes_overlap_by_their_rectangles_not_by_their_hulls() -> None:
+    cross = np.float32([[50, 50, 40, 6, 0.6], [50, 50, 6, 40, 0.6], [50, 50, 6, 40, 0.6 + np.pi / 2]])
+    scores = np.float32([[0.9], [0.8], [0.7]])
+    assert compare((cross, scores), (cross, scores), PREDICT, T).reference == 2, "the third is the first"
+
+
+@given(st.integers(0, 1 << 32), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_a_detection_taken_away_is_always_found(seed: int, oriented: bool) -> None:
+    rng = np.random.default_rng(seed)
+    boxes, scores = crowd(rng, 30, 2, oriented=oriented)
     row = int(rng.integers(30))
     scores[row, 0] = 0.9
     gone = scores.copy()

@@ -81,6 +81,42 @@ def test_to_coco_gives_width_and_height() -> None:
     assert len(_oriented().to_coco()[0]["segmentation"][0]) == 8
 
 
+def test_pycocotools_takes_the_rows_and_compares_rectangles_as_segmentations() -> None:
+    mask = pytest.importorskip("pycocotools.mask")
+    coco = pytest.importorskip("pycocotools.coco").COCO()
+    coco.dataset = {"images": [{"id": 7, "height": 100, "width": 120}], "categories": [{"id": 0}], "annotations": []}
+    coco.createIndex()
+    (row,) = coco.loadRes(_oriented().to_coco(image_id=7)).anns.values()
+    x1, y1, x2, y2 = _oriented().xyxy[0].tolist()
+    assert row["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1])
+    covered = float(mask.area(coco.annToRLE(row)))
+    assert covered == pytest.approx(200, rel=0.05), "20 x 10 px, not the hull of 22 x 19"
+
+
+def test_to_supervision_of_oriented_boxes_draws_their_corners() -> None:
+    supervision = pytest.importorskip("supervision")
+    theirs = _oriented().to_supervision()
+    field = pytest.importorskip("supervision.config").ORIENTED_BOX_COORDINATES
+    np.testing.assert_array_equal(theirs.data[field], _oriented().corners)
+    drawn = supervision.OrientedBoxAnnotator(thickness=1).annotate(np.zeros((100, 120, 3), np.uint8), theirs)
+    for x, y in np.rint(_oriented().corners[0]).astype(int):
+        assert drawn[y - 1 : y + 2, x - 1 : x + 2].any()
+
+
+def test_plot_draws_turned_rectangles_not_their_hulls() -> None:
+    drawn = _oriented().plot(np.zeros((100, 120, 3), np.uint8), width=1)
+    x1, _, _, y2 = np.rint(_oriented().xyxy[0]).astype(int)
+    assert not drawn[y2 - 3 : y2 + 1, x1 : x1 + 3].any(), "the hull's lower left corner is empty"
+    for x, y in np.rint(_oriented().corners[0]).astype(int):
+        assert drawn[y - 1 : y + 2, x - 1 : x + 2].any()
+
+
+def test_to_dict_of_oriented_boxes_says_so() -> None:
+    row = json.loads(json.dumps(_oriented().to_dict()))
+    assert row["layout"] == "xywhr"
+    assert row["boxes"][0] == pytest.approx([50, 40, 20, 10, np.pi / 6])
+
+
 def test_to_supervision_round_trips_the_columns() -> None:
     supervision = pytest.importorskip("supervision")
     theirs = _plain().to_supervision()

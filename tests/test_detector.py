@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import threading
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pytest
 
 from edgekd import Detections
 from edgekd._detector import BATCH, Detector, DetectorInfo
-from edgekd._manifest import InputSpec, Manifest, OutputSpec
+from edgekd._manifest import ANGLE, InputSpec, Manifest, OutputSpec
 from edgekd._session import SessionInfo
 from edgekd.errors import ClosedError, ImageError, UsageError
 
@@ -169,6 +170,59 @@ def test_predict_from_many_threads_keeps_images_apart() -> None:
         thread.join()
     assert sorted(float(call.max()) for call in session.calls) == values
     assert all(float(call.min()) == float(call.max()) for call in session.calls)  # no two images in one buffer
+
+
+TURNED = np.float32([
+    [40, 30, 20, 8, 0.3],
+    [40, 30, 8, 20, 0.3 - np.pi / 2],  # the same rectangle
+    [40, 30, 20, 8, 0.3 - np.pi / 2],  # a cross with it: IoU 64 / 256, but nearly the same hull
+    [20, 50, 12, 6, -1.5],
+])  # fmt: skip
+
+
+def _oriented_detector() -> tuple[Detector, ScriptedSession]:
+    plain, session = _detector()
+    outputs = (
+        OutputSpec(name="boxes", kind="boxes", shape=(4, 5), layout="xywhr"),
+        OutputSpec(name="scores", kind="scores", shape=(4, 2), activation="sigmoid"),
+    )
+    scores = np.float32([[0.9, 0.1], [0.8, 0.1], [0.7, 0.1], [0.1, 0.6]])
+
+    def infer(pixels: NDArray[np.float32], _out: object = None) -> tuple[NDArray[np.float32], ...]:
+        session.calls.append(pixels.copy())
+        return np.repeat(TURNED[None], len(pixels), 0), np.repeat(scores[None], len(pixels), 0)
+
+    session.infer = infer  # type: ignore[method-assign]
+    manifest = dataclasses.replace(plain.manifest, outputs=outputs, angle=ANGLE)
+    return Detector(manifest, session, INFO), session
+
+
+def test_oriented_boxes_are_suppressed_by_their_rectangles_and_come_back_in_pixels_of_the_image() -> None:
+    found = _oriented_detector()[0].predict(_picture())  # 128 pixels for the network's 64
+    assert found.oriented
+    assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.6])
+    np.testing.assert_allclose(found.boxes, TURNED[[0, 2, 3]] * [2, 2, 2, 2, 1], rtol=1e-5)
+    np.testing.assert_allclose(found.corners[0].mean(axis=0), [80, 60], rtol=1e-5)
+    assert found.names == ["a", "a", "b"]
+
+
+def test_oriented_boxes_of_a_letterboxed_image_lose_the_padding_and_are_not_clipped() -> None:
+    found = _oriented_detector()[0].predict(_picture(64, 128))  # scaled by one half, 16 px of padding above
+    np.testing.assert_allclose(found.boxes[2], [40, 68, 24, 12, -1.5], rtol=1e-5)  # reaches below the image
+    assert found.corners[2, :, 1].max() > 64
+
+
+def test_options_filter_oriented_boxes_as_they_say() -> None:
+    detector, session = _oriented_detector()
+    assert len(detector.predict(_picture(), iou=0.2)) == 2
+    assert len(detector.predict(_picture(), iou=1.0)) == 4
+    assert len(detector.predict(_picture(), max_det=1)) == 1
+    assert len(detector.predict(_picture(), conf=0.65)) == 2
+    only = detector.predict(_picture(), classes=["b"], conf=0.5)
+    np.testing.assert_allclose(only.boxes, [[40, 100, 24, 12, -1.5]], rtol=1e-5)
+    several = detector.predict([_picture()] * (BATCH + 1))
+    assert [len(item) for item in several] == [3] * (BATCH + 1)
+    assert len(session.calls[-1]) == 1
 
 
 def test_close_is_final_and_idempotent() -> None:

@@ -160,6 +160,53 @@ def test_undo_of_oriented_boxes_maps_their_corners() -> None:
     assert ((original[:, 4] >= -np.pi / 2) & (original[:, 4] < np.pi / 2)).all()
 
 
+RECTANGLES = st.tuples(
+    st.floats(-50, 700), st.floats(-50, 700), st.floats(1, 300), st.floats(1, 300), st.floats(-np.pi / 2, np.pi / 2),
+)  # fmt: skip
+
+
+@given(RECTANGLES, st.integers(-3, 4))
+def test_distance_of_one_rectangle_written_two_ways_is_nothing(box, turns) -> None:
+    x, y, w, h, r = box
+    other = [x, y, *((h, w) if turns % 2 else (w, h)), r + turns * np.pi / 2]
+    assert geometry.box_distances([box], [other])[0] < 1e-3
+    assert geometry.box_distances([other], [box])[0] < 1e-3
+
+
+@given(RECTANGLES, st.floats(-2, 2), st.floats(-2, 2), st.integers(-3, 4))
+def test_distance_of_a_moved_rectangle_is_the_larger_step(box, dx, dy, turns) -> None:
+    x, y, w, h, r = box
+    other = [x + dx, y + dy, *((h, w) if turns % 2 else (w, h)), r + turns * np.pi / 2]
+    distance = geometry.box_distances([box], [other])[0]
+    assert distance <= max(abs(dx), abs(dy)) + 1e-3
+    if min(w, h) > 8:  # in one that is thinner than twice the step another corner may come nearer
+        assert distance == pytest.approx(max(abs(dx), abs(dy)), abs=1e-3)
+
+
+@given(RECTANGLES, st.floats(-0.2, 0.2))
+def test_distance_of_a_turned_rectangle_is_that_of_its_corners(box, turn) -> None:
+    x, y, w, h, r = box
+    distance = geometry.box_distances([box], [[x, y, w, h, r + turn]])[0]
+    chord = 2 * np.sin(abs(turn) / 2) * np.hypot(w, h) / 2
+    assert distance <= chord + 1e-3
+    if min(w, h) > max(w, h) / 4:
+        assert distance >= chord / np.sqrt(2) - 1e-3
+
+
+def test_distance_of_upright_boxes_is_that_of_their_coordinates_in_either_layout() -> None:
+    boxes, others = np.float32([[10, 20, 30, 60]]), np.float32([[11, 18.5, 30, 60]])
+    turned = [np.concatenate([(b[:, :2] + b[:, 2:]) / 2, b[:, 2:] - b[:, :2], [[0]]], axis=1) for b in (boxes, others)]
+    assert geometry.box_distances(boxes, others).tolist() == [1.5]
+    assert geometry.box_distances(*turned).tolist() == [1.5]
+
+
+def test_distance_of_what_is_not_finite_is_not_a_number_and_nothing_warns() -> None:
+    boxes = np.float32([[0, 0, 4, 2, 0]] * 3)
+    others = np.float32([[0, 0, 4, 2, np.nan], [0, 0, np.inf, 2, 0], [0, 0, 4, 2, np.inf]])
+    assert not np.isfinite(geometry.box_distances(boxes, others)).any()
+    assert geometry.box_distances(np.empty((0, 5)), np.empty((0, 5))).shape == (0,)
+
+
 def test_undo_of_corners_is_that_of_each_point() -> None:
     placement, _, _ = geometry.place(100, 200, 64, 64)
     corners = geometry.xyxy_to_corners(np.float32([[10, 20, 30, 40], [60, 15, 70, 20]]))

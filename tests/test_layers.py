@@ -26,7 +26,17 @@ LAYER_3 = {
     "native",
     "ops",
 }
-LAYER_4 = {"_cuda_images", "_preprocess", "_detector", "_select", "_plot", "_golden", "_decisions"}
+LAYER_4 = {
+    "_box_difference",
+    "_cuda_images",
+    "_decisions",
+    "_detector",
+    "_golden",
+    "_plot",
+    "_preprocess",
+    "_select",
+    "_tiles",
+}
 VERBS = {"_train", "_distill", "_build", "_eval", "_verify", "_inspect", "_doctor", "_data", "_demo"}
 ONLY_WHEN_CALLED = {("_detections", "_plot")}  # a method that draws; the import is inside it
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,9 +58,10 @@ class BentSession:
         self.closed += 1
 
 
-def bundle_for(precision: str = "fp32") -> Bundle:
+def bundle_for(precision: str = "fp32", *, oriented: bool = False) -> Bundle:
     artifact = Artifact(target="openvino", precision=precision, files={})
-    return portable().replace(dataclasses.replace(portable().manifest, artifacts=(artifact,)))
+    bundle = portable(oriented=oriented)
+    return bundle.replace(dataclasses.replace(bundle.manifest, artifacts=(artifact,)))
 
 
 @pytest.fixture
@@ -67,9 +69,13 @@ def bent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., _veri
     """Verify an artifact whose engine gives bent outputs."""
 
     def report(
-        bend: Callable[..., Outputs], precision: str = "fp32", problem: Exception | None = None
+        bend: Callable[..., Outputs],
+        precision: str = "fp32",
+        problem: Exception | None = None,
+        *,
+        oriented: bool = False,
     ) -> _verify.ArtifactReport:
-        bundle = bundle_for(precision)
+        bundle = bundle_for(precision, oriented=oriented)
         session = BentSession(bundle, bend)
 
         def load(*_: Any, **__: Any) -> BentSession:
@@ -163,6 +169,78 @@ def test_a_row_that_only_the_artifact_detects_counts(bent: Any) -> None:
     found = bent(bend, "fp16")
     assert "boxes differ by 5 px" in found.reason
     assert "decisions differ" in found.reason
+
+
+def test_failed_boxes_are_named_with_what_differs(bent: Any) -> None:
+    def bend(boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> Outputs:
+        boxes[0, 7, [0, 2]] += 2
+        boxes[0, 7, 2] += 1
+        return boxes, scores
+
+    found = bent(bend)
+    assert "boxes differ by 3 px, more than 0.5 (image 0, row 7: centre by 2.5 px, sides by 1 px)" in found.reason
+    assert found.worst_box.angle_rad is None
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3, -1])
+def test_rectangles_written_another_way_pass(bent: Any, turns: int) -> None:
+    def bend(boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> Outputs:
+        if turns % 2:
+            boxes[..., [2, 3]] = boxes[..., [3, 2]]
+        boxes[..., 4] += np.float32(turns * np.pi / 2)
+        return boxes, scores
+
+    found = bent(bend, oriented=True)
+    assert found.status == "passed", found
+    assert found.box_difference_px < 1e-3
+    assert found.decisions.same == found.decisions.reference > 10
+
+
+@pytest.mark.parametrize(
+    ("precision", "error", "status"), [("fp32", 0.49, "passed"), ("fp32", 0.51, "failed"), ("fp16", 0.99, "passed"),
+    ("fp16", 1.01, "failed")],
+)  # fmt: skip
+def test_oriented_boxes_that_move_have_the_bounds_of_upright_ones(
+    bent: Any, precision: str, error: float, status: str
+) -> None:
+    def bend(boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> Outputs:
+        boxes[..., 0] += np.float32(error)
+        return boxes, scores
+
+    found = bent(bend, precision, oriented=True)
+    assert found.status == status, found
+    assert found.box_difference_px == pytest.approx(error, rel=1e-3)
+
+
+@pytest.mark.parametrize(("corner_px", "status"), [(0.45, "passed"), (0.8, "failed")])
+def test_oriented_boxes_that_turn_are_judged_by_their_corners(bent: Any, corner_px: float, status: str) -> None:
+    """The arc of a corner is longer than its larger step in x or y, by at most the square root of two."""
+
+    def bend(boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> Outputs:
+        arm = np.hypot(boxes[0, 3, 2], boxes[0, 3, 3]) / 2
+        boxes[0, 3, 4] += np.float32(corner_px / arm)
+        return boxes, scores
+
+    found = bent(bend, oriented=True)
+    assert found.status == status, found
+    assert found.worst_box.row == 3
+    assert found.worst_box.centre_px == found.worst_box.sides_px == 0
+    assert corner_px / 2**0.5 <= found.box_difference_px <= corner_px
+    if status == "failed":
+        assert re.search(r"row 3: centre by 0 px, sides by 0 px, angle by 0\.\d+ rad", found.reason)
+
+
+def test_oriented_outputs_that_are_not_finite_fail_and_stay_json(bent: Any, tmp_path: Path) -> None:
+    def bend(boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> Outputs:
+        boxes[0, 5, 4] = np.nan
+        boxes[0, 6, 2] = np.inf
+        return boxes, scores
+
+    assert bent(bend, oriented=True).status == "failed"
+    row = edgekd.verify(tmp_path / "model.bin", ["openvino"]).to_dict()["artifacts"][0]
+    assert row["box_difference_px"] is None
+    assert row["worst_box"]["angle_rad"] is None
+    json.dumps(row, allow_nan=False)
 
 
 def test_outputs_that_are_not_finite_fail_and_stay_json(bent: Any, tmp_path: Path) -> None:

@@ -26,6 +26,12 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     parser.add_argument("--precision", default="auto", help="auto, fp32, fp16 (default auto)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the engine (default: its own choice)")
+    parser.add_argument(
+        "--tile", type=int, metavar="PX", help="split larger images into windows of PX x PX pixels (default: do not)"
+    )
+    parser.add_argument(
+        "--overlap", type=int, metavar="PX", help="pixels that neighbouring tiles share (default: a fifth of a tile)"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
 
@@ -40,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         precision=args.precision,
         threads=args.threads,
+        tile=args.tile,
+        overlap=args.overlap,
     )
     if args.json:
         print(json.dumps(report.to_dict(), indent=2))

@@ -27,8 +27,14 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "--iou", type=float, help="overlap above which the worse box is dropped (default: the bundle's)"
     )
-    parser.add_argument("--max-det", type=int, help="most objects per image (default: the bundle's)")
+    parser.add_argument("--max-det", type=int, help="most objects per image (default: the bundle's, for each tile)")
     parser.add_argument("--classes", help="only these classes, comma-separated names or indices")
+    parser.add_argument(
+        "--tile", type=int, metavar="PX", help="split larger images into windows of PX x PX pixels (default: do not)"
+    )
+    parser.add_argument(
+        "--overlap", type=int, metavar="PX", help="pixels that neighbouring tiles share (default: a fifth of a tile)"
+    )
     parser.add_argument("--save", metavar="DIR", help="write annotated copies here")
     parser.add_argument("--json", action="store_true", help="one JSON object per image and line")
     parser.set_defaults(run=run)
@@ -41,7 +47,10 @@ def run(args: argparse.Namespace) -> int:
         classes = _classes(args.classes)
         print(f"{args.bundle}: {detector.info.reason}", file=sys.stderr)
         for path in paths:
-            found = detector.predict(path, conf=args.conf, iou=args.iou, max_det=args.max_det, classes=classes)
+            found = detector.predict(
+                path, conf=args.conf, iou=args.iou, max_det=args.max_det, classes=classes,
+                tile=args.tile, overlap=args.overlap,
+            )  # fmt: skip
             if args.json:
                 print(json.dumps({"image": str(path), **found.to_dict()}))
             else:

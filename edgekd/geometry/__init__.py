@@ -15,7 +15,7 @@ The letterbox is defined in integers, so that every implementation gives the sam
 
 from __future__ import annotations
 
-from .boxes import areas, iou, xywhr_to_corners, xyxy_to_corners
+from .boxes import areas, box_distances, iou, xywhr_to_corners, xyxy_to_corners
 from .frames import PIXELS, check_frame, decode_frame, yuv_to_rgb
 from .letterbox import (
     DTYPES,
@@ -59,6 +59,7 @@ __all__ = [
     "anomaly_regions",
     "areas",
     "blur",
+    "box_distances",
     "candidates",
     "canvas",
     "check_candidates",

@@ -18,12 +18,40 @@ def xyxy_to_corners(boxes: ArrayLike) -> NDArray[np.float32]:
 
 def xywhr_to_corners(boxes: ArrayLike) -> NDArray[np.float32]:
     """Return `(N, 4, 2)` corners of `(N, 5)` xywhr; at r = 0 they are those of `xyxy_to_corners`."""
-    boxes = np.asarray(boxes, np.float32).reshape(-1, 5)
+    return _exact_corners(np.asarray(boxes, np.float32).reshape(-1, 5)).astype(np.float32)
+
+
+def _exact_corners(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
     angle = boxes[:, 4].astype(np.float64)
     wide = np.stack([np.cos(angle), np.sin(angle)], axis=1) * boxes[:, 2:3] / 2
     high = np.stack([-np.sin(angle), np.cos(angle)], axis=1) * boxes[:, 3:4] / 2
     offsets = np.stack([-wide - high, wide - high, wide + high, high - wide], axis=1)
-    return (boxes[:, None, :2] + offsets).astype(np.float32)
+    return boxes[:, None, :2] + offsets
+
+
+def box_distances(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
+    """Return `(N,)` float64: by how much corners of `a` and of `b`, row by row, differ at most in x or y.
+
+    Of upright boxes that is the largest difference of a coordinate. Of oriented ones it is that of the *rectangles*:
+    (w, h, r), (w, h, r + pi) and (h, w, r + pi/2) are one rectangle, whose corners are counted from another one, so of
+    the four ways to pair them in turn the closest holds. A small turn across +-pi/2, or of a square, stays small.
+
+    Args:
+        a: `(N, 4)` xyxy or `(N, 5)` xywhr, pixels and radians.
+        b: likewise.
+
+    Returns:
+        Pixels; NaN where a number is not finite.
+    """
+    a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+    with np.errstate(all="ignore"):
+        if a.shape[1] == 4:
+            coordinates: NDArray[np.float64] = np.abs(b.astype(np.float64) - a).max(axis=1)
+            return coordinates
+        first, second = _exact_corners(a), _exact_corners(b)
+        turns = [np.abs(np.roll(second, turn, axis=1) - first).max(axis=(1, 2)) for turn in range(4)]
+        nearest: NDArray[np.float64] = np.min(turns, axis=0)
+        return nearest
 
 
 def areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,17 +9,19 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from edgekd._target import Built
+from edgekd._target import Built, relative_error
 from edgekd.errors import BuildError
 
 from ._ahead import available, check
 from ._half import halve
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from edgekd._bundle import Bundle
-    from edgekd._manifest import InputSpec
+    from edgekd._manifest import InputSpec, OutputSpec
     from edgekd._target import Progress
 
 FP16_TOLERANCE = 1e-2  # of the largest output (at least 1), on seeded noise
@@ -38,7 +40,7 @@ def prepare(bundle: Bundle, precision: str, progress: Progress) -> Built:
         progress("TensorRT: float16 up to the head's last convolutions, compared with float32 by ONNX Runtime")
         portable, graph = graph, halve(graph)
         for half in (graph, halve(portable, emulate=True)):
-            _compare(portable, half, spec, [item.name for item in bundle.manifest.outputs])
+            _compare(portable, half, spec, bundle.manifest.outputs)
     options: dict[str, object] = {"strongly_typed": True}
     if available():
         progress(f"TensorRT-RTX: parse and build ahead of time, {precision}")
@@ -50,16 +52,17 @@ def prepare(bundle: Bundle, precision: str, progress: Progress) -> Built:
     return Built(files={"model.onnx": graph}, options=options, tools=tools)
 
 
-def _compare(portable: bytes, half: bytes, spec: InputSpec, names: list[str]) -> None:
+def _compare(portable: bytes, half: bytes, spec: InputSpec, outputs: Sequence[OutputSpec]) -> None:
     """Raise BuildError where the float16 graph computes something else."""
     pixels = np.random.default_rng(0).normal(size=(1, 3, spec.height, spec.width)).astype(np.float32)
+    names = [item.name for item in outputs]
     results = [_run(graph, {spec.name: pixels}, names) for graph in (portable, half)]
-    for name, expected, got in zip(names, *results, strict=True):
-        worst = float(np.abs(expected - got).max()) / max(1.0, float(np.abs(expected).max()))
+    for output, expected, got in zip(outputs, *results, strict=True):
+        worst = relative_error(expected, got, output.layout)
         if not worst <= FP16_TOLERANCE:
             raise BuildError(
-                f"in float16 the output {name!r} is off by {worst:.1e} of its largest value; at most {FP16_TOLERANCE} "
-                f"may be: build --precision fp32"
+                f"in float16 the output {output.name!r} is off by {worst:.1e} of its largest value; at most "
+                f"{FP16_TOLERANCE} may be: build --precision fp32"
             )
 
 

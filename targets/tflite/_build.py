@@ -31,7 +31,7 @@ def convert(bundle: Bundle, precision: str, progress: Progress) -> Built:
     with tempfile.TemporaryDirectory(prefix="edgekd-tflite-") as name:
         folder = Path(name)
         (folder / "graph.onnx").write_bytes(bundle.graph())
-        request = {"precision": precision, "outputs": [spec.name for spec in bundle.manifest.outputs]}
+        request = {"precision": precision, "outputs": {spec.name: spec.layout for spec in bundle.manifest.outputs}}
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
         command = [sys.executable, "-m", "edgekd.targets.tflite._convert", name]
         done = subprocess.run(

@@ -16,6 +16,7 @@ import onnx
 import onnxruntime
 import torch
 
+from edgekd._target import relative_error
 from edgekd.errors import BuildError
 
 from ._torch_from_onnx import TranslatedGraph
@@ -26,12 +27,17 @@ far off; float32 rounding alone moved YOLOX-nano by 2e-4 in either runtime, agai
 TOOLS = ("litert-torch", "ai-edge-litert", "ai-edge-quantizer", "torch")
 
 
-def translate(graph: bytes, names: list[str]) -> tuple[TranslatedGraph, torch.Tensor]:
+def translate(graph: bytes, layouts: dict[str, str | None]) -> tuple[TranslatedGraph, torch.Tensor]:
     """Return the graph as a PyTorch module that agrees with ONNX Runtime, and the images it was compared on.
+
+    Args:
+        graph: ONNX.
+        layouts: `OutputSpec.layout` of each output, by name, in order.
 
     Raises:
         BuildError: an operator cannot be translated, or the module computes something else.
     """
+    names = list(layouts)
     module = TranslatedGraph(_parsed(graph), names).eval()
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     shape = session.get_inputs()[0].shape[1:]
@@ -43,7 +49,7 @@ def translate(graph: bytes, names: list[str]) -> tuple[TranslatedGraph, torch.Te
         ours = got[name]
         if theirs.shape != tuple(ours.shape):
             raise BuildError(f"translating {name!r} gave shape {tuple(ours.shape)}, ONNX Runtime gives {theirs.shape}")
-        error = float(np.abs(theirs - ours.numpy()).max()) / max(1.0, float(np.abs(theirs).max()))
+        error = relative_error(theirs, ours.numpy(), layouts[name])
         if not error <= TOLERANCE:
             raise BuildError(
                 f"the translated graph's {name!r} is off by {error:.1e} of ONNX Runtime's; at most {TOLERANCE} may be"

@@ -55,9 +55,37 @@ def test_predict_save_writes_annotated_copies(model: str, pictures: Path, tmp_pa
     assert not np.array_equal(drawn, np.asarray(Image.open(pictures / "0.png")))
 
 
+def test_predict_by_tiles_says_where_the_time_went(
+    model: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", model, str(pictures / "0.png"), "--json", "--conf", "0.01"]
+    assert main([*words, "--tile", "64", "--overlap", "20"]) == 0
+    by_tiles = json.loads(capsys.readouterr().out)
+    assert main(words) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert set(by_tiles["timings_ms"]) - set(whole["timings_ms"]) == {"merge"}
+    assert by_tiles["image_size"] == whole["image_size"] == [90, 120]
+    assert by_tiles["boxes"] != whole["boxes"]
+
+
+def test_predict_of_oriented_boxes_prints_the_angle(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "oriented.bin"
+    bundles.portable(oriented=True).write(path)
+    assert main(["predict", str(path), str(pictures / "0.png"), "--conf", "0.01", "--save", str(tmp_path / "out")]) == 0
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert rows
+    assert all(row.endswith(" rad") for row in rows)
+    assert (tmp_path / "out" / "0.png").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        (["--tile", "0"], "tile should be a whole number of pixels, at least 1, got 0"),
+        (["--tile", "64", "--overlap", "64"], "overlap should be a whole number of pixels, 0 to tile - 1 = 63"),
+        (["--overlap", "64"], "overlap=64 is between tiles"),
         (["--classes", "spanner"], "no class 'spanner'; possible: bolt, nut, washer"),
         (["--device", "toaster"], "no device 'toaster'; possible: auto"),
         (["--precision", "int4"], "has no int4 artifact"),

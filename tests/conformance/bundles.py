@@ -14,7 +14,7 @@ import numpy as np
 
 from edgekd._bundle import Bundle
 from edgekd._golden import add_golden
-from edgekd._manifest import Artifact, InputSpec, Manifest, OutputSpec
+from edgekd._manifest import ANGLE, Artifact, InputSpec, Manifest, OutputSpec
 from edgekd._target import load_target, target_names
 
 from .detectors import STRIDES, detector
@@ -30,8 +30,9 @@ CLASSES = ("bolt", "nut", "washer")
 MEAN, STD = (120.0, 115.0, 105.0), (58.0, 57.0, 59.0)
 
 
-def manifest(height: int = HEIGHT, width: int = WIDTH) -> Manifest:
+def manifest(height: int = HEIGHT, width: int = WIDTH, *, oriented: bool = False) -> Manifest:
     """Return what `detectors.detector(height, width)` needs to be told about."""
+    boxes, layout = (5, "xywhr") if oriented else (4, "xyxy")
     rows = sum((height // stride) * (width // stride) for stride in STRIDES)
     return Manifest(
         name="conformance",
@@ -39,9 +40,10 @@ def manifest(height: int = HEIGHT, width: int = WIDTH) -> Manifest:
         classes=CLASSES,
         input=InputSpec(height=height, width=width, mean=MEAN, std=STD),
         outputs=(
-            OutputSpec(name="boxes", kind="boxes", shape=(rows, 4), layout="xyxy"),
+            OutputSpec(name="boxes", kind="boxes", shape=(rows, boxes), layout=layout),
             OutputSpec(name="scores", kind="scores", shape=(rows, len(CLASSES)), activation="sigmoid"),
         ),
+        angle=ANGLE if oriented else None,
     )
 
 
@@ -59,9 +61,10 @@ def pixels(batch: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 @cache
-def portable() -> Bundle:
+def portable(*, oriented: bool = False) -> Bundle:
     """Return a bundle with a graph and a golden set, and no artifact."""
-    bundle = Bundle.create(manifest(), {"graph.onnx": detector(HEIGHT, WIDTH, len(CLASSES))})
+    graph = detector(HEIGHT, WIDTH, len(CLASSES), oriented=oriented)
+    bundle = Bundle.create(manifest(oriented=oriented), {"graph.onnx": graph})
     reference = load_target("reference").load(bundle, Artifact(target="reference", precision="fp32", files={}))
     return add_golden(bundle, pictures(), reference.infer)
 
@@ -76,9 +79,9 @@ class Build(NamedTuple):
 
 
 @cache
-def built(target: str, precision: str) -> Build:
+def built(target: str, precision: str, *, oriented: bool = False) -> Build:
     """Build one artifact of the portable bundle."""
-    bundle = portable()
+    bundle = portable(oriented=oriented)
     lines: list[str] = []
     with _printed() as printed:
         result = load_target(target).build(bundle, precision, lines.append)
@@ -111,10 +114,10 @@ def _printed() -> Iterator[bytearray]:
             collected += held.read() + python.getvalue().encode()
 
 
-def written(target: str, precision: str, folder: Path) -> Path:
+def written(target: str, precision: str, folder: Path, *, oriented: bool = False) -> Path:
     """Return a `model.bin` with one artifact."""
     path = folder / f"{target}-{precision}.bin"
-    built(target, precision).bundle.write(path)
+    built(target, precision, oriented=oriented).bundle.write(path)
     return path
 
 

@@ -16,6 +16,7 @@ from edgekd.errors import ClosedError, ImageError, SessionError, UsageError
 
 from . import bundles
 from .build import BuildCases
+from .oriented import OrientedCases
 from .session import SessionCases
 
 if TYPE_CHECKING:
@@ -142,5 +143,5 @@ class PredictCases:
         Bundle.read(path).close()
 
 
-class RunnableTarget(BuildCases, SessionCases, PredictCases):
+class RunnableTarget(BuildCases, SessionCases, PredictCases, OrientedCases):
     """The whole suite."""

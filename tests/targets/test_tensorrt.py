@@ -12,6 +12,7 @@ from edgekd.targets.tensorrt import _ahead
 from edgekd.targets.tensorrt._half import halve
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekd import geometry
 from edgekd._target import load_target
 from edgekd.errors import BuildError
 
@@ -71,6 +72,15 @@ def test_halve_agrees_with_float32_to_a_hundredth() -> None:
     assert half_boxes.dtype == half_scores.dtype == np.float32
     assert 0 < np.abs(scores - half_scores).max() < 1e-2
     assert np.abs(boxes - half_boxes).max() < 0.5
+
+
+def test_halve_of_an_oriented_detector_moves_no_corner_by_half_a_pixel() -> None:
+    graph, pixels = detector(oriented=True), bundles.pixels(64)
+    boxes, scores = run(graph, pixels)
+    half_boxes, half_scores = run(halve(graph), pixels)
+    assert np.abs(scores - half_scores).max() < 1e-2
+    assert np.abs(boxes - half_boxes).max() > 1, "no angle jumped, so this compares no rectangles"
+    assert geometry.box_distances(boxes.reshape(-1, 5), half_boxes.reshape(-1, 5)).max() < 0.5
 
 
 def test_emulation_shows_the_rounding_of_activations_too() -> None:

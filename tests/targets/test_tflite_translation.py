@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from edgekd.targets.tflite._convert import translate
 from edgekd.targets.tflite._operators import SUPPORTED
 from edgekd.targets.tflite._static import fix_batch
 from edgekd.targets.tflite._torch_from_onnx import TranslatedGraph
@@ -57,10 +58,16 @@ class Case:
         outputs = [f"y{index}" for index in range(self.outputs)]
         node = helper.make_node(self.op, names, outputs, **self.attributes)
         kinds = [TensorProto.FLOAT] * self.outputs
+        nodes = [node]
         if self.op == "Cast":
             kinds = [self.attributes["to"]]
+        if self.op in ("Greater", "Less"):
+            kinds = [TensorProto.BOOL]
+        if self.op == "Where":  # its first input is a condition
+            nodes.insert(0, helper.make_node("Cast", ["images"], ["condition"], to=TensorProto.BOOL))
+            node.input[0] = "condition"
         graph = helper.make_graph(
-            [node],
+            nodes,
             "one",
             [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", *self.shape[1:]])],
             [helper.make_tensor_value_info(name, kind, None) for name, kind in zip(outputs, kinds, strict=True)],
@@ -103,6 +110,7 @@ CASES = [
     Case("ConvTranspose", [floats(4, 5, 3, 3)], conv(strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1])),
     Case("DepthToSpace", [], {"blocksize": 2}),
     Case("DepthToSpace", [], {"blocksize": 2, "mode": "CRD"}),
+    Case("Cos"),
     Case("Div", [floats(1, 4, 1, 1, positive=True)]),
     Case("Dropout"),
     Case("Erf"),
@@ -116,14 +124,17 @@ CASES = [
     Case("Gelu", [], {"approximate": "tanh"}, opset=20),
     Case("Gemm", [floats(8, 5), floats(5)], {"alpha": 0.5, "beta": 2.0}, shape=(1, 8)),
     Case("Gemm", [floats(5, 8)], {"transB": 1}, shape=(1, 8)),
+    Case("Floor"),
     Case("GlobalAveragePool"),
     Case("GlobalMaxPool"),
+    Case("Greater", [scalar(0.1)]),
     Case("HardSigmoid"),
     Case("HardSigmoid", [], {"alpha": 1 / 6, "beta": 0.5}),
     Case("HardSwish"),
     Case("Identity"),
     Case("LayerNormalization", [floats(8), floats(8, seed=2)], {"axis": -1}),
     Case("LeakyRelu", [], {"alpha": 0.2}),
+    Case("Less", [floats(1, 4, 1, 1)]),
     Case("Log", positive=True),
     Case("MatMul", [floats(8, 5)]),
     Case("Max", [floats(1, 4, 1, 1), floats(1, 1, 6, 8, seed=3)]),
@@ -157,6 +168,7 @@ CASES = [
     Case("Resize", [None, None, ints(1, 4, 9, 20)], {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}),
     Case("Resize", [None, None, ints(1, 4, 12, 16)], {"mode": "linear", **aligned}),
     Case("Sigmoid"),
+    Case("Sin"),
     Case("Slice", [ints(0, 1), ints(4, 2**62), ints(1, 2), ints(2, 1)]),
     Case("Slice", [ints(-3), ints(-1), ints(-1)]),
     Case("Softmax", [], {"axis": 1}),
@@ -171,6 +183,7 @@ CASES = [
     Case("Squeeze", [], {"axes": [0]}, opset=11),
     Case("Sub", [floats(1, 4, 1, 1)]),
     Case("Tanh"),
+    Case("Where", [floats(1, 4, 1, 1), scalar(0.0)]),
     Case("Transpose", [], {"perm": [0, 2, 3, 1]}),
     Case("Transpose"),
     Case("Unsqueeze", [ints(1, -1)]),
@@ -213,10 +226,15 @@ def test_detector_computes_what_onnx_runtime_does() -> None:
     check(onnx.load_from_string(detector()), floats(1, 3, 64, 96, seed=2), tolerance=1e-4)
 
 
+def test_oriented_detector_computes_what_onnx_runtime_does() -> None:
+    _, images = translate(detector(oriented=True), {"boxes": "xywhr", "scores": None})
+    assert images.shape == (1, 3, 64, 96)
+
+
 def test_unknown_operators_are_all_named_with_those_that_are_known() -> None:
-    model = Case("Sin").model()
+    model = Case("Tan").model()
     model.graph.node.append(helper.make_node("NonZero", ["images"], ["n"]))
-    with pytest.raises(BuildError, match="NonZero, Sin; possible: Abs, Add"):
+    with pytest.raises(BuildError, match="NonZero, Tan; possible: Abs, Add"):
         TranslatedGraph(model, ["y0"])
 
 

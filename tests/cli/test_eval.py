@@ -1,0 +1,60 @@
+"""`edgekd eval` of whole pictures and by tiles, on a small bundle that finds what it finds."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+import edgekd
+from edgekd.cli.main import main
+
+from ..conformance import bundles
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest.importorskip("torch")
+pytest.importorskip("pycocotools")
+TILES = {"tile": 64, "overlap": 20}
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> tuple[str, str]:
+    """Return a bundle and a set annotated with what the bundle itself finds by tiles."""
+    path = tmp_path / "model.bin"
+    bundles.portable().write(path)
+    picture = bundles.pictures(1)[0]
+    Image.fromarray(picture).save(tmp_path / "0.png")
+    with edgekd.load(path) as detector:
+        rows = detector.predict(picture, color="rgb", conf=0.5, iou=0.6, **TILES).to_coco(image_id=0)
+    assert len(rows) > 3
+    annotations = [
+        {"id": index, "image_id": 0, "category_id": row["category_id"], "bbox": row["bbox"]}
+        for index, row in enumerate(rows)
+    ]
+    images = [{"id": 0, "file_name": "0.png", "width": 120, "height": 90}]
+    categories = [{"id": index, "name": name} for index, name in enumerate(bundles.CLASSES)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    return str(path), str(tmp_path / "truth.json")
+
+
+def test_eval_by_tiles_scores_what_tiles_find(scene: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", *scene, "--json"]
+    assert main([*words, "--tile", "64", "--overlap", "20"]) == 0
+    by_tiles = json.loads(capsys.readouterr().out)
+    assert main(words) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert (by_tiles["tile"], by_tiles["overlap"]) == (64, 20)
+    assert (whole["tile"], whole["overlap"]) == (None, None)
+    assert by_tiles["metrics"]["AP50"] > 0.95 > whole["metrics"]["AP50"]
+
+
+def test_eval_with_tiles_that_make_no_sense_is_refused(
+    scene: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", *scene, "--tile", "64", "--overlap", "64"]) == 2
+    assert "0 to tile - 1 = 63, got 64" in capsys.readouterr().err
