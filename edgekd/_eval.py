@@ -30,7 +30,9 @@ class EvalReport:
         objects: how many annotated objects.
         session: target, precision, arithmetic, device and runtime that ran.
         seconds: for the whole set, decoding of image files included.
-        metrics: AP (IoU 0.50:0.95), AP50, AP75, AP_small, AP_medium, AP_large in [0, 1] or NaN, and per_class.
+        metrics: AP (IoU 0.50:0.95), AP50, AP75, AP_small, AP_medium, AP_large in [0, 1] or NaN, and per_class. Of
+            oriented boxes: AP, AP50, AP75, the "mode" that they are in, per_class, per_class_AP50 and, where the set
+            has images without objects, "background": false positives on them.
     """
 
     data: str
@@ -54,8 +56,9 @@ def evaluate(
     device: str = "auto",
     precision: str = "auto",
     threads: int = 0,
+    mode: str | None = None,
 ) -> EvalReport:
-    """Run a bundle over annotated images and return COCO average precision.
+    """Run a bundle over annotated images and return average precision: COCO's, or DOTA's where boxes are oriented.
 
     Args:
         bundle: `model.bin`.
@@ -65,8 +68,10 @@ def evaluate(
         device: as in `load`.
         precision: as in `load`.
         threads: CPU threads of the engine; 0: the runtime's choice.
+        mode: how the curve of oriented boxes becomes a number: "voc07" (11 recalls) or "area"; None: "area".
 
     Raises:
+        UsageError: a mode that there is not, or any for boxes that are not oriented.
         BundleError: the file is not a sound bundle.
         DataError: the set cannot be read, or has classes the bundle does not know.
         TargetUnavailableError: nothing in the bundle can run here.
@@ -74,7 +79,7 @@ def evaluate(
     """
     try:
         from .training.data.read import read
-        from .training.metrics.coco import average_precision
+        from .training.metrics.measure import measure
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"evaluation needs {error.name}: pip install 'edgekd[train]'") from error
     with _detector.load(bundle, device=device, precision=precision, threads=threads) as detector:
@@ -90,5 +95,5 @@ def evaluate(
             objects=sum(len(sample.labels) for sample in dataset.samples),
             session=detector.info.session,
             seconds=time.monotonic() - began,
-            metrics=average_precision(found, dataset),
+            metrics=measure(found, dataset, mode=mode),
         )
