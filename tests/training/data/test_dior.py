@@ -83,5 +83,5 @@ def test_damaged_file_raises_naming_the_object(text: str, says: str, root: Path,
 
 def test_one_stem_in_both_folders_raises(root: Path, picture: Callable[..., Path]) -> None:
     picture("JPEGImages-test/00001.png")
-    with pytest.raises(DataError, match="several images of one stem: 00001.png, 00001.png"):
+    with pytest.raises(DataError, match=r"several images of one stem: 00001\.png, 00001\.png"):
         read_dior(root)
