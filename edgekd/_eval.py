@@ -79,11 +79,12 @@ def evaluate(
     """
     try:
         from .training.data.read import read
-        from .training.metrics.measure import measure
+        from .training.metrics.measure import check, measure
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"evaluation needs {error.name}: pip install 'edgekd[train]'") from error
     with _detector.load(bundle, device=device, precision=precision, threads=threads) as detector:
         dataset = read(data, format, split, detector.names)
+        check(mode, dataset)  # a wrong word should not cost an evaluation
         began = time.monotonic()
         found = [
             detector.predict(sample.load(), color="rgb", conf=CONF, iou=IOU, max_det=MAX_DET)

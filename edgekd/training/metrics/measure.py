@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.25  # of the false positives on background: what `predict` is often asked for
 
 
+def check(mode: str | None, dataset: Dataset, *, oriented_boxes: bool = True) -> None:
+    """Raise UsageError unless the mode is None, or one for boxes of that kind on that set."""
+    if mode is None:
+        return
+    oriented.check_mode(mode)
+    if dataset.task != "obb" or not oriented_boxes:
+        raise UsageError(f"mode {mode!r} is for oriented boxes on an oriented set; others are measured as COCO does")
+
+
 def measure(detections: Sequence[Detections], dataset: Dataset, *, mode: str | None = None) -> dict[str, Any]:
     """Return average precision: of rotated boxes on an oriented set by DOTA's rules, of everything else by COCO's.
 
@@ -34,11 +43,9 @@ def measure(detections: Sequence[Detections], dataset: Dataset, *, mode: str | N
     Raises:
         UsageError: the lengths differ, or a mode is given that there is not, or that COCO's metric does not have.
     """
-    if dataset.task != "obb" or not all(found.oriented for found in detections):
-        if mode is not None:
-            raise UsageError(
-                f"mode {mode!r} is for oriented boxes on an oriented set; others are measured as COCO does"
-            )
+    rotated = all(found.oriented for found in detections)
+    check(mode, dataset, oriented_boxes=rotated)
+    if dataset.task != "obb" or not rotated:
         return coco.average_precision(detections, dataset)
     figures = oriented.average_precision(detections, dataset, mode=mode or "area")
     count = len(background_images(dataset))

@@ -135,3 +135,11 @@ def test_eval_of_upright_boxes_is_as_it_was(
     assert "area" not in out
     assert evaluated(monkeypatch, [[15, 5, 45, 15]], str(aerial), "--mode", "area") == 2
     assert "mode 'area' is for oriented boxes on an oriented set" in capsys.readouterr().err
+
+
+def test_eval_refuses_an_unknown_mode_before_it_runs_anything(
+    aerial: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Oracle, "predict", lambda *_, **__: pytest.fail("it ran"))
+    assert evaluated(monkeypatch, [[30, 10, 30, 10, 0]], str(aerial), "--mode", "voc12") == 2
+    assert "no mode 'voc12' of average precision; possible: voc07, area" in capsys.readouterr().err
