@@ -8,7 +8,7 @@ from . import errors, geometry, ops
 from ._build import BuildReport, BuiltArtifact, build
 from ._bundle import Bundle
 from ._comparison import Comparison
-from ._data import data_lint, data_synth
+from ._data import data_lint, data_synth, data_tile
 from ._demo import DemoReport, demo
 from ._detections import Detections
 from ._detector import Detector, DetectorInfo, load
@@ -50,6 +50,7 @@ __all__ = [
     "build",
     "data_lint",
     "data_synth",
+    "data_tile",
     "demo",
     "distill",
     "doctor",

@@ -32,7 +32,9 @@ class EvalReport:
         tile: side of the tiles that larger images were split into, in pixels; None: whole images.
         overlap: of the tiles, in pixels, as asked for; None: the default of `predict`.
         seconds: for the whole set, decoding of image files included.
-        metrics: AP (IoU 0.50:0.95), AP50, AP75, AP_small, AP_medium, AP_large in [0, 1] or NaN, and per_class.
+        metrics: AP (IoU 0.50:0.95), AP50, AP75, AP_small, AP_medium, AP_large in [0, 1] or NaN, and per_class. Of
+            oriented boxes: AP, AP50, AP75, the "mode" that they are in, per_class, per_class_AP50 and, where the set
+            has images without objects, "background": false positives on them.
     """
 
     data: str
@@ -60,8 +62,9 @@ def evaluate(
     threads: int = 0,
     tile: int | None = None,
     overlap: int | None = None,
+    mode: str | None = None,
 ) -> EvalReport:
-    """Run a bundle over annotated images and return COCO average precision.
+    """Run a bundle over annotated images and return average precision: COCO's, or DOTA's where boxes are oriented.
 
     Args:
         bundle: `model.bin`.
@@ -73,8 +76,10 @@ def evaluate(
         threads: CPU threads of the engine; 0: the runtime's choice.
         tile: as in `Detector.predict`.
         overlap: as in `Detector.predict`.
+        mode: how the curve of oriented boxes becomes a number: "voc07" (11 recalls) or "area"; None: "area".
 
     Raises:
+        UsageError: a mode that there is not, or any for boxes that are not oriented.
         BundleError: the file is not a sound bundle.
         DataError: the set cannot be read, or has classes the bundle does not know.
         TargetUnavailableError: nothing in the bundle can run here.
@@ -82,11 +87,12 @@ def evaluate(
     """
     try:
         from .training.data.read import read
-        from .training.metrics.coco import average_precision
+        from .training.metrics.measure import check, measure
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"evaluation needs {error.name}: pip install 'edgekd[train]'") from error
     with _detector.load(bundle, device=device, precision=precision, threads=threads) as detector:
         dataset = read(data, format, split, detector.names)
+        check(mode, dataset)  # a wrong word should not cost an evaluation
         began = time.monotonic()
         found = [
             detector.predict(
@@ -102,5 +108,5 @@ def evaluate(
             tile=tile,
             overlap=overlap,
             seconds=time.monotonic() - began,
-            metrics=average_precision(found, dataset),
+            metrics=measure(found, dataset, mode=mode),
         )

@@ -29,7 +29,7 @@ class DataConfig:
     train: str
     val: str
     test: str | None = None
-    format: str = "auto"  # auto | coco | coco-obb | voc | yolo | yolo-obb | dota | hrsc | mvtec | btad | visa
+    format: str = "auto"  # auto | coco | coco-obb | voc | yolo | yolo-obb | dota | dior | hrsc | mvtec | btad | visa
     classes: tuple[str, ...] | None = None  # None: take the reader's
 
 

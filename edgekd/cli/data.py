@@ -1,4 +1,4 @@
-"""`edgekd data`: check a data set (`lint`) or make a synthetic one (`synth`)."""
+"""`edgekd data`: check a data set (`lint`), make a synthetic one (`synth`), cut images into tiles (`tile`)."""
 
 from __future__ import annotations
 
@@ -13,22 +13,28 @@ if TYPE_CHECKING:
 
 PLACES = 3  # shown of each finding; --json has all
 EXIT_FINDINGS = 3
+FORMATS = "auto, coco, coco-obb, voc, yolo, yolo-obb, dota, dior, hrsc, mvtec, btad, visa (default auto)"
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the command and its two subcommands."""
-    parser = subparsers.add_parser("data", help="check a data set, or make a synthetic one", description=__doc__)
+    """Register the command and its subcommands."""
+    parser = subparsers.add_parser("data", help="check, make or tile a data set", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    _add_lint(verbs)
+    _add_synth(verbs)
+    _add_tile(verbs)
+
+
+def _add_lint(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     lint = verbs.add_parser("lint", help="check boxes, classes, files and leaks between splits; exit 3 on errors")
     lint.add_argument("paths", nargs="+", metavar="PATH", help="splits, training set first: JSON, list files, folders")
-    lint.add_argument(
-        "--format",
-        default="auto",
-        help="auto, coco, coco-obb, voc, yolo, yolo-obb, dota, hrsc, mvtec, btad, visa (default auto)",
-    )
+    lint.add_argument("--format", default="auto", help=FORMATS)
     lint.add_argument("--split", action="append", default=[], help="a split that each PATH holds; may be repeated")
     lint.add_argument("--json", action="store_true", help="print the report as JSON, with every place")
     lint.set_defaults(run=run_lint)
+
+
+def _add_synth(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     synth = verbs.add_parser("synth", help="write a seeded synthetic data set")
     synth.add_argument("kind", help="xray, aerial or surface")
     synth.add_argument("folder", help="a new or empty folder")
@@ -38,6 +44,24 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     synth.add_argument("--size", type=int, help="long side in pixels (default: the kind's own)")
     synth.add_argument("--json", action="store_true", help="print the result as JSON")
     synth.set_defaults(run=run_synth)
+
+
+def _add_tile(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    tile = verbs.add_parser("tile", help="cut large annotated images into overlapping tiles, as a set of its own")
+    tile.add_argument("data", help="a set of boxes or oriented boxes: JSON, list file, folder")
+    tile.add_argument("out", help="a new or empty folder, for tiles.json (or SPLIT.json) and images/")
+    tile.add_argument("--size", type=int, default=1024, help="side of a window in pixels (default 1024)")
+    tile.add_argument("--overlap", type=int, default=200, help="of neighbouring windows in pixels (default 200)")
+    tile.add_argument(
+        "--rates", type=float, nargs="+", default=[1.0], metavar="RATE",
+        help="scales to cut at: at 0.5 a window is twice as large in pixels of the image; none is resized (default 1)",
+    )  # fmt: skip
+    tile.add_argument("--keep", type=float, default=0.7, help="least share of an object on a tile (default 0.7)")
+    tile.add_argument("--pad", type=int, metavar="GREY", help="fill windows larger than their image (default: do not)")
+    tile.add_argument("--format", default="auto", help=FORMATS)
+    tile.add_argument("--split", help="where the data holds several: train, val or test")
+    tile.add_argument("--json", action="store_true", help="print the result as JSON")
+    tile.set_defaults(run=run_tile)
 
 
 def run_lint(args: argparse.Namespace) -> int:
@@ -59,6 +83,22 @@ def run_synth(args: argparse.Namespace) -> int:
         print(json.dumps({"folder": str(folder), "kind": args.kind, "seed": args.seed, **counts}))
     else:
         print(f"{folder}: {args.kind}, " + ", ".join(f"{count} {split}" for split, count in counts.items()))
+    return 0
+
+
+def run_tile(args: argparse.Namespace) -> int:
+    """Write the tiles and say what became of the objects."""
+    names = ("size", "overlap", "rates", "keep", "pad", "format", "split")
+    report = edgekd.data_tile(args.data, args.out, **{name: getattr(args, name) for name in names}, progress=_progress)
+    if args.json:
+        print(json.dumps(report.to_dict()))
+        return 0
+    print(f"{report.annotations}: {report.tiles} tiles of {report.images} images, {report.objects} objects")
+    if report.cut or report.lost:
+        print(
+            f"{report.cut} objects are whole on no tile (difficult where they are), {report.lost} are on none: "
+            "a larger --overlap keeps more"
+        )
     return 0
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import edgekd
+
+from ._text import plain, table
 
 if TYPE_CHECKING:
     import argparse
 
-FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+FIGURES = ("AP", "AP50", "AP75")
+SIZES = ("AP_small", "AP_medium", "AP_large")
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,6 +35,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "--overlap", type=int, metavar="PX", help="pixels that neighbouring tiles share (default: a fifth of a tile)"
     )
+    parser.add_argument(
+        "--mode", help="of oriented boxes: voc07 (precision at 11 recalls) or area (under the curve; default)"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
 
@@ -48,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
         tile=args.tile,
         overlap=args.overlap,
+        mode=args.mode,
     )
     if args.json:
         print(json.dumps(report.to_dict(), indent=2))
@@ -55,9 +62,36 @@ def run(args: argparse.Namespace) -> int:
     session = report.session
     print(f"{args.bundle} on {session.target} {session.precision} (computes in {session.compute}, {session.device})")
     print(f"{report.data}: {report.images} images, {report.objects} objects, {report.seconds:.1f} s")
-    rows = {**{name: report.metrics[name] for name in FIGURES}, **report.metrics["per_class"]}
+    if "mode" in report.metrics:
+        _show_oriented(report.metrics)
+    else:
+        _show(report.metrics)
+    return 0
+
+
+def _show(metrics: dict[str, Any]) -> None:
+    rows = {**{name: metrics[name] for name in (*FIGURES, *SIZES)}, **metrics["per_class"]}
     width = max(len(name) for name in rows)
     for name, value in rows.items():
         shown = "none of this size" if math.isnan(value) else f"{100 * value:5.1f} %"
         print(f"  {name:<{width}}  {shown}")
-    return 0
+
+
+def _show_oriented(metrics: dict[str, Any]) -> None:
+    """Print each figure with its mode: figures of two modes differ by points and look alike."""
+    mode = metrics["mode"]
+    for name in FIGURES:
+        print(f"  {name:<4}  {_percent(metrics[name])}  ({mode}, IoU of rotated boxes)")
+    rows = [
+        (plain(name), _percent(value), _percent(metrics["per_class_AP50"][name]))
+        for name, value in metrics["per_class"].items()
+    ]
+    table(("class", f"AP ({mode})", f"AP50 ({mode})"), rows)
+    background = metrics.get("background")
+    if background:
+        shown = f"{background['false_positives']:.2f} per image at confidence {background['confidence']:g}"
+        print(f"false positives on {background['images']} images without objects: {shown}")
+
+
+def _percent(value: float) -> str:
+    return "no object" if math.isnan(value) else f"{100 * value:5.1f} %"

@@ -92,6 +92,22 @@ def test_synth_writes_a_set_that_lint_finds_clean(tmp_path: Path, capsys: pytest
     assert json.loads(capsys.readouterr().out)["splits"][0]["images"] == 3
 
 
+def test_tile_writes_a_set_and_says_what_was_lost(
+    yolo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The box is 30 of 60 px wide and windows are 32: no tile shows it whole, until one at rate 0.5 does."""
+    words = ("tile", str(yolo), str(tmp_path / "out"), "--format", "yolo", "--size", "32", "--overlap", "8")
+    assert run(*words, "--keep", "0.5") == 0
+    out = capsys.readouterr().out
+    assert f"{tmp_path / 'out' / 'tiles.json'}: 6 tiles of 1 images, 1 objects" in out
+    assert "1 objects are whole on no tile" in out
+    words = (*words[:2], str(tmp_path / "two"), *words[3:], "--rates", "1", "0.5", "--json")
+    assert run(*words) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "annotations": str(tmp_path / "two" / "tiles.json"), "images": 1, "tiles": 7, "objects": 1, "cut": 0, "lost": 0,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("words", [(), ("lint",), ("synth", "xray"), ("synth", "xray", "x", "--train", "many")])
 def test_wrong_words_are_a_usage_error(words: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
-IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "AllImages", "FullDataSet/AllImages")
+PARTS = ("JPEGImages-trainval", "JPEGImages-test")  # DIOR keeps its images in two folders
+IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "AllImages", "FullDataSet/AllImages", *PARTS)
 EXIF_ORIENTATION = 0x0112
 SIDEWAYS = frozenset({5, 6, 7, 8})  # orientations that exchange width and height
 PARENTS = 3  # how far above a list file its folders are looked for
@@ -100,16 +101,20 @@ def header_size(path: Path) -> tuple[int, int]:
 
 @dataclass(eq=False)
 class ImageFolder:
-    """The images directly in one folder, found by stem whatever their suffix (.bmp and .png may be mixed)."""
+    """The images directly in `folder`, found by stem whatever their suffix (.bmp and .png may be mixed).
+
+    `also` are folders whose images count as if they lay there too.
+    """
 
     folder: Path
+    also: tuple[Path, ...] = ()
     _by_stem: dict[str, list[Path]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         try:
-            files = sorted(self.folder.iterdir())
+            files = [path for folder in (self.folder, *self.also) for path in sorted(folder.iterdir())]
         except OSError as error:
-            raise DataError(f"cannot list the folder {self.folder}: {error.strerror or error}") from error
+            raise DataError(f"cannot list the folder {error.filename}: {error.strerror or error}") from error
         for path in files:
             if path.suffix.lower() in IMAGE_SUFFIXES:
                 self._by_stem.setdefault(path.stem, []).append(path)
@@ -192,4 +197,6 @@ def _images_near(start: Path) -> ImageFolder:
     folder = sibling(start, IMAGE_FOLDERS)
     if folder is None:
         raise DataError(f"no folder {' or '.join(IMAGE_FOLDERS)} in {start} or up to {PARENTS} folders above it")
-    return ImageFolder(folder)
+    parts = PARTS if folder.name in PARTS else ()
+    others = (folder.parent / name for name in parts if name != folder.name)
+    return ImageFolder(folder, tuple(other for other in others if other.is_dir()))

@@ -6,7 +6,6 @@ So a run resumed at any step goes on exactly as it would have, and `torchrun` ra
 from __future__ import annotations
 
 import functools
-import math
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ import torch
 
 from ...errors import DataError, UsageError
 from .augment import Augment
+from .polygon import stretch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -153,8 +153,7 @@ class TrainBatches:
         across, down = size[0] / width, size[1] / height
         if boxes.shape[1] == 4:
             return image, (boxes * (across, down, across, down)).astype(np.float32), labels
-        sides = math.sqrt(across * down)  # rounding makes the two differ by less than a pixel over the picture
-        return image, (boxes * (across, down, sides, sides, 1)).astype(np.float32), labels
+        return image, stretch(boxes, across, down).astype(np.float32), labels  # rounding makes the two differ a little
 
 
 class MixedBatches:

@@ -33,6 +33,47 @@ def regularise(boxes: ArrayLike) -> NDArray[np.float64]:
     return boxes
 
 
+def as_xywhr(boxes: ArrayLike) -> NDArray[np.float64]:
+    """Return `(N, 5)` float64 xywhr of `(N, 4)` xyxy, at angle 0 with the sides in any order; or of xywhr as they are.
+
+    For overlaps, which do not mind the order of the sides; `regularise` brings it under the long-edge rule.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64)
+    if boxes.shape[1] == 5:
+        return boxes
+    upright = np.zeros((len(boxes), 5))
+    upright[:, :2], upright[:, 2:4] = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    return upright
+
+
+def xywhr_to_quads(boxes: ArrayLike) -> NDArray[np.float64]:
+    """Return the `(N, 4, 2)` float64 corners of xywhr, clockwise; `geometry.xywhr_to_corners` gives them in float32."""
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 5)
+    along = np.stack([np.cos(boxes[:, 4]), np.sin(boxes[:, 4])], axis=1)
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
+    wide, high = along * boxes[:, 2:3] / 2, across * boxes[:, 3:4] / 2
+    return boxes[:, None, :2] + np.stack([-wide - high, wide - high, wide + high, high - wide], axis=1)
+
+
+def stretch(boxes: ArrayLike, across: float, down: float) -> NDArray[np.float64]:
+    """Scale a picture's `(N, 5)` xywhr boxes by `across` along x and `down` along y.
+
+    Unequal factors make a parallelogram of a turned rectangle; what stays is the centre and the length of both edges,
+    each mapped as a vector, along the longer of them. (`Placement.undo` does the same on the way back.)
+
+    Returns:
+        `(N, 5)` float64, le90.
+    """
+    boxes = np.array(boxes, dtype=np.float64).reshape(-1, 5)
+    cos, sin = np.cos(boxes[:, 4]), np.sin(boxes[:, 4])
+    wide = np.stack([cos * across, sin * down], axis=1) * boxes[:, 2:3]
+    high = np.stack([-sin * across, cos * down], axis=1) * boxes[:, 3:4]
+    size = np.stack([np.hypot(*wide.T), np.hypot(*high.T)], axis=1)
+    upright = size[:, 1] > size[:, 0]
+    angle = np.where(upright, np.arctan2(-high[:, 0], high[:, 1]), np.arctan2(wide[:, 1], wide[:, 0]))
+    return regularise(np.concatenate([boxes[:, :2] * (across, down), size, angle[:, None]], axis=1))
+
+
 def quads_to_xywhr(quads: ArrayLike) -> NDArray[np.float64]:
     """Return the rectangles of least area around quadrilaterals.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import DataError
-from . import anomaly, dota, hrsc, voc, xml_file
+from . import anomaly, dior, dota, hrsc, voc, xml_file
 from .coco import find_json, read_coco
 from .files import PARENTS
 from .yolo import label_file, read_yolo
@@ -25,6 +25,7 @@ READERS: dict[str, Reader] = {
     "yolo": read_yolo,
     "yolo-obb": lambda path, split, classes: read_yolo(path, split, classes, "obb"),
     "dota": lambda path, _split, classes: dota.read_dota(path, classes),
+    "dior": lambda path, _split, classes: dior.read_dior(path, classes),
     "hrsc": lambda path, _split, classes: hrsc.read_hrsc(path, classes),
     "mvtec": lambda path, split, _classes: anomaly.read_folders(path, split),
     "btad": lambda path, split, _classes: anomaly.read_folders(path, split),
@@ -43,7 +44,7 @@ def read(
 
     Args:
         path: a file or folder as the format's reader wants it: COCO JSON; a list file of stems or a folder (VOC, DOTA,
-            HRSC); data.yaml, image list or folder (YOLO); the folder of a category (MVTec, BTAD, VisA).
+            DIOR, HRSC); data.yaml, image list or folder (YOLO); the folder of a category (MVTec, BTAD, VisA).
         format: one of `FORMATS`.
         split: where a path holds several: "train", "val" or "test".
         classes: names in label order; None: as the reader finds them. Pass the training set's to read the others.
@@ -103,6 +104,8 @@ def _format_of_folder(path: Path, split: str | None) -> str | None:
 
 def _annotated(folder: Path) -> str | None:
     """Return the format of the annotation folder that lies in `folder`."""
+    if any((folder / name).is_dir() for name in dior.OWN_FOLDERS):
+        return "dior"
     for name in hrsc.FOLDERS:
         found = _xml_format(folder / name)
         if found:
@@ -116,4 +119,7 @@ def _xml_format(folder: Path) -> str | None:
     first = next(iter(sorted(folder.glob("*.xml"))), None)
     if first is None:
         return None
-    return "hrsc" if xml_file.parse(first).tag == "HRSC_Image" else "voc"
+    root = xml_file.parse(first)
+    if root.tag == "HRSC_Image":
+        return "hrsc"
+    return "voc" if root.find("object/robndbox") is None else "dior"

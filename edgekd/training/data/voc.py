@@ -51,7 +51,7 @@ def _record(xml: Path, image: Path) -> Record:
 def _annotation(element: Element, where: str) -> Annotation:
     box = element.find("bndbox")
     if box is None:
-        raise DataError(f"{where}: <bndbox> is missing; only axis-aligned VOC boxes are read")
+        raise DataError(f'{where}: <bndbox> is missing; files with <robndbox>: format = "dior"')
     x1, y1, x2, y2 = (xml_file.value(box, tag, where) for tag in ("xmin", "ymin", "xmax", "ymax"))
     name = xml_file.text(element, "name", where)
     return Annotation(name, (x1, y1, x2, y2), where, xml_file.flag(element, "difficult", where))
