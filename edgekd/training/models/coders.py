@@ -55,7 +55,7 @@ def decode_deltas(deltas: Tensor, anchors: Tensor) -> Tensor:
 
 
 def to_le90(boxes: Tensor) -> Tensor:
-    """Return boxes `(B, 5, N)` with w >= h and r in [-pi/2, pi/2), the same rectangles; r within +-pi on entry.
+    """Return boxes `(B, 5, N)` with w >= h and r in [-pi/2, pi/2), the same rectangles; r in [-3/2 pi, pi) on entry.
 
     No gradient runs through the choice of the name, which is constant wherever it has a derivative.
     """

@@ -1,9 +1,9 @@
 """Regression losses of rotated boxes `(..., 5)` xywhr, each 0 for equal rectangles; three see boxes as Gaussians.
 
-A box is the Gaussian with its centre and the variances w^2 / 4 and h^2 / 4 along its sides (ProbIoU: w^2 / 12, h^2 / 12,
-those of the uniform rectangle). Formulas are written in one box's own coordinates, where determinants and forms are
-sums of positive terms: thin boxes lose no digits. A square has no angle in them. Computed in float32, or float64 if
-given; gradients are finite for equal boxes too.
+A box is the Gaussian with its centre and the variances w^2 / 4 and h^2 / 4 along its sides (ProbIoU: over 12, as the
+uniform rectangle has them). Formulas are written in one box's own coordinates, where determinants and forms are sums of
+positive terms: thin boxes lose no digits. A square has no angle in them. Computed in float32, or float64 if given;
+gradients are finite for equal boxes too.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def _pair(first: Tensor, second: Tensor) -> tuple[Prepared, Prepared, tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Return both boxes, sides limited to 1e-7 ... 1e7 pixels, and the second in the first one's coordinates."""
     p, t = (
-        box._replace(
-            half_w=box.half_w.clamp(_LEAST_HALF, _MOST_HALF), half_h=box.half_h.clamp(_LEAST_HALF, _MOST_HALF)
-        )
+        box._replace(half_w=box.half_w.clamp(_LEAST_HALF, _MOST_HALF), half_h=box.half_h.clamp(_LEAST_HALF, _MOST_HALF))
         for box in (prepare(first), prepare(second))
     )
     return p, t, relative(p, t)

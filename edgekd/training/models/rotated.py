@@ -49,8 +49,8 @@ def iou_rotated(first: Tensor, second: Tensor) -> Tensor:
         first: `(..., 5)` xywhr; `unsqueeze(-2)` makes rows of a table.
         second: `(..., 5)` likewise; `unsqueeze(-3)` makes its columns.
     """
-    columns = torch.broadcast_tensors(*prepare(first), *prepare(second))
-    a, b = Prepared(*columns[:6]), Prepared(*columns[6:])
+    shape = torch.broadcast_shapes(first.shape, second.shape)  # type: ignore[no-untyped-call]
+    a, b = prepare(first.expand(shape)), prepare(second.expand(shape))
     area_a, area_b = 4 * a.half_w * a.half_h, 4 * b.half_w * b.half_h
     larger = area_a >= area_b
     frame = Prepared(*(torch.where(larger, p, q) for p, q in zip(a, b, strict=True)))
