@@ -169,7 +169,8 @@ def _head(taps: Taps, whose: str) -> TowerHead:
     head = getattr(taps.network, "head", None)
     if not isinstance(head, TowerHead):
         raise RecipeError(
-            f"crosskd: the {whose}'s head ({type(head).__name__}) has no towers to cross; all heads but yolo have them"
+            f"crosskd: the {whose}'s head ({type(head).__name__}) has no towers to cross;"
+            " heads that have: dense, retina, retina-giou, and those of oriented boxes"
         )
     return head
 

@@ -264,10 +264,7 @@ def test_join_levels_when_there_are_anchors_then_channels_of_one_anchor_stay_tog
 
 
 def test_build_head_when_the_name_is_wrong_then_the_possible_ones_are_listed() -> None:
-    with pytest.raises(
-        RecipeError,
-        match="no head 'ssd'; possible: dense, dense-obb, .*, retina, retina-giou, retina-obb, retina-obb-class, yolo",
-    ):
+    with pytest.raises(RecipeError, match=r"no head 'ssd'; possible: dense, dense-obb, .*, retina, .*obb-class, yolo$"):
         build_head("ssd", 1, (8,), 1, (8,), 64.0)
 
 
