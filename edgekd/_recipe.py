@@ -57,6 +57,7 @@ class ModelConfig:
     width: float = 1.0
     neck: str = "pafpn"  # fpn | pafpn | yolov4
     channels: int = 64  # of the neck and head; yolov4: of the finest level, doubled from each level to the next
+    # Of oriented boxes: dense-obb (dense-obb-{gwd,kld,probiou}: other box losses) | retina-obb | retina-obb-class.
     head: str = "dense"  # dense | retina | retina-giou | yolo; neck yolov4 takes only yolo
     head_depth: int = 2  # stacked 3x3 convolutions per branch; the published YOLOv4 has 1
     levels: tuple[int, ...] = (3, 4, 5)  # pyramid levels, stride 2**level; neck yolov4 and head yolo take three

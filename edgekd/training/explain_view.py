@@ -12,6 +12,7 @@ import torch
 from .. import ops
 from .data.loader import normalise
 from .methods import Scene, Taps
+from .models.rotated import hulls
 from .teacher import levels_of
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class EntryView:
 
 @dataclass(frozen=True, eq=False)
 class ImageView:
-    """One image as the student sees it: `(H, W, 3)` RGB, boxes `(n, 4)` xyxy in its pixels, labels, entries."""
+    """One image as the student sees it: `(H, W, 3)` RGB, boxes or hulls `(n, 4)` xyxy, labels, entries."""
 
     name: str
     pixels: NDArray[np.uint8]
@@ -101,8 +102,8 @@ def view(trainer: Trainer, sample: Sample) -> ImageView:
         dtype=np.uint8,
     )  # fmt: skip
     kept = ~sample.difficult
-    scale = np.array([place.scale_x, place.scale_y] * 2, np.float32)
-    boxes = sample.boxes[kept] * scale + np.array([place.left, place.top] * 2, np.float32)
+    boxes = _placed(sample.boxes[kept], place)
+    upright = boxes if boxes.shape[1] == 4 else hulls(torch.from_numpy(boxes)).numpy()
     labels = sample.labels[kept]
     scene = Scene(
         [torch.from_numpy(boxes).to(trainer.device)], [torch.from_numpy(labels).to(trainer.device)],
@@ -110,12 +111,21 @@ def view(trainer: Trainer, sample: Sample) -> ImageView:
     )  # fmt: skip
     images = torch.from_numpy(canvas[None]).to(trainer.device)
     entries = tuple(
-        EntryView(name, _levels(ours, theirs, found, boxes, (size.height, size.width)))
+        EntryView(name, _levels(ours, theirs, found, upright, (size.height, size.width)))
         for name, ours, theirs, found in _observed(trainer, images, scene)
     )
     planes = canvas if size.color == "rgb" else canvas[::-1]
     pixels = np.ascontiguousarray(planes.transpose(1, 2, 0))
-    return ImageView(sample.path.name, pixels, boxes, tuple(int(label) for label in labels), entries)
+    return ImageView(sample.path.name, pixels, upright, tuple(int(label) for label in labels), entries)
+
+
+def _placed(boxes: NDArray[np.float32], place: ops.Placement) -> NDArray[np.float32]:
+    """Return boxes of an image, xyxy or xywhr, in pixels of its letterbox."""
+    offset = (place.left, place.top)
+    if boxes.shape[1] == 4:
+        return (boxes * ((place.scale_x, place.scale_y) * 2) + offset * 2).astype(np.float32)
+    sides = math.sqrt(place.scale_x * place.scale_y)  # rounding makes the two differ by a pixel over the picture
+    return (boxes * (place.scale_x, place.scale_y, sides, sides, 1) + (*offset, 0, 0, 0)).astype(np.float32)
 
 
 def _observed(trainer: Trainer, images: Tensor, scene: Scene) -> list[Observation]:

@@ -28,7 +28,8 @@ _IR_VERSION = 8  # of opset 17
 OPERATORS = frozenset(
     {
         *("Add", "Clip", "Concat", "Conv", "Div", "Exp", "GlobalAveragePool", "HardSigmoid", "HardSwish", "LeakyRelu"),
-        *("MaxPool", "Mul", "Pad", "Relu", "Reshape", "Resize", "Sigmoid", "Slice", "Sub", "Transpose"),
+        *("Max", "MaxPool", "Min", "Mul", "Pad", "ReduceSum", "Relu", "Reshape", "Resize", "Sigmoid", "Slice", "Sub"),
+        "Transpose",
     }
 )
 """All that an exported graph may consist of: what TensorRT, OpenVINO and the TFLite builder all translate."""
@@ -45,7 +46,8 @@ def export_onnx(model: Detector, size: InputConfig) -> bytes:
 
     Returns:
         A serialized ONNX model, weights inside. Input "images" `(batch, 3, height, width)` float32, normalised; outputs
-        "boxes" `(batch, N, 4)` xyxy in network pixels and "scores" `(batch, N, C)` in [0, 1]. The batch is dynamic.
+        "boxes" `(batch, N, 4)` xyxy or, of an oriented head, `(batch, N, 5)` xywhr (le90), in network pixels, and
+        "scores" `(batch, N, C)` in [0, 1]. The batch is dynamic.
 
     Raises:
         BuildError: torch or ONNX cannot express the model in opset 17 with the operators of `OPERATORS`.

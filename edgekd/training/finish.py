@@ -15,7 +15,7 @@ import torch
 
 from .._bundle import Bundle
 from .._golden import add_golden
-from .._manifest import InputSpec, Manifest, OutputSpec, Suppression
+from .._manifest import ANGLE, InputSpec, Manifest, OutputSpec, Suppression
 from ..errors import BuildError
 from .export import export_onnx
 from .resume import data_fingerprint
@@ -65,16 +65,18 @@ def write_bundle(
     graph = export_onnx(model, recipe.input)
     infer = _Portable(graph)
     shapes = infer.shapes(recipe.input.height, recipe.input.width)
+    oriented = model.box_columns == 5
     manifest = Manifest(
         name=recipe.name,
         task=recipe.task,
         classes=splits["train"].classes,
         input=_input_spec(recipe),
         outputs=(
-            OutputSpec(name="boxes", kind="boxes", shape=shapes[0], layout="xyxy"),
+            OutputSpec(name="boxes", kind="boxes", shape=shapes[0], layout="xywhr" if oriented else "xyxy"),
             OutputSpec(name="scores", kind="scores", shape=shapes[1], activation="sigmoid"),
         ),
         predict=Suppression(conf=recipe.predict.conf, iou=recipe.predict.iou, max_det=recipe.predict.max_det),
+        angle=ANGLE if oriented else None,
         created=_now(),
         edgekd=metadata.version("edgekd"),
         receipts=_receipts(splits, metrics, comparisons),
@@ -97,7 +99,7 @@ class _Portable:
             raise BuildError(f"ONNX Runtime cannot load the exported graph: {error}") from error
 
     def __call__(self, pixels: NDArray[np.float32]) -> Outputs:
-        """Return boxes `(B, N, 4)` and scores `(B, N, C)` for `(B, 3, H, W)`."""
+        """Return boxes `(B, N, 4 | 5)` and scores `(B, N, C)` for `(B, 3, H, W)`."""
         boxes, scores = self._session.run(["boxes", "scores"], {"images": pixels})
         return boxes, scores
 

@@ -53,6 +53,8 @@ def _detections(images: Dataset, teacher: Teacher, conf: float, device: torch.de
         raise RecipeError("unlabelled.pseudo_labels needs a teacher with a head; this one has none")
     theirs = teacher.classes or images.classes
     network: Any = teacher.network
+    if getattr(network, "box_columns", 4) != 4:
+        raise RecipeError("unlabelled.pseudo_labels takes a teacher of upright boxes; this one's are oriented")
     if len(theirs) != network.num_classes or not set(theirs) & set(images.classes):
         raise RecipeError(
             f"unlabelled.pseudo_labels: the teacher's {network.num_classes} classes ({', '.join(theirs)}) have none in"

@@ -23,6 +23,7 @@ from .evaluate import evaluate
 from .interrupt import Interrupted, StopSignal
 from .methods import Scene, Taps
 from .models import build_model
+from .models.heads import check_boxes
 from .models.heads.head import mean_over_ranks
 from .objective import Objective
 from .observe import OBSERVE_EVERY
@@ -134,6 +135,7 @@ class Trainer:
 
     def _build(self, prepare: Callable[[Detector], None] | None) -> None:
         recipe, config = self.recipe, self.config
+        check_boxes(recipe.student.head, self.train_set.task)
         student = build_model(recipe.student, len(self.train_set.classes), recipe.input, seed=config.seed)
         if prepare is not None:
             prepare(student)

@@ -43,6 +43,8 @@ class Taps:
 class Scene:
     """The batch's ground truth, for methods that use it: boxes in pixels of a `(height, width)` network input.
 
+    They are `(n, 4)` xyxy, or `(n, 5)` xywhr of an oriented data set (`edgekd.geometry`), one tensor an image.
+
     `labelled`: only the first so many images have targets for the detector's own loss; None: all. Images without
     annotations have no boxes, or those that a teacher found.
     """

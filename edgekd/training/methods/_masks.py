@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from ..models.rotated import hulls
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -25,10 +27,11 @@ def box_masks(boxes: Sequence[Tensor], image: tuple[int, int], grid: tuple[int, 
 
     A box covers the cells floor(x1 W / width) ... ceil(x2 W / width), both included, likewise in y. A foreground cell
     is worth the largest 1 / (cells of the box) of the boxes that cover it; the background is 1 where no box is, divided
-    by its count. Boxes without area inside the image are left out.
+    by its count. Boxes without area inside the image are left out. An oriented box counts as the upright hull around
+    it: its corners are foreground too.
 
     Args:
-        boxes: N tensors `(n, 4)`, xyxy in pixels of the padded network input.
+        boxes: N tensors `(n, 4)` xyxy or `(n, 5)` xywhr, in pixels of the padded network input.
         image: height and width of that input.
         grid: H and W of the feature map.
         clamp: count a box's cells after clipping them to the grid, so that a single box always sums to 1. Without it a
@@ -36,7 +39,8 @@ def box_masks(boxes: Sequence[Tensor], image: tuple[int, int], grid: tuple[int, 
     """
     # One box of no area for everybody: the maximum below is never over nothing. Double: x1 W is exact, so that a box
     # edge on a cell edge lands there whatever the image's size.
-    every = F.pad(pad_sequence([each.detach().double() for each in boxes], batch_first=True), (0, 0, 0, 1))
+    upright = [_upright(each.detach().double()) for each in boxes]
+    every = F.pad(pad_sequence(upright, batch_first=True), (0, 0, 0, 1))
     x1, y1, x2, y2 = every.unbind(dim=-1)
     columns, wide = _covered(x1, x2, image[1], grid[1], clamp)
     rows, tall = _covered(y1, y2, image[0], grid[0], clamp)
@@ -45,6 +49,13 @@ def box_masks(boxes: Sequence[Tensor], image: tuple[int, int], grid: tuple[int, 
     foreground = (share[..., None, None] * inside).amax(dim=1)
     free = (foreground == 0).float()
     return Masks(foreground, free / free.sum(dim=(1, 2), keepdim=True).clamp(min=1))
+
+
+def _upright(boxes: Tensor) -> Tensor:
+    """Return xyxy; what has no side has no hull, whatever the length of the other."""
+    if boxes.shape[1] == 4:
+        return boxes
+    return hulls(boxes) * (boxes[:, 2:4] > 0).all(dim=1, keepdim=True)
 
 
 def _covered(low: Tensor, high: Tensor, pixels: int, cells: int, clamp: bool) -> tuple[Tensor, Tensor]:

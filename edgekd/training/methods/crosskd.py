@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ...errors import RecipeError
 from ..models.boxes import giou
+from ..models.gaussian import probiou_loss
 from ..models.heads import HeadOutputs, TowerHead
-from ..models.heads.head import SharedTower, join_levels, share_of_total
+from ..models.heads.head import SharedTower, gather_levels, join_levels, share_of_total
 from ..teacher import levels_of
 from . import Observed
 
@@ -34,11 +35,12 @@ class CrossKD:
     teacher's own. So the student's head does not meet the teacher's targets and the ground truth, which contradict each
     other, in one and the same prediction. Gradients reach convolutions up to i, neck and backbone.
 
-    Both heads need towers (dense, retina); depths, kinds and even classes may differ, for everything is compared in the
-    teacher's terms, and a 1x1 convolution a tower bridges unequal channel counts. Where the teacher sees another input
-    size, the student's tower runs over its maps on the teacher's grid. A step costs the teacher's towers twice over and
-    the student's once more. Localization distillation (LD, Zheng et al., CVPR 2022), often its companion, compares
-    distributions of box edges, which no head here predicts.
+    Both heads need towers, as all have but yolo; depths, kinds and even classes may differ, for everything is compared
+    in the teacher's terms, and a 1x1 convolution a tower bridges unequal channel counts. Where the teacher sees another
+    input size, the student's tower runs over its maps on the teacher's grid. A step costs the teacher's towers twice
+    over and the student's once more. Localization distillation (LD, Zheng et al., CVPR 2022), often its companion,
+    compares distributions of box edges, which no head here predicts. A teacher with classes of angles does not teach
+    these: which bin is strongest has no gradient.
 
     Attributes:
         class_weight: of the class term, 1 with the authors (0.4 with FCOS).
@@ -67,7 +69,7 @@ class CrossKD:
         if len(pairs) > 1:
             raise RecipeError(
                 f"crosskd: levels should have equal channels, (student, teacher) are {sorted(pairs)};"
-                " it needs heads with towers: dense, retina or retina-giou, on neck fpn or pafpn"
+                " it needs heads with towers (dense, retina, those of oriented boxes) on neck fpn or pafpn"
             )
         ((ours, theirs),) = pairs
         return nn.ModuleDict(
@@ -81,9 +83,10 @@ class CrossKD:
         """Return "class" and "box".
 
         class: BCE to the teacher's scores times the distance of the scores (quality focal loss with beta 1), summed,
-        over what the student's own loss is divided by. box: 1 - GIoU with the teacher's boxes, weighted by the
-        teacher's best score of each and divided by these weights' sum. Both divisors count as at least 1: a batch in
-        which nothing is found would otherwise explode.
+        over what the student's own loss is divided by. box: 1 - GIoU with the teacher's boxes, or of oriented boxes
+        1 - ProbIoU, which like it has a gradient for boxes apart; weighted by the teacher's best score of each and
+        divided by these weights' sum. Both divisors count as at least 1: a batch in which nothing is found would
+        otherwise explode.
 
         Raises:
             RecipeError: a head without towers, or with fewer convolutions than `remaining`.
@@ -97,7 +100,7 @@ class CrossKD:
         wrong = (logits.sigmoid() - target).abs()
         weight = target.amax(dim=1) * _taught_rows(given, head, teacher)
         boxes, wanted = (head.decode(outputs)[0].flatten(0, 1) for outputs in (crossed, given))
-        apart = 1 - giou(boxes, wanted)[1]
+        apart = probiou_loss(boxes, wanted) if head.box_columns == 5 else 1 - giou(boxes, wanted)[1]
         positives = share_of_total(ours.positives(student.head, scene.boxes, scene.labels))
         return {
             "class": self.class_weight * (entropy * wrong).sum() / positives,
@@ -123,7 +126,7 @@ class CrossKD:
         ours, head = _head(student, "student"), _head(teacher, "teacher")
         theirs = {level: index for index, level in enumerate(levels_of(teacher.network.strides))}
         own = {level: index for index, level in enumerate(levels_of(student.network.strides))}
-        logits, regression = list(given.logits), list(given.regression)
+        parts = list(zip(*(maps for maps in given if maps), strict=True))
         for level, features in student.features.items():
             maps = (features, teacher.features[level])
             levels = (own[level], theirs[level])
@@ -131,8 +134,8 @@ class CrossKD:
                 (ours.class_tower, head.class_tower), adapters.get_submodule("classes"), maps, levels
             )
             boxes = self._through((ours.box_tower, head.box_tower), adapters.get_submodule("boxes"), maps, levels)
-            logits[theirs[level]], regression[theirs[level]] = head.predict(classes, boxes, theirs[level])
-        return HeadOutputs(tuple(logits), tuple(regression))
+            parts[theirs[level]] = head.predict(classes, boxes, theirs[level])
+        return gather_levels(parts)
 
     def _through(
         self,
@@ -167,7 +170,7 @@ def _head(taps: Taps, whose: str) -> TowerHead:
     if not isinstance(head, TowerHead):
         raise RecipeError(
             f"crosskd: the {whose}'s head ({type(head).__name__}) has no towers to cross;"
-            " heads that have: dense, retina, retina-giou"
+            " heads that have: dense, retina, retina-giou, and those of oriented boxes"
         )
     return head
 

@@ -44,14 +44,29 @@ def assign_dynamic(
         strides: `(N,)` pixels per cell.
         candidates: cells over which k is summed.
     """
-    iou = pairwise_iou(truth.boxes, boxes)
     near, distance = _nearness(truth, centres, strides)
+    return take_cheapest(truth, logits, pairwise_iou(truth.boxes, boxes), near, distance, candidates)
+
+
+def take_cheapest(
+    truth: Truth, logits: Tensor, iou: Tensor, near: Tensor, distance: Tensor, candidates: int
+) -> Assignment:
+    """Assign as `assign_dynamic` does, whatever the boxes' shape.
+
+    Args:
+        truth: padded ground truth with G boxes an image.
+        logits: `(B, C, N)` float32 class logits.
+        iou: `(B, G, N)` of truth and predictions; only that of candidates is looked at.
+        near: `(B, G, N)` bool: the candidates.
+        distance: `(B, G, N)` in strides from the cell to the box's centre; overwritten.
+        candidates: cells over which k is summed.
+    """
     chosen = torch.gather(logits, 1, truth.labels.unsqueeze(-1).expand(-1, -1, logits.shape[-1]))
     focal = F.binary_cross_entropy_with_logits(chosen, iou, reduction="none") * (iou - chosen.sigmoid()).square()
     cost = focal - 3 * (iou + 1e-7).log() + torch.pow(10.0, distance.clamp_(max=8) - 3)
     cost.masked_fill_(~near, torch.inf)
 
-    count = min(candidates, centres.shape[0])
+    count = min(candidates, near.shape[-1])
     best = (iou * near).topk(count, dim=-1).values
     wanted = best.sum(dim=-1).int().clamp_(min=_FEWEST)
     cheapest = cost.topk(count, dim=-1, largest=False)
@@ -71,10 +86,15 @@ def _nearness(truth: Truth, centres: Tensor, strides: Tensor) -> tuple[Tensor, T
     x, y = centres[:, 0], centres[:, 1]
     left, top, right, bottom = truth.boxes.unsqueeze(-1).unbind(2)
     inside = (x > left) & (x < right) & (y > top) & (y < bottom)
-    dx = ((left + right) / 2 - x).abs() / strides
-    dy = ((top + bottom) / 2 - y).abs() / strides
-    holds_centre = (torch.maximum(dx, dy) <= 0.5) & (strides == strides.min())
-    return (inside | holds_centre) & truth.valid.unsqueeze(-1), torch.hypot(dx, dy)
+    holds_centre, distance = around((left + right) / 2, (top + bottom) / 2, centres, strides)
+    return (inside | holds_centre) & truth.valid.unsqueeze(-1), distance
+
+
+def around(middle_x: Tensor, middle_y: Tensor, centres: Tensor, strides: Tensor) -> tuple[Tensor, Tensor]:
+    """Return whether a cell of the finest level holds a box's centre `(B, G, 1)`, and its distance in strides."""
+    dx = (middle_x - centres[:, 0]).abs() / strides
+    dy = (middle_y - centres[:, 1]).abs() / strides
+    return (torch.maximum(dx, dy) <= 0.5) & (strides == strides.min()), torch.hypot(dx, dy)
 
 
 @torch.no_grad()
@@ -90,7 +110,11 @@ def assign_by_iou(truth: Truth, anchors: Tensor, positive: float = 0.5, negative
         positive: IoU from which an anchor learns its best box.
         negative: IoU below which an anchor is background.
     """
-    iou = pairwise_iou(truth.boxes, anchors) * truth.valid.unsqueeze(-1)
+    return take_by_overlap(pairwise_iou(truth.boxes, anchors) * truth.valid.unsqueeze(-1), positive, negative)
+
+
+def take_by_overlap(iou: Tensor, positive: float, negative: float) -> Assignment:
+    """Assign as `assign_by_iou` does, from the IoU `(B, G, N)` of truth and anchors, 0 for padding."""
     overlap, match = iou.max(dim=1)
     result = torch.where(overlap >= positive, match, torch.where(overlap < negative, -1, -2))
     best = iou.amax(dim=-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Overlap of axis-aligned boxes in torch, and padding of per-image lists. Boxes are xyxy float32 in network pixels."""
+"""Overlap of axis-aligned boxes in torch (xyxy float32 in network pixels), and padding of per-image lists."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _EPS = 1e-7
 class Truth(NamedTuple):
     """Ground truth of a batch, padded to the image with most boxes.
 
-    `boxes` `(B, G, 4)` float32, `labels` `(B, G)` int64, `valid` `(B, G)` bool: a box of positive width and height.
+    `boxes` `(B, G, 4)` xyxy or `(B, G, 5)` xywhr float32, `labels` `(B, G)` int64, `valid` `(B, G)` bool: a box of
+    positive width and height.
     """
 
     boxes: Tensor
@@ -28,19 +29,26 @@ class Truth(NamedTuple):
     valid: Tensor
 
 
-def pad_truth(boxes: Sequence[Tensor], labels: Sequence[Tensor], device: torch.device) -> Truth:
-    """Stack per-image boxes `(n, 4)` and labels `(n,)`; G is at least 1, so that an empty batch needs no special case.
+def pad_truth(boxes: Sequence[Tensor], labels: Sequence[Tensor], device: torch.device, columns: int = 4) -> Truth:
+    """Stack per-image boxes `(n, columns)` and labels `(n,)`; G is at least 1: an empty batch is no special case.
+
+    Args:
+        boxes: one tensor an image.
+        labels: likewise.
+        device: of the result.
+        columns: 4 for xyxy, 5 for xywhr.
 
     Raises:
-        UsageError: boxes are not `(n, 4)`: the heads here predict axis-aligned boxes.
+        UsageError: boxes of another shape: upright ones for a head that predicts oriented boxes, or the reverse.
     """
     for item in boxes:
-        if item.ndim != 2 or item.shape[1] != 4:
-            raise UsageError(f"this head takes xyxy boxes of shape (n, 4), got {tuple(item.shape)}")
-    one_box, one_label = torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64)
+        if item.ndim != 2 or item.shape[1] != columns:
+            kind = f"{'xyxy' if columns == 4 else 'oriented xywhr'} boxes of shape (n, {columns})"
+            raise UsageError(f"this head takes {kind}, got {tuple(item.shape)}")
+    one_box, one_label = torch.zeros(1, columns), torch.zeros(1, dtype=torch.int64)
     padded = pad_sequence([one_box, *(item.float().cpu() for item in boxes)], batch_first=True)[1:]
     classes = pad_sequence([one_label, *(item.long().cpu() for item in labels)], batch_first=True)[1:]
-    sides = padded[..., 2:] - padded[..., :2]
+    sides = padded[..., 2:4] - padded[..., :2] if columns == 4 else padded[..., 2:4]
     valid = (sides > 0).all(dim=-1)
     return Truth(padded.to(device), classes.to(device), valid.to(device))
 

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 
 class Detector(nn.Module):
-    """A detector that predicts axis-aligned boxes.
+    """A detector of upright or of oriented boxes, as its head is.
 
     Attributes:
         config: the recipe section it was built from.
         input: size and normalisation it was built for.
         num_classes: number of classes C.
+        box_columns: 4 for upright boxes xyxy, 5 for oriented ones xywhr (le90, `edgekd.geometry`).
         strides: pixels per cell of each pyramid level.
         channels: channels of the neck's output on each level.
         weights: what was loaded from a file, or None.
@@ -36,6 +37,7 @@ class Detector(nn.Module):
         self.config = config
         self.input = size
         self.num_classes = head.num_classes
+        self.box_columns = head.box_columns
         self.strides = head.strides
         self.channels = neck.channels
         self.weights: WeightsReport | None = None
@@ -58,11 +60,11 @@ class Detector(nn.Module):
 
         Args:
             outputs: what `head_outputs` returned.
-            boxes: per image `(n, 4)` xyxy float32 in network pixels; n may be 0.
+            boxes: per image `(n, box_columns)` float32 in network pixels; n may be 0.
             labels: per image `(n,)` int64.
         """
         return self.head.loss(outputs, boxes, labels)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return boxes `(B, N, 4)` xyxy in network pixels and scores `(B, N, C)` in [0, 1]."""
+        """Return boxes `(B, N, box_columns)` in network pixels and scores `(B, N, C)` in [0, 1]."""
         return self.head.decode(self.head_outputs(self.features(images)))

@@ -156,3 +156,14 @@ def test_boxes_are_pixels_and_the_mask_follows_them() -> None:
         assert set(map(tuple, misread.nonzero().tolist())) == {(0, 0), (0, 1), (1, 0), (1, 1)}
         cells = masks([box]).foreground[0].nonzero()
         assert cells.amin(dim=0).tolist() == [int(box[1] // 8), int(box[0] // 8)]
+
+
+def test_oriented_boxes_count_as_their_hulls_beside_images_without_any() -> None:
+    turned = torch.tensor([[30.0, 30, 20, 10, math.pi / 4], [11, 51, 8, 5, -math.pi / 2], [40, 40, 9, 0, 0.3]])
+    reach = 15 / math.sqrt(2)
+    upright: list[Box] = [(30 - reach, 30 - reach, 30 + reach, 30 + reach), (8.5, 47, 13.5, 55)]
+    found = box_masks([turned, torch.zeros(0, 4)], (64, 64), (16, 16))
+    expected = masks(upright, grid=(16, 16))
+    assert torch.equal(found.foreground[0], expected.foreground[0])
+    assert torch.equal(found.background[0], expected.background[0])
+    assert float(found.foreground[1].max()) == 0

@@ -69,3 +69,12 @@ def test_pad_truth_when_counts_differ_then_only_real_boxes_with_area_are_valid()
 def test_pad_truth_when_boxes_are_oriented_then_the_error_names_the_shape() -> None:
     with pytest.raises(UsageError, match=r"\(n, 4\), got \(2, 5\)"):
         pad_truth([torch.zeros(2, 5)], [torch.zeros(2)], torch.device("cpu"))
+    with pytest.raises(UsageError, match=r"oriented xywhr boxes of shape \(n, 5\), got \(2, 4\)"):
+        pad_truth([torch.zeros(2, 4)], [torch.zeros(2)], torch.device("cpu"), 5)
+
+
+def test_pad_truth_of_oriented_boxes_tells_by_their_sides_which_are_valid() -> None:
+    rows = torch.tensor([[50.0, 50, 9, 4, 0.1], [50, 50, 4, 9, 0.1], [1, 1, 0, 4, 0], [1, 1, 4, -1, 0]])
+    truth = pad_truth([rows, torch.zeros(0, 5)], [torch.tensor([1, 0, 2, 1]), torch.zeros(0)], torch.device("cpu"), 5)
+    assert truth.boxes.shape == (2, 4, 5)
+    assert truth.valid.tolist() == [[True, True, False, False], [False] * 4]

@@ -7,21 +7,31 @@ from typing import TYPE_CHECKING
 
 from ....errors import RecipeError
 from .dense import DenseHead
+from .dense_obb import DenseOBBHead
 from .head import Head, HeadOutputs, TowerHead
 from .retina import RetinaHead
+from .retina_obb import RetinaOBBHead
 from .yolo import YOLOHead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-SHARED: dict[str, Callable[[int, int, int, tuple[int, ...]], Head]] = {
+UPRIGHT: dict[str, Callable[[int, int, int, tuple[int, ...]], Head]] = {
     "dense": DenseHead,
     "retina": RetinaHead,
     "retina-giou": partial(RetinaHead, box_loss="giou"),
 }
-"""Heads whose convolutions are shared by all levels, so that these have equal channels."""
+ORIENTED: dict[str, Callable[[int, int, int, tuple[int, ...]], Head]] = {
+    "dense-obb": DenseOBBHead,
+    "dense-obb-gwd": partial(DenseOBBHead, box_loss="gwd"),
+    "dense-obb-kld": partial(DenseOBBHead, box_loss="kld"),
+    "dense-obb-probiou": partial(DenseOBBHead, box_loss="probiou"),
+    "retina-obb": RetinaOBBHead,
+    "retina-obb-class": partial(RetinaOBBHead, angle="class"),
+}
+"""Heads of oriented boxes. Those of both tables share their convolutions between levels, which need equal channels."""
 
-HEADS = (*SHARED, "yolo")
+HEADS = (*UPRIGHT, *ORIENTED, "yolo")
 
 
 def build_head(
@@ -49,7 +59,36 @@ def build_head(
             f"head {name!r} shares its layers between levels and needs equal channels on all of them, this neck gives"
             f" {', '.join(map(str, channels))}; possible: neck fpn or pafpn, or head yolo"
         )
-    return SHARED[name](num_classes, channels[0], depth, strides)
+    return {**UPRIGHT, **ORIENTED}[name](num_classes, channels[0], depth, strides)
 
 
-__all__ = ["HEADS", "DenseHead", "Head", "HeadOutputs", "RetinaHead", "TowerHead", "YOLOHead", "build_head"]
+def check_boxes(name: str, task: str) -> None:
+    """Refuse a head whose boxes are not those of the data.
+
+    Args:
+        name: of the head.
+        task: of the data set: "detect" (upright boxes) or "obb" (oriented ones).
+
+    Raises:
+        RecipeError: naming the heads that would do.
+    """
+    if (name in ORIENTED) != (task == "obb"):
+        kind, others = ("upright", {*HEADS} - {*ORIENTED}) if name in ORIENTED else ("oriented", {*ORIENTED})
+        possible = ", ".join(sorted(others))
+        raise RecipeError(f"head {name!r} cannot learn the {kind} boxes of this data set; possible: {possible}")
+
+
+__all__ = [
+    "HEADS",
+    "ORIENTED",
+    "DenseHead",
+    "DenseOBBHead",
+    "Head",
+    "HeadOutputs",
+    "RetinaHead",
+    "RetinaOBBHead",
+    "TowerHead",
+    "YOLOHead",
+    "build_head",
+    "check_boxes",
+]

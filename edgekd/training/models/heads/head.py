@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
@@ -18,13 +18,15 @@ class HeadOutputs(NamedTuple):
     """Raw outputs, one entry per level, A anchors a cell.
 
     `logits[i]` is `(B, A C, H_i, W_i)`, `regression[i]` `(B, A 4, H_i, W_i)`. A head that says apart whether there is
-    an object at all has `objectness[i]`, logits `(B, A, H_i, W_i)`: its scores are the products of both sigmoids. For
-    other heads it is empty. Whoever wants boxes and scores asks the head's `decode`, which is the same for all.
+    an object at all has `objectness[i]`, logits `(B, A, H_i, W_i)`: its scores are the products of both sigmoids. A
+    head of oriented boxes has `angle[i]`, `(B, A K, H_i, W_i)`: one number, or the logits of K classes of angles. For
+    other heads these are empty. Whoever wants boxes and scores asks the head's `decode`, which is the same for all.
     """
 
     logits: tuple[Tensor, ...]
     regression: tuple[Tensor, ...]
     objectness: tuple[Tensor, ...] = ()
+    angle: tuple[Tensor, ...] = ()
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
@@ -37,9 +39,20 @@ def first_images(outputs: HeadOutputs, count: int) -> HeadOutputs:
     return HeadOutputs(*(tuple(item[:count] for item in maps) for maps in outputs))
 
 
-class Head(nn.Module):
-    """A detection head. `strides` are the pixels per cell of its levels, `num_classes` is C."""
+def gather_levels(parts: Sequence[tuple[Tensor, ...]]) -> HeadOutputs:
+    """Return outputs of one `(logits, regression)` or `(logits, regression, angle)` a level."""
+    logits, regression, *angle = zip(*parts, strict=True)
+    return HeadOutputs(logits, regression, angle=angle[0] if angle else ())
 
+
+class Head(nn.Module):
+    """A detection head.
+
+    `strides` are the pixels per cell of its levels, `num_classes` is C, and `box_columns` is 4 for upright boxes
+    (xyxy) and 5 for oriented ones (xywhr): what it predicts and what it learns from.
+    """
+
+    box_columns: ClassVar[int] = 4
     strides: tuple[int, ...]
     num_classes: int
 
@@ -48,11 +61,15 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def decode(self, outputs: HeadOutputs) -> tuple[Tensor, Tensor]:
-        """Return boxes `(B, N, 4)` xyxy in network pixels and scores `(B, N, C)` in [0, 1]."""
+        """Return boxes `(B, N, box_columns)` in network pixels, le90 if oriented; and scores `(B, N, C)` in [0, 1]."""
         raise NotImplementedError
 
     def loss(self, outputs: HeadOutputs, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return named scalar losses to be summed; per image boxes `(n, 4)` xyxy in network pixels, labels `(n,)`."""
+        """Return named scalar losses to be summed; per image boxes `(n, box_columns)` in network pixels, labels `(n,)`.
+
+        Raises:
+            UsageError: boxes of the other kind.
+        """
         raise NotImplementedError
 
 
@@ -104,11 +121,16 @@ class TowerHead(Head):
     def forward(self, features: Sequence[Tensor]) -> HeadOutputs:
         """Predict on neck outputs `(B, channels, H_i, W_i)`, one per stride."""
         maps = zip(self.class_tower(features), self.box_tower(features), strict=True)
-        parts = [self.predict(classes, boxes, level) for level, (classes, boxes) in enumerate(maps)]
-        return HeadOutputs(tuple(logits for logits, _ in parts), tuple(regression for _, regression in parts))
+        return gather_levels([self.predict(classes, boxes, level) for level, (classes, boxes) in enumerate(maps)])
 
-    def predict(self, classes: Tensor, boxes: Tensor, level: int) -> tuple[Tensor, Tensor]:
-        """Return one level's logits and regression from the outputs `(B, channels, H, W)` of both towers."""
+    def predict(self, classes: Tensor, boxes: Tensor, level: int) -> tuple[Tensor, ...]:
+        """Return one level's logits, regression and, of oriented boxes, angle.
+
+        Args:
+            classes: output `(B, channels, H, W)` of the tower of classes.
+            boxes: likewise of the tower of boxes.
+            level: index of the level.
+        """
         raise NotImplementedError
 
     def positives(self, outputs: HeadOutputs, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:

@@ -71,12 +71,9 @@ class RetinaHead(TowerHead):
 
             image, cell = (match >= 0).nonzero(as_tuple=True)
             row = match[image, cell]
-            target = torch.zeros_like(logits)
-            target[image, truth.labels[image, row], cell] = 1.0
-            counted = (match != -2).unsqueeze(1)
             normaliser = share_of_total((match >= 0).sum().float())
             return {
-                "loss_class": (focal(logits, target) * counted).sum() / normaliser,
+                "loss_class": class_loss(logits, truth, match) / normaliser,
                 "loss_box": self._box_loss(offsets, anchors, truth, (image, cell, row)) / normaliser,
             }
 
@@ -111,6 +108,14 @@ def decode_offsets(offsets: Tensor, anchors: Tensor) -> Tensor:
     centre = (low + high) / 2 + offsets[:, :2] * base
     half = offsets[:, 2:].clamp(max=_MAX_LOG_SIZE).exp() * (base / 2)
     return torch.cat([centre - half, centre + half], dim=1)
+
+
+def class_loss(logits: Tensor, truth: Truth, match: Tensor) -> Tensor:
+    """Return the summed focal loss of class logits `(B, C, N)`; anchors that `match` `(B, N)` ignores do not count."""
+    image, cell = (match >= 0).nonzero(as_tuple=True)
+    target = torch.zeros_like(logits)
+    target[image, truth.labels[image, match[image, cell]], cell] = 1.0
+    return (focal(logits, target) * (match != -2).unsqueeze(1)).sum()
 
 
 def focal(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:

@@ -1,0 +1,254 @@
+"""Heads of oriented boxes: decoding, losses, learning, and the exported graph."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgekd._recipe import InputConfig, ModelConfig
+from edgekd.errors import UsageError
+from edgekd.training.export import OPERATORS, export_onnx
+from edgekd.training.models import Detector, build_model
+from edgekd.training.models.coders import BINS, encode_deltas
+from edgekd.training.models.grid import cell_anchors
+from edgekd.training.models.heads import ORIENTED, Head, HeadOutputs, TowerHead, build_head, dense_obb, retina_obb
+from edgekd.training.models.heads.head import first_images
+from edgekd.training.models.rotated import iou_rotated
+
+CPU = torch.device("cpu")
+STRIDES = (8, 16, 32)
+SHAPES = ((8, 8), (4, 4), (2, 2))
+BOXES = torch.tensor([[20.0, 22, 30, 10, 0.6], [44, 44, 24, 12, -1.2]])
+LABELS = torch.tensor([0, 2])
+NAMES = sorted(ORIENTED)
+
+
+def head_of(name: str, classes: int = 3) -> Head:
+    torch.manual_seed(0)
+    return build_head(name, classes, (16, 16, 16), 1, STRIDES, 64.0)
+
+
+def maps(seed: int = 0, images: int = 2) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(images, 16, *shape, generator=generator) for shape in SHAPES]
+
+
+def leaves(outputs: HeadOutputs) -> HeadOutputs:
+    """Return detached copies that collect gradients."""
+    return HeadOutputs(*(tuple(item.detach().clone().requires_grad_() for item in part) for part in outputs))
+
+
+def levels(flat: Tensor, channels: int, count: int) -> tuple[Tensor, ...]:
+    """Return `(channels, N)` as one map `(1, count channels, H, W)` a level, count anchors a cell side by side."""
+    parts = flat.split([h * w * count for h, w in SHAPES], dim=1)
+    return tuple(
+        part.reshape(channels, h * w, count).permute(2, 0, 1).reshape(1, count * channels, h, w)
+        for part, (h, w) in zip(parts, SHAPES, strict=True)
+    )
+
+
+def anchors() -> Tensor:
+    upright = cell_anchors(SHAPES, STRIDES, CPU)
+    low, high = upright[:, :2], upright[:, 2:]
+    return torch.cat([(low + high) / 2, high - low, torch.zeros(len(low), 1)], dim=1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_decode_follows_the_contract(name: str) -> None:
+    head = head_of(name).eval()
+    outputs = head(maps())
+    wild = HeadOutputs(*(tuple(30 * item for item in part) for part in outputs))
+    count = 9 if name.startswith("retina") else 1
+    for boxes, scores in (head.decode(outputs), head.decode(wild)):
+        assert boxes.shape == (2, 84 * count, 5)
+        assert scores.shape == (2, 84 * count, 3)
+        assert bool(boxes.isfinite().all())
+        assert bool((boxes[..., 2] >= boxes[..., 3]).all())
+        assert bool((boxes[..., 3] > 0).all())
+        assert bool(((boxes[..., 4] >= -math.pi / 2 - 1e-7) & (boxes[..., 4] < math.pi / 2)).all())
+        assert 0 <= scores.min().item() <= scores.max().item() <= 1
+    assert [tuple(item.shape) for item in outputs.angle] == [
+        (2, count * (BINS if name == "retina-obb-class" else 1), *shape) for shape in SHAPES
+    ]
+    assert outputs.objectness == ()
+    first = first_images(outputs, 1)
+    assert [len(part) for part in first] == [3, 3, 0, 3]
+    assert all(len(item) == 1 for part in first for item in part)
+
+
+def test_decode_of_known_dense_outputs_is_golden() -> None:
+    head = head_of("dense-obb", classes=2)
+    logits = tuple(torch.zeros(1, 2, *shape) for shape in SHAPES)
+    regression = tuple(torch.zeros(1, 4, *shape) for shape in SHAPES)
+    angle = tuple(torch.zeros(1, 1, *shape) for shape in SHAPES)
+    regression[0][0, :, 2, 3] = torch.tensor([0.5, -0.25, math.log(2.0), math.log(3.0)])
+    angle[0][0, 0, 2, 3] = math.log(3.0)  # sigmoid 3/4: an eighth of a turn
+    boxes, _ = head.decode(HeadOutputs(logits, regression, angle=angle))
+    expected = [28 + 4, 20 - 2, 24, 16, math.pi / 4 - math.pi / 2]  # the longer side is the other one
+    assert boxes[0, 2 * 8 + 3].tolist() == pytest.approx(expected, abs=1e-5)
+    assert boxes[0, 64].tolist() == pytest.approx([8, 8, 16, 16, 0], abs=1e-5)  # first cell of stride 16
+
+
+@pytest.mark.parametrize("name", ["retina-obb", "retina-obb-class"])
+def test_decode_and_loss_of_exact_offsets(name: str) -> None:
+    head = head_of(name)
+    count = len(anchors())
+    deltas = encode_deltas(BOXES[:1].expand(count, 5), anchors())
+    logits = levels(torch.zeros(3, count), 3, 9)
+    regression = levels(deltas[:, :4].t().contiguous(), 4, 9)
+    if name == "retina-obb":
+        angle = levels(deltas[:, 4:].t().contiguous(), 1, 9)
+    else:
+        angle = levels(torch.full((BINS, count), -20.0), BINS, 9)
+        degrees = math.degrees(deltas[0, 4].item())
+        for part in angle:
+            part.view(9, BINS, -1)[:, math.floor((degrees + 45) / 3)] = 20.0
+    outputs = HeadOutputs(logits, regression, angle=angle)
+    boxes, _ = head.decode(outputs)
+    assert iou_rotated(boxes[0], BOXES[0]).min().item() > (0.999 if name == "retina-obb" else 0.9)
+    exact = head.loss(outputs, [BOXES[:1]], [LABELS[:1]])
+    assert exact["loss_box"].item() < 1e-4
+    turned = head.loss(outputs, [BOXES[:1] + torch.tensor([0, 0, 0, 0, 0.2])], [LABELS[:1]])
+    which = "loss_box" if name == "retina-obb" else "loss_angle"
+    assert turned[which].item() > exact[which].item() + 0.1
+    if name == "retina-obb-class":
+        positives = head.positives(outputs, [BOXES[:1]], [LABELS[:1]])  # type: ignore[operator]
+        assert exact["loss_angle"].item() > 100 * 0.75 * 20 / positives  # all the background says that bin too
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_of_images_without_objects_teaches_the_background_alone(name: str) -> None:
+    head = head_of(name)
+    outputs = leaves(head(maps()))
+    losses = head.loss(outputs, [torch.zeros(0, 5)] * 2, [torch.zeros(0, dtype=torch.int64)] * 2)
+    torch.stack(list(losses.values())).sum().backward()
+    assert losses["loss_box"].item() == 0
+    assert all(item.grad is not None and bool(item.grad.isfinite().all()) for part in outputs for item in part)
+    assert all(bool((item.grad == 0).all()) for item in outputs.regression)  # type: ignore[attr-defined]
+    assert all(bool((item.grad > 0).all()) for item in outputs.logits)  # type: ignore[operator]
+    if name == "retina-obb-class":  # every bin of every anchor is pushed down, the first one too
+        assert all(bool((item.grad > 0).all()) for item in outputs.angle)  # type: ignore[operator]
+    else:
+        assert all(bool((item.grad == 0).all()) for item in outputs.angle)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_does_not_see_boxes_without_area_or_the_name_of_a_rectangle_or_autocast(name: str) -> None:
+    head = head_of(name)
+    outputs = head(maps(images=1))
+    plain = head.loss(outputs, [BOXES], [LABELS])
+    line = torch.tensor([[9.0, 9, 0, 40, 0.2]])
+    extra = head.loss(outputs, [torch.cat([BOXES, line])], [torch.tensor([0, 2, 1])])
+    other = head.loss(outputs, [BOXES[:, [0, 1, 3, 2, 4]] + torch.tensor([0, 0, 0, 0, math.pi / 2])], [LABELS])
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = head.loss(outputs, [BOXES], [LABELS])
+    for key, value in plain.items():
+        assert value.dtype == torch.float32
+        assert extra[key].item() == cast[key].item() == value.item()
+        assert other[key].item() == pytest.approx(value.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_upright_boxes_are_refused(name: str) -> None:
+    head = head_of(name)
+    with pytest.raises(UsageError, match=r"oriented xywhr boxes of shape \(n, 5\), got \(1, 4\)"):
+        head.loss(head(maps(images=1)), [torch.zeros(1, 4)], [torch.tensor([1])])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_positives_are_what_the_loss_divides_by(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = head_of(name)
+    assert isinstance(head, TowerHead)
+    outputs = head(maps(images=1))
+    seen: list[Tensor] = []
+    for module in (dense_obb, retina_obb):
+        monkeypatch.setattr(module, "share_of_total", lambda total: seen.append(total) or total)
+    head.loss(outputs, [BOXES], [LABELS])
+    assert torch.equal(head.positives(outputs, [BOXES], [LABELS]), seen[0].detach())
+    assert float(seen[0]) > 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_head_trained_on_one_picture_finds_its_boxes(name: str) -> None:
+    head = head_of(name)
+    features = [item * 0.5 for item in maps(seed=4, images=1)]
+    steps = 160 if name == "dense-obb-gwd" else 120
+    optimizer = torch.optim.AdamW(head.parameters(), lr=0.01)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01 * (1 - step / steps)
+        loss = torch.stack(list(head.loss(head(features), [BOXES], [LABELS]).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    boxes, scores = head.decode(head(features))  # in training mode, as it was fitted
+    for box, label in zip(BOXES, LABELS, strict=True):
+        best = int(scores[0, :, label].argmax())
+        assert scores[0, best, label] > 0.4
+        assert iou_rotated(boxes[0, best], box).item() > 0.8
+
+
+SIZE = InputConfig(height=32, width=64)
+
+
+def lively(name: str) -> Detector:
+    """Return a detector whose boxes point everywhere."""
+    config = ModelConfig(
+        backbone="csp-tiny", width=0.25, channels=8, head=name, head_depth=1, neck="fpn", levels=(3, 4)
+    )
+    model = build_model(config, 3, SIZE, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for key, parameter in model.head.named_parameters():
+        if "predictor" in key:
+            parameter.data.normal_(0, 0.1, generator=generator)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            assert layer.running_mean is not None
+            layer.running_mean.normal_(0, 0.2, generator=generator)
+    return model.eval()
+
+
+@cache
+def exported(name: str) -> tuple[Detector, bytes]:
+    model = lively(name)
+    return model, export_onnx(model, SIZE)
+
+
+@pytest.mark.parametrize("name", ["dense-obb", "retina-obb", "retina-obb-class"])
+def test_exported_graph_agrees_with_torch_and_keeps_to_plain_operators(name: str) -> None:
+    model, data = exported(name)
+    graph = onnx.load_from_string(data).graph
+    assert {node.op_type for node in graph.node} <= OPERATORS
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    for batch in (1, 3):
+        images = torch.randn(batch, 3, 32, 64, generator=torch.Generator().manual_seed(batch))
+        boxes, scores = session.run(["boxes", "scores"], {"images": images.numpy()})
+        with torch.no_grad():
+            expected_boxes, expected_scores = model(images)
+        assert expected_boxes[..., 4].std() > 0.1
+        np.testing.assert_allclose(scores, expected_scores.numpy(), atol=1e-4)
+        np.testing.assert_allclose(boxes[..., :4], expected_boxes[..., :4].numpy(), rtol=1e-4, atol=1e-3)
+        # Rounding may name a square, or an upright box, otherwise; it stays the same rectangle. Some are a pixel thin.
+        assert iou_rotated(torch.from_numpy(boxes), expected_boxes).min().item() > 0.99
+    shapes = {item.name: [size.dim_value for size in item.type.tensor_type.shape.dim][1:] for item in graph.output}
+    assert shapes == {"boxes": [*expected_boxes.shape[1:]], "scores": [*expected_scores.shape[1:]]}
+
+
+@pytest.mark.parametrize("name", ["dense-obb", "retina-obb-class"])
+def test_exported_graph_translates_for_tflite(name: str) -> None:
+    from edgekd.targets.tflite._torch_from_onnx import TranslatedGraph
+
+    model, data = exported(name)
+    images = torch.randn(1, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        got = TranslatedGraph(onnx.load_from_string(data), ["boxes", "scores"])(images)
+        boxes, scores = model(images)
+    assert iou_rotated(got["boxes"], boxes).min().item() > 0.99
+    torch.testing.assert_close(got["scores"], scores, atol=1e-4, rtol=0)

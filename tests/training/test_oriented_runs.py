@@ -1,0 +1,132 @@
+"""Training, distillation and the bundle of oriented detectors, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from edgekd._bundle import Bundle
+from edgekd._golden import golden_outputs
+from edgekd._manifest import ANGLE
+from edgekd._recipe import DataConfig, DistillConfig, Recipe
+from edgekd._train import train
+from edgekd.errors import RecipeError
+from edgekd.geometry import xywhr_to_corners
+from edgekd.training.explain_view import view
+from edgekd.training.models import build_model
+from edgekd.training.pseudo import pseudo_labels
+from edgekd.training.run import read_splits
+from edgekd.training.teacher import Teacher
+from edgekd.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Small = Callable[..., Recipe]
+CPU = torch.device("cpu")
+
+
+def write_turned(folder: Path, split: str, count: int, seed: int) -> Path:
+    """Write pictures of one or two turned rectangles on grey, 80x60 px, as oriented COCO JSON; return its path."""
+    rng = np.random.default_rng(seed)
+    (folder / split).mkdir(parents=True)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number in range(count):
+        picture = rng.integers(90, 130, (60, 80, 3), dtype=np.uint8)
+        for _ in range(int(rng.integers(1, 3))):
+            middle, side = rng.uniform((20, 20), (60, 40)), rng.uniform((18, 8), (30, 14))
+            box = np.float32([[*middle, *side, rng.uniform(-math.pi / 2, math.pi / 2)]])
+            corners = xywhr_to_corners(box)[0]
+            label = int(rng.integers(0, 2))
+            cv2.fillPoly(picture, [corners.round().astype(np.int32)], ((220, 30, 30), (30, 30, 220))[label])
+            (left, top), (right, low) = corners.min(0).tolist(), corners.max(0).tolist()
+            row = {"id": len(annotations) + 1, "image_id": number, "category_id": label, "iscrowd": 0}
+            hull = {"bbox": [left, top, right - left, low - top], "area": float(side.prod())}
+            annotations.append({**row, **hull, "segmentation": [corners.reshape(-1).tolist()]})
+        Image.fromarray(picture).save(folder / split / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 80, "height": 60})
+    categories = [{"id": label, "name": name} for label, name in enumerate(("red", "blue"))]
+    content = {"info": {"layout": "xywhr"}, "images": images, "annotations": annotations, "categories": categories}
+    path = folder / f"{split}.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
+    folder = tmp_path_factory.mktemp("turned")
+    return DataConfig(**{split: str(write_turned(folder, split, n, n)) for split, n in (("train", 8), ("val", 3))})
+
+
+def recipe_of(small: Small, data: DataConfig, head: str, **changes: Any) -> Recipe:
+    recipe = small(data=data, **changes)
+    return recipe.replace(student=dataclasses.replace(recipe.student, head=head, neck="fpn"))
+
+
+def trainer_of(recipe: Recipe, folder: Path, **options: Any) -> Trainer:
+    splits = read_splits(recipe)
+    return Trainer(recipe, folder, splits["train"], splits["val"], device=CPU, **options)
+
+
+def test_run_leaves_a_bundle_of_oriented_boxes(small: Small, turned: DataConfig, tmp_path: Path) -> None:
+    report = train(recipe_of(small, turned, "dense-obb", steps=3, eval_every=2), tmp_path)
+    bundle = Bundle.read(report.bundle)
+    boxes, scores = bundle.manifest.outputs
+    assert (boxes.shape, boxes.layout, scores.shape) == ((84, 5), "xywhr", (84, 2))
+    assert bundle.manifest.angle == ANGLE
+    found = golden_outputs(bundle, bundle.manifest.golden[0])[0]
+    assert bool((found[..., 2] >= found[..., 3]).all())
+    assert bool((np.abs(found[..., 4]) <= np.float32(math.pi / 2)).all())
+    assert "AP50" in report.metrics["val"]
+
+
+@pytest.mark.parametrize("head", ["dense-obb", "retina-obb", "retina-obb-class"])
+def test_training_lowers_the_loss(small: Small, turned: DataConfig, tmp_path: Path, head: str) -> None:
+    trainer_of(recipe_of(small, turned, head, steps=30, lr=1e-2, warmup=5), tmp_path).run()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
+    assert ("loss_angle" in rows[0]) == (head == "retina-obb-class")
+
+
+@pytest.mark.parametrize("head", ["dense-obb", "retina-obb"])
+def test_methods_take_oriented_boxes_and_heads(small: Small, turned: DataConfig, tmp_path: Path, head: str) -> None:
+    entries = tuple(DistillConfig(method=name) for name in ("fgd", "crosskd"))
+    recipe = recipe_of(small, turned, head, steps=2, distill=entries)
+    network = build_model(dataclasses.replace(recipe.student, head="dense-obb"), 2, recipe.input, seed=3)
+    trainer = trainer_of(recipe, tmp_path, teacher=Teacher(network, recipe.input, {"name": "own"}))
+    trainer.run()
+    row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"crosskd.class", "crosskd.box"} <= set(row)
+    assert row["crosskd.box"] > 0
+    shown = view(trainer, trainer.train_set.samples[0])
+    assert shown.boxes.shape[1] == 4
+    assert bool((shown.boxes[:, 2:] > shown.boxes[:, :2]).all())
+
+
+def test_head_and_data_of_unlike_boxes_are_refused_with_what_is_possible(
+    small: Small, turned: DataConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=r"'dense' cannot learn the oriented boxes .* dense-obb, .*retina-obb-class$"):
+        trainer_of(recipe_of(small, turned, "dense"), tmp_path)
+    upright = small()
+    upright = upright.replace(student=dataclasses.replace(upright.student, head="retina-obb"))
+    with pytest.raises(RecipeError, match=r"'retina-obb' cannot learn the upright boxes .* dense, retina, .*yolo$"):
+        trainer_of(upright, tmp_path)
+
+
+def test_pseudo_labels_of_an_oriented_teacher_are_refused(small: Small, turned: DataConfig, tmp_path: Path) -> None:
+    recipe = recipe_of(small, turned, "dense-obb")
+    images = read_splits(recipe)["val"]
+    teacher = Teacher(build_model(recipe.student, 2, recipe.input, seed=0), recipe.input, {}, images.classes)
+    with pytest.raises(RecipeError, match="takes a teacher of upright boxes"):
+        pseudo_labels(images, teacher, 0.5, tmp_path / "labels.json", CPU)
