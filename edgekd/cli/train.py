@@ -75,10 +75,15 @@ def show(args: argparse.Namespace, report: edgekd.TrainReport) -> int:
         return 0
     print(f"{report.steps} steps in {report.seconds:.0f} s")
     for split, found in report.metrics.items():
-        figures = (f"{name} {100 * found[name]:.1f} %" for name in FIGURES if not math.isnan(found[name]))
-        print(f"  {split}: {', '.join(figures)}")
+        figures = (f"{name} {100 * found[name]:.1f} %" for name in FIGURES if not math.isnan(found.get(name, math.nan)))
+        print(f"  {split}: {', '.join(figures)}{_mode(found)}")
     print(f"  {report.bundle}")
     print(f"  {report.weights}")
     if report.page is not None:
         print(f"  {report.page}")
     return 0
+
+
+def _mode(found: dict[str, Any]) -> str:
+    """Return how the precision-recall curve of oriented boxes became a number, without which it means little."""
+    return f" ({found['mode']})" if "mode" in found else ""

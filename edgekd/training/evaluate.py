@@ -10,10 +10,10 @@ from torch import Tensor
 
 from .. import ops
 from .._detections import Detections
-from .metrics.coco import average_precision
+from .metrics.measure import measure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from .._recipe import InputConfig
     from .data.sample import Dataset
@@ -24,16 +24,8 @@ CONF, IOU, MAX_DET, MAX_CANDIDATES = 0.001, 0.6, 300, 3000
 
 
 def evaluate(model: Detector, dataset: Dataset, input: InputConfig, device: torch.device) -> dict[str, Any]:  # noqa: A002
-    """Return `accuracy` of the model on every image of the set, in fp32; the model's mode is restored."""
-    return accuracy(list(detect(model, dataset, input, device)), dataset)
-
-
-def accuracy(detections: Sequence[Detections], dataset: Dataset) -> dict[str, Any]:
-    """Return the metric that goes with the data set's task, of one `Detections` a sample.
-
-    It is `average_precision` for either task: of oriented boxes that compares the upright hulls.
-    """
-    return average_precision(detections, dataset)
+    """Return `measure` of the model on every image of the set, in fp32; the model's mode is restored."""
+    return measure(list(detect(model, dataset, input, device)), dataset)
 
 
 def detect(

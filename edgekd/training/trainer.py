@@ -281,7 +281,7 @@ class Trainer:
         if log is None:
             return
         found = evaluate(self.average.model, self.val_set, self.recipe.input, self.device)
-        log.write(self.step, {f"val.{name}": value for name, value in found.items() if name != "per_class"})
+        log.write(self.step, {f"val.{name}": value for name, value in found.items() if isinstance(value, float)})
         accuracy = f"AP {100 * found['AP']:.1f} %, AP50 {100 * found['AP50']:.1f} %"
         progress.say(f"step {self.step}: {accuracy} on {self.val_set.name}")
 
