@@ -66,11 +66,12 @@ _numbers.__name__ = "list of numbers like 0,1,2"  # argparse: invalid ... value
 
 def _own_options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the keyword arguments that `train` does not have, where given."""
-    given = {"receipt": args.receipt, "seeds": args.seeds, "explain": args.explain}
+    given = {"cache": args.cache, "receipt": args.receipt, "seeds": args.seeds, "explain": args.explain}
     return {name: value for name, value in given.items() if value}
 
 
 def _typed(args: argparse.Namespace) -> str:
+    cache = f" --cache {args.cache}" if args.cache else ""
     seeds = f" --seeds {','.join(map(str, args.seeds))}" if args.seeds else ""
     explain = f" --explain {args.explain}" if args.explain else ""
-    return f"{' --receipt' if args.receipt else ''}{seeds}{explain}"
+    return f"{cache}{' --receipt' if args.receipt else ''}{seeds}{explain}"

@@ -54,7 +54,7 @@ def write_bundle(
         path: file to write, atomically.
         model: the trained detector.
         recipe: of the run.
-        splits: "train", "val" and perhaps "test".
+        splits: "train", "val" and perhaps "test" and "unlabelled".
         metrics: split name -> what `evaluate` found.
         comparisons: with runs that were not distilled, if there were any.
         teachers: for the provenance.

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 import torch
@@ -15,20 +11,18 @@ import torch.distributed as dist
 
 from ..errors import DataError, RecipeError, UsageError
 from .data.read import read
-from .data.unlabelled import read_unlabelled
-from .detector_file import cached_teacher, load_teacher, write_detector
-from .distributed import first_rank_first, process_group, rank, world_size
+from .detector_file import write_detector
+from .distributed import process_group, rank, world_size
 from .evaluate import evaluate
 from .finish import write_bundle
+from .guides import teachers_of, unlabelled_of
 from .progress import announce
-from .pseudo import FILE, pseudo_labels
 from .seeding import switches_restored
-from .teacher import Teacher
-from .teacher_cache import CachedTeacher
 from .trainer import Trainer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from typing_extensions import Unpack
 
@@ -36,7 +30,7 @@ if TYPE_CHECKING:
     from .._recipe import Recipe
     from .data.sample import Dataset
     from .models import Detector
-    from .teacher import Guide
+    from .teacher import Teacher
 
 T = TypeVar("T")
 
@@ -109,14 +103,14 @@ def make_trainer(
         raise RecipeError(f"task = {recipe.task!r} cannot be trained; possible: detect")
     splits = read_splits(recipe)
     classes = splits["train"].classes
-    teachers = _teachers(recipe, options.get("teacher"), len(classes), options.get("cache"))
+    teachers = teachers_of(recipe, options.get("teacher"), len(classes), options.get("cache"))
     trainer = Trainer(
         recipe,
         folder,
         splits["train"],
         splits["val"],
         teacher=teachers,
-        unlabelled=_unlabelled(recipe, classes, teachers, folder, place),
+        unlabelled=unlabelled_of(recipe, classes, teachers, folder, place),
         prepare=options.get("prepare"),
         device=place,
         resume=options.get("resume", True),
@@ -173,53 +167,6 @@ def read_splits(recipe: Recipe) -> dict[str, Dataset]:
     return splits
 
 
-def _teachers(
-    recipe: Recipe, given: Teacher | Mapping[str, Teacher] | None, num_classes: int, cache: Path | None
-) -> dict[str, Guide]:
-    """Return the run's teachers by name: those given, or those of the recipe."""
-    if not recipe.distill and recipe.unlabelled is None:
-        return {}
-    if given is not None:
-        named = given if isinstance(given, Mapping) else {"teacher": given}
-        return dict(named) if cache is None else {name: _cached(each, cache / name) for name, each in named.items()}
-    if recipe.teacher is not None and "teacher" in recipe.teachers:
-        raise RecipeError('the name "teacher" is that of [teacher]: give [teachers.teacher] another')
-    found: dict[str, Guide] = {}
-    for name, config in recipe.all_teachers().items():
-        if cache is None:
-            found[name] = load_teacher(config, recipe.input, num_classes)
-        else:
-            found[name] = cached_teacher(config, recipe.input, num_classes, cache / name)
-    if not found:
-        raise RecipeError('[[distill]] needs a [teacher] with weights = "OUT/student.safetensors"')
-    return found
-
-
-def _cached(teacher: Teacher, folder: Path) -> CachedTeacher:
-    identity = {"state_sha256": teacher.source["state_sha256"], "input": dataclasses.asdict(teacher.input)}
-    return CachedTeacher(folder, json.loads(json.dumps(identity)), lambda: teacher)
-
-
-def _unlabelled(
-    recipe: Recipe, classes: Sequence[str], teachers: Mapping[str, Guide], folder: Path, device: torch.device
-) -> Dataset | None:
-    """Return the images of [unlabelled], with a teacher's labels if the recipe asks for them; the first rank labels."""
-    section = recipe.unlabelled
-    if section is None:
-        return None
-    images = read_unlabelled(Path(section.images), classes)
-    if not section.pseudo_labels:
-        return images
-    if section.teacher not in teachers:
-        possible = ", ".join(teachers)
-        raise RecipeError(f"[unlabelled] names the teacher {section.teacher!r}; possible: {possible}")
-    guide = teachers[section.teacher].to(device)
-    labeller = guide.teacher if isinstance(guide, CachedTeacher) else guide
-    assert isinstance(labeller, Teacher)
-    with first_rank_first():
-        return pseudo_labels(images, labeller, section.conf, folder / FILE, device)
-
-
 def measure(trainer: Trainer, splits: dict[str, Dataset]) -> dict[str, dict[str, Any]]:
     """Return split ("val", "test") -> metrics of the averaged weights."""
     metrics: dict[str, dict[str, Any]] = {}
@@ -242,5 +189,6 @@ def _finish(
     outcome = Outcome(folder / "model.bin", folder / "student.safetensors", metrics, comparisons)
     write_detector(outcome.weights, model, splits["train"].classes)
     announce("exporting")
-    write_bundle(outcome.bundle, model, recipe, splits, metrics, comparisons, trainer.teachers)
+    seen = splits if trainer.unlabelled is None else {**splits, "unlabelled": trainer.unlabelled}
+    write_bundle(outcome.bundle, model, recipe, seen, metrics, comparisons, trainer.teachers)
     return outcome
