@@ -129,7 +129,7 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "fad": [{"method": "fad", "warmup": 100}],
 }
 
-TUNED: dict[str, tuple[float, ...]] = {name: (0.1, 0.3, 1.0, 3.0) for name in METHODS if name != "baseline"}
+TUNED: dict[str, tuple[float, ...]] = {name: (0.1, 0.3, 1.0, 3.0) if name != "baseline" else (1.0,) for name in METHODS}
 LONGER = "longer"  # the student alone with twice the steps: is the baseline near its plateau?
 
 
