@@ -118,7 +118,7 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Cell, int, str, list[dict[s
     if args.command == "tune":
         for cell in cells:
             for name in methods:
-                for factor in TUNED[name]:
+                for factor in TUNED[cell.data_name] if METHODS[name] else (1.0,):
                     yield cell, TUNE_SEED, f"tune-{name}-x{factor:g}", scaled(METHODS[name], factor)
         return
     if args.command == "ablate":
