@@ -2,7 +2,7 @@
 
     python benchmarks/distill.py run                               # trains what is missing, one JSON a run
     python benchmarks/distill.py run --size full --minutes 9        # the same on a GPU, in slices of under ten minutes
-    python benchmarks/distill.py tune                              # each method's weight, on validation images
+    python benchmarks/distill.py tune --pairs retina               # each method's weight, on validation images
     python benchmarks/distill.py ablate                            # parts of FAD and modes of XFKD
     python benchmarks/distill.py table                             # writes the tables of docs/results.md
     python benchmarks/distill.py ship                              # the synthetic teacher, for example 01
@@ -126,9 +126,25 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Cell, int, str, list[dict[s
     for seed in (int(item) for item in args.seeds.split(",")):
         for cell in cells:
             for name, entries in methods.items():
-                yield cell, seed, name, entries
+                yield cell, seed, name, scaled(entries, best_factor(cell, entries))
             if args.command == "run":
                 yield cell, seed, LONGER, []
+
+
+def best_factor(cell: Cell, entries: list[dict[str, Any]]) -> float:
+    """Return the factor of a method's weight that did best on the validation images, with the retina pair."""
+    method = entries[0]["method"] if entries else ""
+    if method not in METHODS or cell.size != "small":
+        return 1.0
+    rows = [
+        json.loads(f.read_text()) for f in (RESULTS / "tuning").glob(f"retina-{cell.data_name}-tune-{method}-x*.json")
+    ]
+    if not rows:
+        raise SystemExit(
+            f"{method} has not been tuned on {cell.data_name}: python benchmarks/distill.py tune --pairs retina"
+        )
+    best = max(rows, key=lambda row: row["metrics"]["AP"])
+    return float(best["method"].rsplit("-x", 1)[1])
 
 
 def scaled(entries: list[dict[str, Any]], factor: float) -> list[dict[str, Any]]:

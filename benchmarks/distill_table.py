@@ -20,12 +20,14 @@ def write_tables(results: Path, page: Path) -> None:
     """Replace what stands between the marks of `page` by the tables of the evidence and of the ablations."""
     rows = [json.loads(file.read_text()) for file in sorted((results / "distill").glob("*.json"))]
     parts = {"distill": [row for row in rows if "-" not in row["method"]]}
+    parts["tuning"] = [json.loads(file.read_text()) for file in sorted((results / "tuning").glob("*-tune-*.json"))]
     parts["ablation"] = [row for row in rows if "-" in row["method"] or row["method"] in FIRST]
     text = page.read_text()
     for name, members in parts.items():
         begin, end = f"<!-- {name}: written by benchmarks/distill.py table -->", f"<!-- /{name} -->"
         head, rest = text.split(begin, 1)
-        text = f"{head}{begin}\n\n{tables(members, ablation=name == 'ablation')}\n\n{end}{rest.split(end, 1)[1]}"
+        table_text = tuning(members) if name == "tuning" else tables(members, ablation=name == "ablation")
+        text = f"{head}{begin}\n\n{table_text}\n\n{end}{rest.split(end, 1)[1]}"
     page.write_text(text)
     print(f"wrote {page}")
 
@@ -65,6 +67,27 @@ def table(key: tuple[str, str, str], rows: list[Row]) -> str:
         cells += [spread(gain, sign=True), in_errors(gain)]
         lines.append(f"| {LABELS.get(method, '+ ' + method.upper())} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def tuning(rows: list[Row]) -> str:
+    """Return AP on validation by method and factor of its weight, a table for each data set."""
+    sets: dict[str, dict[str, dict[float, float]]] = {}
+    for row in rows:
+        name, factor = row["method"].removeprefix("tune-").rsplit("-x", 1)
+        sets.setdefault(row["data"], {}).setdefault(name, {})[float(factor)] = 100 * row["metrics"]["AP"]
+    lines = []
+    for data, methods in sorted(sets.items()):
+        factors = sorted({factor for found in methods.values() for factor in found})
+        steps = next(row["recipe"]["train"]["steps"] for row in rows if row["data"] == data)
+        lines += [
+            f"| {data}, {steps} steps: AP on validation at | {' | '.join(f'{f:g}×' for f in factors)} |",
+            "|---" * (len(factors) + 1) + "|",
+        ]
+        for name, found in methods.items():
+            cells = " | ".join(f"{found[f]:.1f}" if f in found else "" for f in factors)
+            lines.append(f"| {LABELS.get(name, name.upper())} | {cells} |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 def spread(values: list[float], *, sign: bool = False) -> str:
