@@ -131,8 +131,8 @@ METHODS: dict[str, list[dict[str, Any]]] = {
 
 TUNED: dict[str, tuple[float, ...]] = {  # factors of the weights above, by data set
     "bccd": (0.1, 0.3, 1.0, 3.0),
-    "sixray": (0.3, 1.0, 3.0, 10.0),
-    "xray": (0.3, 1.0, 3.0, 10.0),
+    "sixray": (0.3, 1.0, 3.0, 10.0, 30.0),
+    "xray": (0.3, 1.0, 3.0, 10.0, 30.0),
 }
 LONGER = "longer"  # the student alone with twice the steps: is the baseline near its plateau?
 
