@@ -20,7 +20,7 @@ from .seeding import switches_restored
 from .teacher import fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from .trainer import Trainer
@@ -110,11 +110,13 @@ def _student(trainer: Trainer) -> str:
 
 
 def _teachers(trainer: Trainer) -> str:
-    said = [
-        f"{name}: {', '.join(str(each.source[key]) for key in ('name', 'backbone', 'weights') if key in each.source)}"
-        for name, each in trainer.teachers.items()
-    ]
-    return "; ".join(said).capitalize() + "." if said else ""
+    return " ".join(_teacher(name, each.source) for name, each in trainer.teachers.items())
+
+
+def _teacher(name: str, source: Mapping[str, Any]) -> str:
+    said = ", ".join(str(source[key]) for key in ("name", "backbone", "weights") if key in source)
+    whose = "Teacher" if name == "teacher" else f"Teacher {name}"
+    return f"{whose}: {said}." if said else ""
 
 
 def left_by(trainer: Trainer, folder: Path) -> Outcome | None:

@@ -12,6 +12,8 @@ import torch
 from .. import ops
 from .data.loader import normalise
 from .methods import Scene, Taps
+from .methods._correlation import SMALLEST_MAP, channel_correlation, spread
+from .methods._standardise import DEAD
 from .models.rotated import hulls
 from .teacher import levels_of
 
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from .methods import Observed
     from .trainer import Trainer
 
-SPREAD = 1e-5  # a teacher channel that varies less than this over the cells says nothing
-FEWEST_CELLS = 16  # for a correlation
 PEAKED = 100  # times the lowest value
 
 
@@ -199,17 +199,11 @@ def cells_inside(boxes: NDArray[np.float32], cells: tuple[int, int], size: tuple
 
 
 def correlation(ours: Tensor, theirs: Tensor) -> float | None:
-    """Return Pearson's r over the cells of `(C, H, W)` maps, averaged over the teacher's channels that vary.
-
-    A student channel that does not vary counts as 0. None: fewer than 16 cells, or no such channel.
-    """
-    if theirs[0].numel() < FEWEST_CELLS or ours.shape != theirs.shape:
+    """Return `channel_correlation` of two `(C, H, W)` maps; None: too few cells, or a teacher without variation."""
+    if theirs[0].numel() < SMALLEST_MAP or ours.shape != theirs.shape:
         return None
-    x, y = (each.double().flatten(1) - each.double().flatten(1).mean(dim=1, keepdim=True) for each in (ours, theirs))
-    varied = y.square().mean(dim=1).sqrt() > SPREAD
-    if not bool(varied.any()):
+    x, y = (each.unsqueeze(0).double() for each in (ours, theirs))
+    if not bool((spread(y) > DEAD).any()):
         return None
-    norms = x.norm(dim=1) * y.norm(dim=1)
-    r = torch.where(norms > 0, (x * y).sum(dim=1) / norms.clamp(min=1e-300), torch.zeros_like(norms))
-    mean = float(r[varied].mean())
+    mean = float(channel_correlation(x, y))
     return mean if math.isfinite(mean) else None

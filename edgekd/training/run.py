@@ -18,6 +18,7 @@ from .finish import write_bundle
 from .guides import teachers_of, unlabelled_of
 from .progress import announce
 from .seeding import switches_restored
+from .teacher_cache import CachedTeacher
 from .trainer import Trainer
 
 if TYPE_CHECKING:
@@ -92,6 +93,9 @@ def run(
     with switches_restored(), process_group(place):
         trainer, splits = make_trainer(recipe, folder, place, **options)
         trainer.run()
+        for name, each in trainer.teachers.items():
+            if isinstance(each, CachedTeacher):
+                announce(f"{name}: {each.hits} images from the cache, {each.misses} looked at")
         return on_first_rank(lambda: _finish(trainer, splits, folder, compare))
 
 

@@ -48,7 +48,7 @@ class CachedTeacher:
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], load: Callable[[], Teacher]) -> None:
         self.folder = folder
-        self.hits = self.misses = 0
+        self.hits = self.misses = 0  # images found, and images that the teacher had to look at
         self._load = load
         self._teacher: Teacher | None = None
         self._device = torch.device("cpu")
@@ -71,11 +71,6 @@ class CachedTeacher:
         if self._teacher is None:
             self._teacher = self._load().to(self._device)
         return self._teacher
-
-    @property
-    def loaded(self) -> bool:
-        """Whether the network is in memory."""
-        return self._teacher is not None
 
     def look(self, images: Tensor, seen_by: InputConfig, *, head: bool, amp: torch.dtype | None = None) -> Taps:
         """Return the features as `Teacher.look` does; a batch with an image that is not held is computed whole.

@@ -50,7 +50,7 @@ def test_features_from_the_disk_are_the_teachers_bit_for_bit_in_one_memory_layou
     cached(tmp_path).look(images(), SIZE, head=False, amp=amp)
     reader = cached(tmp_path, refuse)
     found = reader.look(images(), SIZE, head=False, amp=amp)
-    assert (reader.hits, reader.misses, reader.loaded) == (3, 0, False)
+    assert (reader.hits, reader.misses) == (3, 0)
     assert reader.levels == (3, 4, 5)
     assert reader.channels == {3: 24, 4: 24, 5: 24}
     for level in reader.levels:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ._standardise import DEAD
+
 SMALLEST_MAP = 16  # values of a channel below which its correlation says nothing
 
 
@@ -27,7 +29,7 @@ def correlation_loss(ours: Tensor, theirs: Tensor, eps: float = 1e-6) -> Tensor:
     floor = (1e-3 * spread_t.median()).clamp(min=1e-12)
     scale = 1 / (torch.maximum(var, floor.square()).sqrt() + eps)
     squares = scale.square() * var * (m - 1) + y.square().sum(dim=0) - 2 * scale * (x * y).sum(dim=0)
-    alive = (spread_t > 1e-5).to(x.dtype)
+    alive = (spread_t > DEAD).to(x.dtype)
     return (squares.clamp(min=0) / (2 * m) * alive).sum() / alive.sum().clamp(min=1)
 
 
@@ -36,7 +38,7 @@ def channel_correlation(ours: Tensor, theirs: Tensor) -> Tensor:
     x, y = (_rows(maps) - _rows(maps).mean(dim=0) for maps in (ours, theirs))
     norms = x.norm(dim=0) * y.norm(dim=0)
     r = (x * y).sum(dim=0) / norms.clamp(min=1e-12)
-    alive = (spread(theirs) > 1e-5).to(r.dtype)
+    alive = (spread(theirs) > DEAD).to(r.dtype)
     mean: Tensor = (r * alive).sum() / alive.sum().clamp(min=1)
     return mean
 

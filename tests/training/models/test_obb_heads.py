@@ -18,31 +18,16 @@ from edgekd.training.export import OPERATORS, export_onnx
 from edgekd.training.models import Detector, build_model
 from edgekd.training.models.coders import BINS, encode_deltas
 from edgekd.training.models.grid import cell_anchors
-from edgekd.training.models.heads import ORIENTED, Head, HeadOutputs, TowerHead, build_head, dense_obb, retina_obb
+from edgekd.training.models.heads import ORIENTED, HeadOutputs, TowerHead, dense_obb, retina_obb
 from edgekd.training.models.heads.head import first_images
 from edgekd.training.models.rotated import iou_rotated
 
+from .test_heads import SHAPES, STRIDES, head_of, leaves, maps
+
 CPU = torch.device("cpu")
-STRIDES = (8, 16, 32)
-SHAPES = ((8, 8), (4, 4), (2, 2))
 BOXES = torch.tensor([[20.0, 22, 30, 10, 0.6], [44, 44, 24, 12, -1.2]])
 LABELS = torch.tensor([0, 2])
 NAMES = sorted(ORIENTED)
-
-
-def head_of(name: str, classes: int = 3) -> Head:
-    torch.manual_seed(0)
-    return build_head(name, classes, (16, 16, 16), 1, STRIDES, 64.0)
-
-
-def maps(seed: int = 0, images: int = 2) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(images, 16, *shape, generator=generator) for shape in SHAPES]
-
-
-def leaves(outputs: HeadOutputs) -> HeadOutputs:
-    """Return detached copies that collect gradients."""
-    return HeadOutputs(*(tuple(item.detach().clone().requires_grad_() for item in part) for part in outputs))
 
 
 def levels(flat: Tensor, channels: int, count: int) -> tuple[Tensor, ...]:
