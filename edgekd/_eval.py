@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from ._session import SessionInfo
 
-CONF, IOU, MAX_DET = 0.001, 0.6, 300
-"""Average precision integrates over all scores: a higher threshold would cut the curve off."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class EvalReport:
@@ -87,17 +84,16 @@ def evaluate(
     """
     try:
         from .training.data.read import read
-        from .training.metrics.measure import check, measure
+        from .training.metrics.measure import check, limits, measure
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"evaluation needs {error.name}: pip install 'edgekd[train]'") from error
     with _detector.load(bundle, device=device, precision=precision, threads=threads) as detector:
         dataset = read(data, format, split, detector.names)
         check(mode, dataset)  # a wrong word should not cost an evaluation
+        cut = limits(dataset, oriented_boxes=detector.manifest.angle is not None)._asdict()
         began = time.monotonic()
         found = [
-            detector.predict(
-                sample.load(), color="rgb", conf=CONF, iou=IOU, max_det=MAX_DET, tile=tile, overlap=overlap
-            )
+            detector.predict(sample.load(), color="rgb", tile=tile, overlap=overlap, **cut)
             for sample in dataset.samples
         ]
         return EvalReport(

@@ -10,17 +10,17 @@ from torch import Tensor
 
 from .. import ops
 from .._detections import Detections
-from .metrics.measure import measure
+from .metrics.measure import limits, measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .._recipe import InputConfig
     from .data.sample import Dataset
+    from .metrics.measure import Limits
     from .models import Detector
 
-CONF, IOU, MAX_DET, MAX_CANDIDATES = 0.001, 0.6, 300, 3000
-"""Average precision integrates over all scores: a higher threshold would cut the curve off."""
+MAX_CANDIDATES = 3000
 
 
 def evaluate(model: Detector, dataset: Dataset, input: InputConfig, device: torch.device) -> dict[str, Any]:  # noqa: A002
@@ -56,8 +56,9 @@ def detect(
                 for sample, row in zip(samples, pixels, strict=True)
             ]
             boxes, scores = _forward(model, torch.from_numpy(pixels).to(device))
+            cut = limits(dataset, oriented_boxes=boxes.shape[2] == 5)
             for placement, its_boxes, its_scores in zip(placements, boxes, scores, strict=True):
-                yield _detections(its_boxes.numpy(), its_scores.numpy(), placement, dataset.classes)
+                yield _detections(its_boxes.numpy(), its_scores.numpy(), placement, dataset.classes, cut)
     finally:
         model.train(was_training)
 
@@ -69,10 +70,8 @@ def _forward(model: Detector, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _detections(
-    boxes: np.ndarray, scores: np.ndarray, placement: ops.Placement, classes: tuple[str, ...]
+    boxes: np.ndarray, scores: np.ndarray, placement: ops.Placement, classes: tuple[str, ...], cut: Limits
 ) -> Detections:
-    kept, score, label = ops.suppress(
-        boxes, scores, conf=CONF, iou=IOU, max_det=MAX_DET, max_candidates=MAX_CANDIDATES, classes=None
-    )
+    kept, score, label = ops.suppress(boxes, scores, **cut._asdict(), max_candidates=MAX_CANDIDATES, classes=None)
     size = (placement.image_height, placement.image_width)
     return Detections(placement.undo(kept), score, label, classes, size)

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from edgekd import ops
 from edgekd._recipe import DataConfig, InputConfig, Recipe
 from edgekd.training.data.read import read
+from edgekd.training.data.sample import Dataset, Sample
 from edgekd.training.evaluate import detect, evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from edgekd.training.data.sample import Dataset
+    from pathlib import Path
 
 CPU = torch.device("cpu")
 SIZE = InputConfig(height=64, width=96)
@@ -94,3 +95,18 @@ def test_real_model_is_evaluated_in_evaluation_mode(
     metrics = evaluate(model, read(scenes.val), recipe.input, CPU)
     assert 0 <= metrics["AP"] <= 1
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("task", "kept"), [("obb", 1), ("detect", 2)])
+def test_oriented_boxes_are_thinned_as_dota_does(task: str, kept: int, tmp_path: Path) -> None:
+    """Two detections that share a third of their union: above DOTA's 0.1, below COCO's 0.6."""
+    Image.new("RGB", (96, 64)).save(tmp_path / "a.png")
+    nothing = (np.empty((0, 5), np.float32), np.empty(0, np.int64), np.empty(0, bool))
+    dataset = Dataset("set", task, ("ship",), (Sample(tmp_path / "a.png", (96, 64), *nothing),))
+
+    class Fixed(nn.Module):
+        def forward(self, _: Tensor) -> tuple[Tensor, Tensor]:
+            boxes = [[[40.0, 30.0, 40.0, 10.0, 0.3], [40.0, 35.0, 40.0, 10.0, 0.3]]]
+            return torch.tensor(boxes), torch.tensor([[[0.9], [0.8]]])
+
+    assert [len(found) for found in detect(Fixed(), dataset, SIZE, CPU)] == [kept]  # type: ignore[arg-type]

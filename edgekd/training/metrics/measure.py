@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import UsageError
 from . import coco, oriented
@@ -14,6 +14,19 @@ if TYPE_CHECKING:
     from ..._detections import Detections
     from ..data.sample import Dataset
 
+
+class Limits(NamedTuple):
+    """What is left of a detector's output before it is measured."""
+
+    conf: float
+    iou: float
+    max_det: int
+
+
+# Average precision integrates over all scores: a higher threshold would cut the curve off.
+UPRIGHT = Limits(0.001, 0.6, 300)
+ORIENTED = Limits(0.001, 0.1, 2000)  # as DOTA is evaluated: neighbours touch, they do not overlap
+
 CONFIDENCE = 0.25  # of the false positives on background: what `predict` is often asked for
 
 
@@ -24,6 +37,11 @@ def check(mode: str | None, dataset: Dataset, *, oriented_boxes: bool = True) ->
     oriented.check_mode(mode)
     if dataset.task != "obb" or not oriented_boxes:
         raise UsageError(f"mode {mode!r} is for oriented boxes on an oriented set; others are measured as COCO does")
+
+
+def limits(dataset: Dataset, *, oriented_boxes: bool) -> Limits:
+    """Return what a detector's output on a set should be cut down to for `measure`."""
+    return ORIENTED if oriented_boxes and dataset.task == "obb" else UPRIGHT
 
 
 def measure(detections: Sequence[Detections], dataset: Dataset, *, mode: str | None = None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import edgekd
 from edgekd import _detector
 from edgekd._detections import Detections
 from edgekd._session import SessionInfo
@@ -75,6 +76,8 @@ class Oracle:
 
     def __init__(self, boxes: NDArray[np.float32]) -> None:
         self.boxes = boxes
+        self.manifest = SimpleNamespace(angle="le90" if boxes.shape[1] == 5 else None)
+        self.asked: list[dict[str, object]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -82,7 +85,8 @@ class Oracle:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def predict(self, *_: object, **__: object) -> Detections:
+    def predict(self, *_: object, **asked: object) -> Detections:
+        self.asked.append(asked)
         return found(self.boxes.tolist(), self.boxes.shape[1])
 
 
@@ -95,6 +99,16 @@ def aerial(tmp_path: Path) -> Path:
         Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / "images" / f"{name}.png")
         (tmp_path / "labelTxt" / f"{name}.txt").write_text(text)
     return tmp_path
+
+
+@pytest.mark.parametrize(("boxes", "kept"), [([[30, 10, 30, 10, 0]], (0.1, 2000)), ([[15, 5, 45, 15]], (0.6, 300))])
+def test_eval_thins_oriented_boxes_as_dota_does_and_upright_ones_as_coco_does(
+    boxes: list[list[float]], kept: tuple[float, int], aerial: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle = Oracle(np.array(boxes, np.float32))
+    monkeypatch.setattr(_detector, "load", lambda *_, **__: oracle)
+    edgekd.evaluate("model.bin", aerial)
+    assert [(asked["conf"], asked["iou"], asked["max_det"]) for asked in oracle.asked] == [(0.001, *kept)] * 2
 
 
 def evaluated(monkeypatch: pytest.MonkeyPatch, boxes: list[list[float]], *words: str) -> int:
