@@ -26,7 +26,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill_settings import ABLATIONS, LONGER, METHODS, ROOT, SIZES, TUNED, Pair, data_sets
+from distill_oriented import PAIRS, measure_oriented, oriented_sets, prepare
+from distill_settings import (
+    ABLATIONS,
+    FULL,
+    LONGER,
+    METHODS,
+    ROOT,
+    SMALL,
+    TUNE_SEED,
+    TUNE_SHARE,
+    TUNED,
+    Pair,
+    upright_sets,
+)
 from machine import RESULTS, conditions, write
 
 import edgekd
@@ -38,8 +51,7 @@ if TYPE_CHECKING:
 
     from distill_settings import DataSet
 
-TUNE_SEED = 100  # one of its own
-TUNE_SHARE = {"bccd": 0.3, "sixray": 0.5, "xray": 0.5}  # of the student's steps
+SIZES = {"small": {**SMALL, **PAIRS}, "full": FULL}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +72,7 @@ class Cell:
     @property
     def data(self) -> DataSet:
         """Splits."""
-        return data_sets(self.work)[self.data_name]
+        return {**upright_sets(self.work), **oriented_sets(self.work)}[self.data_name]
 
     @property
     def label(self) -> str:
@@ -77,7 +89,7 @@ def main() -> None:
     parser.add_argument("command", choices=("teacher", "run", "tune", "ablate", "table", "ship"))
     parser.add_argument("--size", choices=tuple(SIZES), default="small")
     parser.add_argument("--pairs", default="retina,mobile")
-    parser.add_argument("--data", default="bccd,sixray,xray")
+    parser.add_argument("--data", default="bccd,sixray,xray,ucas,aerial", help="those that a pair has a budget for")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no run after so many minutes")
@@ -97,7 +109,7 @@ def main() -> None:
     for cell, seed, method, entries in jobs(args):
         if time.monotonic() > end:
             return
-        synthesise(cell)
+        provide(cell)
         with claimed(cell.folder("teacher")) as free:
             if free:
                 train_teacher(cell)
@@ -113,35 +125,39 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Cell, int, str, list[dict[s
         Cell(pair, data, args.size, args.work, args.threads)
         for data in args.data.split(",")
         for pair in args.pairs.split(",")
+        if data in SIZES[args.size][pair].student_steps
     ]
-    methods = {name: METHODS[name] for name in args.methods.split(",")}
+    wanted = args.methods.split(",")
     if args.command == "tune":
         for cell in cells:
-            for name in methods:
+            for name in wanted:
                 for factor in TUNED[cell.data_name] if METHODS[name] else (1.0,):
-                    yield cell, TUNE_SEED, f"tune-{name}-x{factor:g}", scaled(METHODS[name], factor)
+                    if name in cell.pair.methods:
+                        yield cell, TUNE_SEED, f"tune-{name}-x{factor:g}", scaled(METHODS[name], factor)
         return
-    if args.command == "ablate":
-        methods = {"baseline": [], **ABLATIONS}
     for seed in (int(item) for item in args.seeds.split(",")):
         for cell in cells:
+            methods = {name: METHODS[name] for name in wanted if name in cell.pair.methods}
+            if args.command == "ablate":
+                methods = {"baseline": [], **ABLATIONS}
             for name, entries in methods.items():
-                yield cell, seed, name, scaled(entries, best_factor(cell, entries))
-            if args.command == "run":
+                yield cell, seed, name, scaled(entries, best_factor(cell, name, entries))
+            if args.command == "run" and seed == 0:
                 yield cell, seed, LONGER, []
 
 
-def best_factor(cell: Cell, entries: list[dict[str, Any]]) -> float:
-    """Return the factor of a method's weight that did best on the validation images, with the retina pair."""
-    method = entries[0]["method"] if entries else ""
-    if method not in METHODS or cell.size != "small":
+def best_factor(cell: Cell, name: str, entries: list[dict[str, Any]]) -> float:
+    """Return the factor of a method's weight that did best on the validation images, with one pair for all."""
+    method = name if name in METHODS else entries[0]["method"]  # a part in an ablation weighs what the whole does
+    if method not in METHODS or not entries or cell.size != "small":
         return 1.0
+    pair = cell.pair.tuned_by
     rows = [
-        json.loads(f.read_text()) for f in (RESULTS / "tuning").glob(f"retina-{cell.data_name}-tune-{method}-x*.json")
+        json.loads(f.read_text()) for f in (RESULTS / "tuning").glob(f"{pair}-{cell.data_name}-tune-{method}-x*.json")
     ]
     if not rows:
         raise SystemExit(
-            f"{method} has not been tuned on {cell.data_name}: python benchmarks/distill.py tune --pairs retina"
+            f"{method} has not been tuned on {cell.data_name}: python benchmarks/distill.py tune --pairs {pair}"
         )
     best = max(rows, key=lambda row: row["metrics"]["AP"])
     return float(best["method"].rsplit("-x", 1)[1])
@@ -172,8 +188,10 @@ def claimed(folder: Path) -> Iterator[bool]:
         lock.unlink(missing_ok=True)
 
 
-def synthesise(cell: Cell) -> None:
-    """Write the synthetic scenes if this is their set; the teacher's come from a seed of their own."""
+def provide(cell: Cell) -> None:
+    """Write what is missing of synthetic scenes and of tiles; the teacher's scenes come from a seed of their own."""
+    if cell.data.tile is not None:
+        prepare(cell.data_name, cell.work)
     if cell.data_name != "xray":
         return
     for file, counts, seed in ((cell.data.train, (600, 100, 150), 0), (cell.data.teacher_train, (3000, 1, 1), 1)):
@@ -210,7 +228,7 @@ def train_teacher(cell: Cell) -> None:
     section, pixels, rate = teacher_section(cell)
     steps = cell.pair.teacher_steps[cell.data_name]
     train = {"steps": steps, "lr": rate, "eval_every": steps // 6}
-    plan = recipe(cell, train, pixels, student=section, augment={"mosaic": 0.3})
+    plan = recipe(cell, train, pixels, student=section, augment=cell.pair.teacher_augment)
     plan = plan.replace(data=dataclasses.replace(plan.data, train=str(cell.data.teacher_train)))
     measure(f"distill/{cell.label}-teacher", cell, "teacher", 0, plan, cell.folder("teacher"))
 
@@ -220,7 +238,9 @@ def train_student(cell: Cell, method: str, entries: list[dict[str, Any]], seed: 
     steps = cell.pair.student_steps[cell.data_name]
     steps = int(TUNE_SHARE[cell.data_name] * steps) if tuning else 2 * steps if method == LONGER else steps
     train = {"steps": steps, "lr": cell.pair.student_lr, "seed": seed, "eval_every": steps // 5}
-    plan = recipe(cell, train, student=cell.pair.student, distill=entries)
+    head = cell.pair.heads.get(method)
+    student = {**cell.pair.student, **({"head": head} if head else {})}
+    plan = recipe(cell, train, student=student, distill=entries, augment=cell.pair.augment)
     if entries:
         weights = cell.folder("teacher") / "student.safetensors"
         section, pixels, _ = teacher_section(cell)
@@ -242,12 +262,15 @@ def measure(
         return
     print(f"== {label}", file=sys.stderr)
     if plan.distill:
-        needs_head = any(entry.method == "crosskd" for entry in plan.distill)
+        needs_head = any(entry.method in ("crosskd", "nsd") for entry in plan.distill)
         edgekd.distill(plan, folder, cache=None if needs_head else cache)
     else:
         edgekd.train(plan, folder)
     split = "val" if label.startswith("tuning/") else "test"
-    found = edgekd.evaluate(folder / "model.bin", getattr(cell.data, split)).metrics
+    if split == "test" and cell.data.tile is not None:
+        found = measure_oriented(folder / "model.bin", cell.data)
+    else:
+        found = edgekd.evaluate(folder / "model.bin", getattr(cell.data, split)).metrics
     rows = log_rows(folder / "metrics.jsonl")
     seconds = sum(row["step_ms"] for row in rows if "step_ms" in row) * LOG_EVERY / 1e3  # whole runs, resumed or not
     row = {

@@ -19,7 +19,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import torch
-from distill_settings import METHODS, SIZES
+from distill import SIZES
+from distill_settings import METHODS
 from machine import conditions, write
 
 from edgekd._recipe import DistillConfig, InputConfig, ModelConfig, TrainConfig, build_section

@@ -1,4 +1,7 @@
-"""What benchmarks/distill.py compares: data sets, pairs of networks, budgets; nothing chosen on test images."""
+"""What benchmarks/distill.py compares: data sets, pairs of networks, budgets; nothing chosen on test images.
+
+Upright boxes are here, oriented ones in distill_oriented.py.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,19 @@ MOBILENETV2_PIXELS = {"mean": [127.5, 127.5, 127.5], "std": [127.5, 127.5, 127.5
 
 @dataclass(frozen=True)
 class DataSet:
-    """Splits of a data set; the teacher of the synthetic set learns from other scenes, which are free."""
+    """Splits of a data set; the teacher of a synthetic set learns from other scenes, which are free.
+
+    Of large images, train and val are tiles; the test images are whole, and `test_tiles` shows the background.
+    """
 
     train: Path
     val: Path
     test: Path
     teacher_train: Path
     note: str
+    tile: int | None = None
+    overlap: int | None = None
+    test_tiles: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -39,11 +48,15 @@ class Pair:
     student_lr: float = 2e-3
     teacher_lr: float = 5e-4
     teachers: dict[str, dict[str, Any]] = field(default_factory=dict)  # another teacher (and "lr") for a data set
-    seed: int = 0  # of the teacher
+    methods: tuple[str, ...] = ("baseline", "pkd", "fgd", "mgd", "cwd", "xfkd", "fad")
+    heads: dict[str, str] = field(default_factory=dict)  # method -> another head for the student
+    tuned_by: str = "retina"  # the pair whose tuning says how much each method weighs
+    augment: dict[str, Any] = field(default_factory=dict)
+    teacher_augment: dict[str, Any] = field(default_factory=lambda: {"mosaic": 0.3})
 
 
-def data_sets(work: Path) -> dict[str, DataSet]:
-    """Return every data set by name; `work` holds the synthetic scenes."""
+def upright_sets(work: Path) -> dict[str, DataSet]:
+    """Return the sets of upright boxes by name; `work` holds the synthetic scenes."""
     bccd, sixray, xray = SHARED / "bccd" / "ImageSets" / "Main", SHARED / "sixray_mini", work / "data" / "xray"
     return {
         "bccd": DataSet(
@@ -61,7 +74,7 @@ def data_sets(work: Path) -> dict[str, DataSet]:
     }  # fmt: skip
 
 
-SMALL = {
+SMALL: dict[str, Pair] = {
     "retina": Pair(
         note="homogeneous: RetinaNet ResNet-18 -> RetinaNet ResNet-18 of a quarter of the width",
         student={"backbone": "resnet18", "width": 0.25, "neck": "fpn", "channels": 64, "head": "retina"},
@@ -90,6 +103,7 @@ SMALL = {
         teacher={"backbone": "resnet18", "neck": "pafpn", "channels": 96, "head": "dense", **RESNET18},
         student_steps={"bccd": 600, "sixray": 2000, "xray": 600},
         teacher_steps={"bccd": 1200, "sixray": 2000, "xray": 3000},
+        methods=("baseline", "pkd"),
         teachers={
             "xray": {
                 "backbone": "resnet18", "width": 0.5, "neck": "pafpn", "channels": 64, "head": "dense", "lr": 2e-3,
@@ -98,7 +112,7 @@ SMALL = {
     ),
 }  # fmt: skip
 
-FULL = {
+FULL: dict[str, Pair] = {
     "r101-r50": Pair(
         note="homogeneous, published pair: RetinaNet ResNet-101 -> RetinaNet ResNet-50, from random weights",
         student={"backbone": "resnet50", "neck": "fpn", "channels": 256, "head": "retina", "levels": [3, 4, 5, 6, 7]},
@@ -117,9 +131,7 @@ FULL = {
     ),
 }  # fmt: skip
 
-SIZES = {"small": SMALL, "full": FULL}
-
-METHODS: dict[str, list[dict[str, Any]]] = {
+METHODS: dict[str, list[dict[str, Any]]] = {  # [[distill]] entries
     "baseline": [],
     "pkd": [{"method": "pkd", "weight": 0.2}],
     "fgd": [{"method": "fgd"}],
@@ -127,13 +139,20 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "cwd": [{"method": "cwd"}],
     "xfkd": [{"method": "xfkd"}],
     "fad": [{"method": "fad", "warmup": 100}],
+    "nsd": [{"method": "nsd"}],
+    "nsd_pos": [{"method": "nsd", "options": {"sample": "pos_negn", "pixel_foreground": 3.0}}],
+    "regress": [],
 }
 
 TUNED: dict[str, tuple[float, ...]] = {  # factors of the weights above, by data set
     "bccd": (0.1, 0.3, 1.0, 3.0),
     "sixray": (0.3, 1.0, 3.0, 10.0, 30.0),
     "xray": (0.3, 1.0, 3.0, 10.0, 30.0),
+    "ucas": (0.1, 0.3, 1.0, 3.0),
+    "aerial": (0.1, 0.3, 1.0, 3.0),
 }
+TUNE_SEED = 100  # one of its own
+TUNE_SHARE = {"bccd": 0.3, "sixray": 0.5, "xray": 0.5, "ucas": 0.5, "aerial": 0.5}  # of the student's steps
 LONGER = "longer"  # the student alone with twice the steps: is the baseline near its plateau?
 
 

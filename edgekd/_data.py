@@ -99,7 +99,8 @@ def data_tile(
 
     Windows are those of `geometry.windows`; `<stem>__<size>__<left>___<top>.png` says where a tile lies, so that what
     is found on it can be moved back and merged by `ops.merge_tiles`. Boxes are written whole; an object that a window
-    shows in part is difficult there. Tiles without objects are written too.
+    shows in part is difficult there: oriented ones are learnt, none counts in an evaluation. Tiles without objects are
+    written too.
 
     Args:
         data: a set of upright or oriented boxes, as a recipe's data.train names one.

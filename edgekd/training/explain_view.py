@@ -85,7 +85,7 @@ def chosen(dataset: Dataset, count: int) -> list[Sample]:
 
     If no sample has an object, of all samples.
     """
-    useful = [sample for sample in dataset.samples if (~sample.difficult).any()] or list(dataset.samples)
+    useful = [sample for sample in dataset.samples if dataset.taught(sample).any()] or list(dataset.samples)
     places = np.linspace(0, len(useful) - 1, min(count, len(useful))).round().astype(int)
     return [useful[place] for place in places]
 
@@ -101,7 +101,7 @@ def view(trainer: Trainer, sample: Sample) -> ImageView:
         sample.load(), size.height, size.width, swap=size.color == "bgr", mean=(0, 0, 0), std=(1, 1, 1), pad=size.pad,
         dtype=np.uint8,
     )  # fmt: skip
-    kept = ~sample.difficult
+    kept = trainer.train_set.taught(sample)
     boxes = _placed(sample.boxes[kept], place)
     upright = boxes if boxes.shape[1] == 4 else hulls(torch.from_numpy(boxes)).numpy()
     labels = sample.labels[kept]

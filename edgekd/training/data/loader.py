@@ -52,8 +52,8 @@ class Batch:
 class TrainBatches:
     """Random access to augmented batches of a data set.
 
-    Every epoch is a permutation without repetition; a batch may span two. Objects marked difficult (and crowds) are no
-    training targets.
+    Every epoch is a permutation without repetition; a batch may span two. Which objects are targets,
+    `Dataset.taught` says.
 
     Args:
         dataset: of task "detect" or "obb".
@@ -143,7 +143,8 @@ class TrainBatches:
 
     def _shrunk(self, sample: Sample) -> Scene:
         image = sample.load()
-        boxes, labels = sample.boxes[~sample.difficult], sample.labels[~sample.difficult]
+        taught = self.dataset.taught(sample)
+        boxes, labels = sample.boxes[taught], sample.labels[taught]
         height, width = image.shape[:2]
         ratio = OVERSIZE * min(self.input.height / height, self.input.width / width)
         if ratio >= 1:

@@ -84,3 +84,12 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def taught(self, sample: Sample) -> NDArray[np.bool_]:
+        """Return `(N,)` which objects of a sample training learns: all of an oriented set, else those not difficult.
+
+        In oriented sets the mark stands for a small object, or for one that the border of a tile cuts, and their users
+        train on them; as background they would teach the network not to see objects at borders. In upright sets it may
+        stand for a crowd, whose box is no object's.
+        """
+        return np.ones_like(sample.difficult) if self.task == "obb" else ~sample.difficult

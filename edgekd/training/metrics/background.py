@@ -67,7 +67,7 @@ def at_recall(detections: Sequence[Detections], dataset: Dataset, recall: float,
     Raises:
         UsageError: the recall is not reached, or there is no object.
     """
-    return _Ranked(detections, dataset, iou).at(recall)
+    return Ranked(detections, dataset, iou).at(recall)
 
 
 def at_equal_recall(
@@ -90,13 +90,16 @@ def at_equal_recall(
     Raises:
         UsageError: one of them does not reach the recall, or there is no object.
     """
-    ranked = [_Ranked(detections, dataset, iou) for detections in (first, second)]
+    ranked = [Ranked(detections, dataset, iou) for detections in (first, second)]
     common = min(each.highest for each in ranked) if recall is None else recall
     return ranked[0].at(common), ranked[1].at(common)
 
 
-class _Ranked:
-    """The detections of all classes that count, best score first, and which of them are hits."""
+class Ranked:
+    """The detections of all classes that count, best score first, and which of them are hits: matched once.
+
+    Arguments and errors are those of `at_recall`.
+    """
 
     def __init__(self, detections: Sequence[Detections], dataset: Dataset, iou: float) -> None:
         matches = match(detections, dataset)
@@ -116,7 +119,11 @@ class _Ranked:
         return float(self.hits.sum()) / self.positives
 
     def at(self, recall: float) -> OperatingPoint:
-        """Return the operating point of the highest confidence that reaches a recall."""
+        """Return the operating point of the highest confidence that reaches a recall.
+
+        Raises:
+            UsageError: the recall is not reached.
+        """
         if not 0 <= recall <= self.highest:
             raise UsageError(f"recall {recall:g} is not reached; possible here: 0 to {self.highest:g}")
         reached = np.flatnonzero(np.cumsum(self.hits) / self.positives >= recall)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -168,6 +169,17 @@ def test_difficult_objects_are_no_targets(tmp_path: Path) -> None:
     dataset = numbered(tmp_path, 1)
     dataset.samples[0].difficult[0] = True
     assert [len(box) for box in batches(dataset).batch_at(0).boxes] == [0] * 4
+
+
+def test_difficult_objects_of_oriented_sets_are_targets(tmp_path: Path) -> None:
+    """What a tile cuts is marked so; taught as background, objects at borders would be lost."""
+    upright = numbered(tmp_path, 1)
+    boxes = np.array([[8, 8, 6, 4, 0.2], [20, 8, 6, 4, 0.2]], np.float32)
+    sample = dataclasses.replace(
+        upright.samples[0], boxes=boxes, labels=np.zeros(2, np.int64), difficult=np.array([True, False])
+    )
+    oriented = dataclasses.replace(upright, task="obb", samples=(sample,))
+    assert [len(box) for box in batches(oriented).batch_at(0).boxes] == [2] * 4
 
 
 @pytest.mark.parametrize("options", [{"batch": 0}, {"seed": -1}])
