@@ -17,8 +17,6 @@ from .teacher import Teacher
 from .teacher_cache import CachedTeacher
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import torch
 
     from .._recipe import Recipe
@@ -54,13 +52,13 @@ def _cached(teacher: Teacher, folder: Path) -> CachedTeacher:
 
 
 def unlabelled_of(
-    recipe: Recipe, classes: Sequence[str], teachers: Mapping[str, Guide], folder: Path, device: torch.device
+    recipe: Recipe, labelled: Dataset, teachers: Mapping[str, Guide], folder: Path, device: torch.device
 ) -> Dataset | None:
     """Return the images of [unlabelled], with a teacher's labels if the recipe asks for them; the first rank labels."""
     section = recipe.unlabelled
     if section is None:
         return None
-    images = read_unlabelled(Path(section.images), classes)
+    images = read_unlabelled(Path(section.images), labelled.classes, labelled.task)
     if not section.pseudo_labels:
         return images
     if section.teacher not in teachers:

@@ -106,15 +106,15 @@ def make_trainer(
     if recipe.task != "detect":
         raise RecipeError(f"task = {recipe.task!r} cannot be trained; possible: detect")
     splits = read_splits(recipe)
-    classes = splits["train"].classes
-    teachers = teachers_of(recipe, options.get("teacher"), len(classes), options.get("cache"))
+    labelled = splits["train"]
+    teachers = teachers_of(recipe, options.get("teacher"), len(labelled.classes), options.get("cache"))
     trainer = Trainer(
         recipe,
         folder,
-        splits["train"],
+        labelled,
         splits["val"],
         teacher=teachers,
-        unlabelled=unlabelled_of(recipe, classes, teachers, folder, place),
+        unlabelled=unlabelled_of(recipe, labelled, teachers, folder, place),
         prepare=options.get("prepare"),
         device=place,
         resume=options.get("resume", True),

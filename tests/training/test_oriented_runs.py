@@ -6,30 +6,32 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from edgekd._bundle import Bundle
+from edgekd._distill import distill
 from edgekd._golden import golden_outputs
 from edgekd._manifest import ANGLE
-from edgekd._recipe import DataConfig, DistillConfig, Recipe
+from edgekd._recipe import DataConfig, DistillConfig, InputConfig, Recipe, UnlabelledConfig
 from edgekd._train import train
-from edgekd.errors import RecipeError
+from edgekd.errors import DataError, RecipeError
 from edgekd.geometry import xywhr_to_corners
+from edgekd.training.data.coco import read_coco
+from edgekd.training.data.unlabelled import read_unlabelled
 from edgekd.training.explain_view import view
 from edgekd.training.models import build_model
 from edgekd.training.pseudo import pseudo_labels
 from edgekd.training.run import read_splits
 from edgekd.training.teacher import Teacher
 from edgekd.training.trainer import Trainer
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Small = Callable[..., Recipe]
 CPU = torch.device("cpu")
@@ -124,9 +126,62 @@ def test_head_and_data_of_unlike_boxes_are_refused_with_what_is_possible(
         trainer_of(upright, tmp_path)
 
 
-def test_pseudo_labels_of_an_oriented_teacher_are_refused(small: Small, turned: DataConfig, tmp_path: Path) -> None:
-    recipe = recipe_of(small, turned, "dense-obb")
-    images = read_splits(recipe)["val"]
-    teacher = Teacher(build_model(recipe.student, 2, recipe.input, seed=0), recipe.input, {}, images.classes)
-    with pytest.raises(RecipeError, match="takes a teacher of upright boxes"):
-        pseudo_labels(images, teacher, 0.5, tmp_path / "labels.json", CPU)
+class Turned(nn.Module):
+    """Finds, whatever the image, one box of each class in network pixels (64x64), scores 0.9 and 0.4."""
+
+    strides, channels, num_classes, box_columns = (8,), (4,), 2, 5
+
+    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return [images.new_zeros(len(images), 4, 8, 8)]
+
+    def head_outputs(self, features: Any) -> Any:
+        return features
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        boxes = torch.tensor([[16.0, 28, 16, 8, 0.5], [40, 30, 20, 10, -0.7]])
+        return boxes.expand(len(images), 2, 5), torch.diag(torch.tensor([0.9, 0.4])).expand(len(images), 2, 2)
+
+
+def test_oriented_teacher_labels_images_of_an_oriented_set(turned: DataConfig, tmp_path: Path) -> None:
+    pictures = Path(turned.val).parent / "val"
+    images = read_unlabelled(pictures, ("red", "blue"), "obb")
+    teacher = Teacher(Turned(), InputConfig(height=64, width=64), {}, ("blue", "red"))
+    file = tmp_path / "labels.json"
+    found = pseudo_labels(images, teacher, 0.5, file, CPU)
+    for sample in found.samples:  # 80x60 -> 64x48 and 8 rows of padding above and below
+        np.testing.assert_allclose(sample.boxes, [[20, 25, 20, 10, 0.5]], atol=1e-4)
+        assert sample.labels.tolist() == [1]
+    again = pseudo_labels(images, teacher, 0.5, file, CPU)
+    assert all(a.boxes.tobytes() == b.boxes.tobytes() for a, b in zip(found.samples, again.samples, strict=True))
+    (pictures / "labels.json").write_text(file.read_text())  # whoever corrects them opens them as a set
+    read_again = read_coco(pictures / "labels.json")
+    assert (read_again.task, len(read_again)) == ("obb", 3)
+    np.testing.assert_allclose(read_again.samples[0].boxes, found.samples[0].boxes, atol=1e-4)
+    held = json.loads(file.read_text())
+    assert held["annotations"][0]["area"] == pytest.approx(200)
+    del held["annotations"][0]["segmentation"]
+    file.write_text(json.dumps(held))
+    with pytest.raises(DataError, match="is damaged"):
+        pseudo_labels(images, teacher, 0.5, file, CPU)
+
+
+def test_teacher_of_another_kind_of_boxes_labels_nothing(small: Small, turned: DataConfig, tmp_path: Path) -> None:
+    pictures = Path(turned.val).parent / "val"
+    size = InputConfig(height=64, width=64)
+    upright = Teacher(build_model(small().student, 2, size, seed=0), size, {}, ("red", "blue"))
+    oriented = Teacher(Turned(), size, {}, ("red", "blue"))
+    for task, teacher, message in (
+        ("obb", upright, "the teacher's boxes are upright, the data's are oriented"),
+        ("detect", oriented, "the teacher's boxes are oriented, the data's are upright"),
+    ):
+        images = read_unlabelled(pictures, ("red", "blue"), task)
+        with pytest.raises(RecipeError, match=message):
+            pseudo_labels(images, teacher, 0.5, tmp_path / "labels.json", CPU)
+
+
+def test_run_with_unlabelled_aerial_images(small: Small, turned: DataConfig, tmp_path: Path) -> None:
+    section = UnlabelledConfig(images=str(Path(turned.val).parent / "val"), batch=2, pseudo_labels=True, conf=0.0)
+    recipe = recipe_of(small, turned, "dense-obb", steps=2).replace(unlabelled=section)
+    teacher = Teacher(build_model(recipe.student, 2, recipe.input, seed=1), recipe.input, {}, ("red", "blue"))
+    assert distill(recipe, tmp_path, teacher=teacher).steps == 2
+    assert json.loads((tmp_path / "pseudo-labels.json").read_text())["info"]["layout"] == "xywhr"

@@ -62,26 +62,26 @@ def finder(classes: tuple[str, ...] | None = ("red", "blue", "green")) -> Teache
 
 
 def test_reader_takes_folders_and_lists(pictures: Path, tmp_path: Path) -> None:
-    found = read_unlabelled(pictures, CLASSES)
+    found = read_unlabelled(pictures, CLASSES, "detect")
     assert [sample.path.name for sample in found.samples] == ["000.png", "001.png", "002.png", "003.png"]
     assert all(sample.boxes.shape == (0, 4) and sample.size == (80, 60) for sample in found.samples)
     listed = tmp_path / "some.txt"
     listed.write_text(f"{pictures / '002.png'}\n\n")
-    assert [sample.path.name for sample in read_unlabelled(listed, CLASSES).samples] == ["002.png"]
+    assert [sample.path.name for sample in read_unlabelled(listed, CLASSES, "detect").samples] == ["002.png"]
 
 
 def test_reader_names_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no image in .*: a folder of pictures, or a list file"):
-        read_unlabelled(tmp_path, CLASSES)
+        read_unlabelled(tmp_path, CLASSES, "detect")
     (tmp_path / "list.txt").write_text("gone.png\n")
     with pytest.raises(DataError, match=r"gone\.png"):
-        read_unlabelled(tmp_path / "list.txt", CLASSES)
+        read_unlabelled(tmp_path / "list.txt", CLASSES, "detect")
 
 
 def test_pseudo_labels_are_the_teachers_detections_in_image_pixels_by_class_name(
     pictures: Path, tmp_path: Path
 ) -> None:
-    images = read_unlabelled(pictures, ("blue", "red"))
+    images = read_unlabelled(pictures, ("blue", "red"), "detect")
     found = pseudo_labels(images, finder(), 0.5, tmp_path / "p.json", torch.device("cpu"))
     for sample in found.samples:  # 80x60 -> 64x48 and 8 rows of padding above and below
         np.testing.assert_allclose(sample.boxes, [[10, 10, 30, 40]], atol=1e-4)
@@ -93,7 +93,7 @@ def test_pseudo_labels_are_the_teachers_detections_in_image_pixels_by_class_name
 
 
 def test_pseudo_labels_are_kept_and_corrections_count_until_something_changes(pictures: Path, tmp_path: Path) -> None:
-    images, file = read_unlabelled(pictures, CLASSES), tmp_path / "p.json"
+    images, file = read_unlabelled(pictures, CLASSES, "detect"), tmp_path / "p.json"
     place = torch.device("cpu")
     pseudo_labels(images, finder(), 0.5, file, place)
     held = json.loads(file.read_text())
@@ -112,7 +112,7 @@ def test_pseudo_labels_are_kept_and_corrections_count_until_something_changes(pi
 
 
 def test_teachers_that_cannot_label_are_refused(pictures: Path, tmp_path: Path) -> None:
-    images = read_unlabelled(pictures, CLASSES)
+    images = read_unlabelled(pictures, CLASSES, "detect")
     blind = Teacher(TappedNetwork(nn.Conv2d(3, 4, 3, 8, 1), {"": 8}), SIZE, {})
     for teacher, message in (
         (blind, "needs a teacher with a head"),
@@ -138,7 +138,7 @@ def test_detector_loss_sees_unlabelled_images_only_with_pseudo_labels_and_method
         splits["train"],
         splits["val"],
         teacher=teacher_for(recipe),
-        unlabelled=read_unlabelled(pictures, CLASSES),
+        unlabelled=read_unlabelled(pictures, CLASSES, "detect"),
         device=torch.device("cpu"),
     )
     loss, distiller = trainer.student.head.loss, trainer.distiller

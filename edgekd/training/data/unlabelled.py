@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def read_unlabelled(path: Path, classes: Sequence[str]) -> Dataset:
+def read_unlabelled(path: Path, classes: Sequence[str], task: str) -> Dataset:
     """Read the images of a folder, sub-folders included, or of a list file: one path a line, relative to the file.
 
+    Args:
+        path: see above.
+        classes: names in label order.
+        task: "detect" or "obb", as the labelled images that they are mixed with.
+
     Returns:
-        A data set of task "detect" whose samples have no boxes.
+        A data set whose samples have no boxes, `(0, 4)` or `(0, 5)`.
 
     Raises:
         DataError: there is no image, or one cannot be read.
@@ -31,6 +36,6 @@ def read_unlabelled(path: Path, classes: Sequence[str]) -> Dataset:
         files = [path.parent / name for name in names if name]
     if not files:
         raise DataError(f"no image in {path}: a folder of pictures, or a list file with one path a line, is needed")
-    nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    nothing = np.zeros((0, 5 if task == "obb" else 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_)
     samples = tuple(Sample(file, header_size(file), *nothing) for file in files)
-    return Dataset(f"{path.name} (unlabelled)", "detect", tuple(classes), samples)
+    return Dataset(f"{path.name} (unlabelled)", task, tuple(classes), samples)
