@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._comparison import Comparison
-    from .training.run import Outcome, RunOptions
+    from .training.outcome import Outcome
+    from .training.run import RunOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
-from .._bundle import Bundle
-from .._comparison import Comparison
-from .._recipe import Recipe
-from ..errors import BundleError, RecipeError
 from .checkpoint import write_bytes
 from .distributed import process_group
 from .explain_page import Page, render
 from .explain_view import chosen, view
-from .metrics.coco import FIGURES
+from .outcome import left_by
 from .progress import announce
-from .run import Outcome, choose_device, make_trainer, on_first_rank
+from .run import choose_device, make_trainer, on_first_rank
 from .seeding import switches_restored
-from .teacher import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from .._recipe import Recipe
+    from .outcome import Outcome
     from .trainer import Trainer
 
 PAGE = "explain/index.html"
@@ -117,25 +113,3 @@ def _teacher(name: str, source: Mapping[str, Any]) -> str:
     said = ", ".join(str(source[key]) for key in ("name", "backbone", "weights") if key in source)
     whose = "Teacher" if name == "teacher" else f"Teacher {name}"
     return f"{whose}: {said}." if said else ""
-
-
-def left_by(trainer: Trainer, folder: Path) -> Outcome | None:
-    """Return what the trainer's run left in `folder`: None unless it is finished and its bundle holds it as it is."""
-    path, weights = folder / "model.bin", folder / "student.safetensors"
-    if trainer.step < trainer.config.steps or not weights.is_file():
-        return None
-    try:
-        with Bundle.read(path) as bundle:
-            manifest = bundle.manifest
-        state = (manifest.provenance.get("student") or {}).get("state_sha256")
-        if state != fingerprint(trainer.average.model) or Recipe.from_dict(manifest.recipe or {}) != trainer.recipe:
-            return None
-    except (BundleError, RecipeError, AttributeError):  # none, of another kind, or from elsewhere
-        return None
-    metrics: dict[str, dict[str, Any]] = {}
-    for row in manifest.receipts:
-        if row["what"] in FIGURES and "split" in row:
-            blank = {**dict.fromkeys(FIGURES, math.nan), "per_class": {}}
-            metrics.setdefault(str(row["split"]), blank)[row["what"]] = float(row["value"])
-    compared = (Comparison.from_dict(row) for row in manifest.receipts if "comparison" in row)
-    return Outcome(path, weights, metrics, tuple(compared))

@@ -87,6 +87,19 @@ def write_bundle(
     add_golden(bundle, _golden_images(splits["val"]), infer).write(path)
 
 
+def add_comparisons(path: Path, splits: Mapping[str, Dataset], comparisons: Sequence[Comparison]) -> None:
+    """Put comparisons into a bundle in place of those it has, atomically; everything else stays, but a signature.
+
+    Raises:
+        BundleError: the bundle cannot be read or written.
+    """
+    with Bundle.read(path) as held:
+        kept = [row for row in held.manifest.receipts if "comparison" not in row]
+        rows = (*kept, *_receipts(splits, {}, comparisons))
+        changed = held.replace(dataclasses.replace(held.manifest, receipts=rows))
+        changed.write(path)
+
+
 class _Portable:
     """The portable graph on ONNX Runtime, fp32, one thread: the reference that every target is compared with."""
 

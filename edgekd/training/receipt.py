@@ -18,7 +18,7 @@ from .checkpoint import write_bytes
 from .distributed import process_group
 from .progress import announce
 from .resume import data_fingerprint
-from .run import Outcome, choose_device, make_trainer, measure, on_first_rank, run
+from .run import choose_device, make_trainer, measure, on_first_rank, run
 from .seeding import switches_restored
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .._comparison import Comparison
     from .._recipe import Recipe
     from .data.sample import Dataset
+    from .outcome import Outcome
     from .trainer import Trainer
 
     Metrics = dict[str, dict[str, Any]]

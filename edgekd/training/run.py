@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 import torch
@@ -14,8 +13,9 @@ from .data.read import read
 from .detector_file import write_detector
 from .distributed import process_group, rank, world_size
 from .evaluate import evaluate
-from .finish import write_bundle
+from .finish import add_comparisons, write_bundle
 from .guides import teachers_of, unlabelled_of
+from .outcome import Outcome, left_by
 from .progress import announce
 from .seeding import switches_restored
 from .teacher_cache import CachedTeacher
@@ -34,19 +34,6 @@ if TYPE_CHECKING:
     from .teacher import Teacher
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run left: `model.bin`, `student.safetensors`, and split -> metrics of its last averaged weights.
-
-    `comparisons` hold the same figures of other runs beside this one's, if the bundle tells of any.
-    """
-
-    bundle: Path
-    weights: Path
-    metrics: dict[str, dict[str, Any]]
-    comparisons: tuple[Comparison, ...] = ()
 
 
 class RunOptions(TypedDict, total=False):
@@ -187,10 +174,18 @@ def _finish(
     folder: Path,
     compare: Callable[[dict[str, dict[str, Any]]], tuple[Comparison, ...]] | None,
 ) -> Outcome:
+    held = left_by(trainer, folder)
+    if held is not None:
+        announce(f"{held.bundle} holds this very student: it stays, with what was built into it")
+        if compare is None:
+            return held
     model, recipe = trainer.average.model, trainer.recipe
     metrics = measure(trainer, splits)
     comparisons = compare(metrics) if compare is not None else ()
     outcome = Outcome(folder / "model.bin", folder / "student.safetensors", metrics, comparisons)
+    if held is not None:
+        add_comparisons(outcome.bundle, splits, comparisons)
+        return outcome
     write_detector(outcome.weights, model, splits["train"].classes)
     announce("exporting")
     seen = splits if trainer.unlabelled is None else {**splits, "unlabelled": trainer.unlabelled}

@@ -28,7 +28,7 @@ from edgekd.errors import UsageError
 from edgekd.training import explain as explain_module
 from edgekd.training import run as run_module
 from edgekd.training.data.sample import Dataset, Sample
-from edgekd.training.explain import left_by, write_page
+from edgekd.training.explain import write_page
 from edgekd.training.explain_draw import heat_map, photograph, scale_colours
 from edgekd.training.explain_page import Page, render
 from edgekd.training.explain_view import (
@@ -42,6 +42,7 @@ from edgekd.training.explain_view import (
     view,
 )
 from edgekd.training.methods import Observed, Scene, Taps
+from edgekd.training.outcome import left_by
 from edgekd.training.run import make_trainer
 from edgekd.training.teacher import TappedNetwork, Teacher
 from edgekd.training.trainer import Trainer

@@ -1,0 +1,54 @@
+"""What a run leaves in its folder, and whether it is there already."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .._bundle import Bundle
+from .._comparison import Comparison
+from .._recipe import Recipe
+from ..errors import BundleError, RecipeError
+from .metrics.coco import FIGURES
+from .teacher import fingerprint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left: `model.bin`, `student.safetensors`, and split -> metrics of its last averaged weights.
+
+    `comparisons` hold the same figures of other runs beside this one's, if the bundle tells of any.
+    """
+
+    bundle: Path
+    weights: Path
+    metrics: dict[str, dict[str, Any]]
+    comparisons: tuple[Comparison, ...] = ()
+
+
+def left_by(trainer: Trainer, folder: Path) -> Outcome | None:
+    """Return what the trainer's run left in `folder`: None unless it is finished and its bundle holds it as it is."""
+    path, weights = folder / "model.bin", folder / "student.safetensors"
+    if trainer.step < trainer.config.steps or not weights.is_file():
+        return None
+    try:
+        with Bundle.read(path) as bundle:
+            manifest = bundle.manifest
+        state = (manifest.provenance.get("student") or {}).get("state_sha256")
+        if state != fingerprint(trainer.average.model) or Recipe.from_dict(manifest.recipe or {}) != trainer.recipe:
+            return None
+    except (BundleError, RecipeError, AttributeError):  # none, of another kind, or from elsewhere
+        return None
+    metrics: dict[str, dict[str, Any]] = {}
+    for row in manifest.receipts:
+        if row["what"] in FIGURES and "split" in row:
+            blank = {**dict.fromkeys(FIGURES, math.nan), "per_class": {}}
+            metrics.setdefault(str(row["split"]), blank)[row["what"]] = float(row["value"])
+    compared = (Comparison.from_dict(row) for row in manifest.receipts if "comparison" in row)
+    return Outcome(path, weights, metrics, tuple(compared))
