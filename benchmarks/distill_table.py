@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-METRICS = ("AP", "AP50", "AP_small")
-FIRST = ("teacher", "baseline", "longer")
-LABELS = {"teacher": "teacher", "baseline": "student alone", "longer": "student alone, twice the steps"}
+UPRIGHT = ("AP", "AP50", "AP small")
+ORIENTED = ("AP", "AP50", "AP50 (VOC07)")
+FIRST = ("teacher", "regress", "baseline", "longer")
+LABELS = {
+    "teacher": "teacher",
+    "regress": "student alone, angle regressed",
+    "baseline": "student alone",
+    "longer": "student alone, twice the steps",
+    "nsd_pos": "+ NSD, positives too",
+}
 Row = dict[str, Any]
 
 
@@ -47,26 +54,44 @@ def table(key: tuple[str, str, str], rows: list[Row]) -> str:
     """Return one Markdown table: teacher, baseline, methods; mean ± standard deviation over seeds."""
     size, pair, data = key
     groups: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: FIRST.index(row["method"]) if row["method"] in FIRST else 2):
+    for row in sorted(rows, key=lambda row: FIRST.index(row["method"]) if row["method"] in FIRST else len(FIRST)):
         groups.setdefault(row["method"], []).append(row)
     baseline = {row["seed"]: row["metrics"]["AP"] for row in groups.get("baseline", [])}
+    oriented = "voc07" in rows[0]["metrics"]
+    recall = common_recall(rows) if oriented else None
+    titles = ["network", "seeds", "steps", *(ORIENTED if oriented else UPRIGHT)]
+    titles += [f"false positives per background tile at recall {recall}"] if recall else []
+    titles += ["gain in AP", "in standard errors"]
     lines = [
         f"### {pair}, {data} (size {size}): {rows[0]['note']}",
         "",
-        "| network | seeds | steps | AP | AP50 | AP small | gain in AP | in standard errors |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(titles)} |",
+        "|---" * len(titles) + "|",
     ]
     for method, members in groups.items():
-        values = [
-            [100 * row["metrics"][metric] for row in members if row["metrics"][metric] is not None]
-            for metric in METRICS
-        ]
+        found = [figures(row["metrics"], oriented=oriented) for row in members]
+        values = [[100 * value for value in column if value is not None] for column in zip(*found, strict=True)]
         paired = [100 * (row["metrics"]["AP"] - baseline[row["seed"]]) for row in members if row["seed"] in baseline]
         gain = paired if method not in FIRST else []
         cells = [str(len(members)), str(members[0]["recipe"]["train"]["steps"]), *map(spread, values)]
+        if recall:
+            points = [row["metrics"]["at_recall"]["points"][recall] for row in members]
+            cells.append(spread([point["background_false_positives"] for point in points], digits=2))
         cells += [spread(gain, sign=True), in_errors(gain)]
         lines.append(f"| {LABELS.get(method, '+ ' + method.upper())} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def figures(metrics: Row, *, oriented: bool) -> list[float | None]:
+    """Return the columns of a run, in [0, 1]."""
+    last = metrics["voc07"]["AP50"] if oriented else metrics["AP_small"]
+    return [metrics["AP"], metrics["AP50"], last]
+
+
+def common_recall(rows: list[Row]) -> str | None:
+    """Return the highest recall that every run of a cell reaches."""
+    reached = set.intersection(*(set(row["metrics"]["at_recall"]["points"]) for row in rows))
+    return max(reached, key=float, default=None)
 
 
 def tuning(rows: list[Row]) -> str:
@@ -90,13 +115,13 @@ def tuning(rows: list[Row]) -> str:
     return "\n".join(lines).rstrip()
 
 
-def spread(values: list[float], *, sign: bool = False) -> str:
-    """Return "mean ± std" to one decimal, the one value, or nothing."""
+def spread(values: list[float], *, sign: bool = False, digits: int = 1) -> str:
+    """Return "mean ± std", the one value, or nothing."""
     plus = "+" if sign else ""
     values = [value for value in values if math.isfinite(value)]
     if len(values) < 2:
-        return f"{values[0]:{plus}.1f}" if values else ""
-    return f"{statistics.mean(values):{plus}.1f} ± {statistics.stdev(values):.1f}"
+        return f"{values[0]:{plus}.{digits}f}" if values else ""
+    return f"{statistics.mean(values):{plus}.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
 def in_errors(gains: list[float]) -> str:

@@ -53,6 +53,8 @@ def export_onnx(model: Detector, size: InputConfig) -> bytes:
         BuildError: torch or ONNX cannot express the model in opset 17 with the operators of `OPERATORS`.
     """
     network = copy.deepcopy(model).cpu().float().eval()
+    # Training lays weights out channels last; around a pooled map of these the exporter asks for shapes at run time.
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     # Two images: torch.export takes a dimension of size one for a constant.
     images = torch.zeros(2, 3, size.height, size.width)
     try:

@@ -101,7 +101,7 @@ class Ranked:
     Arguments and errors are those of `at_recall`.
     """
 
-    def __init__(self, detections: Sequence[Detections], dataset: Dataset, iou: float) -> None:
+    def __init__(self, detections: Sequence[Detections], dataset: Dataset, iou: float = IOU) -> None:
         matches = match(detections, dataset)
         judged = [(each, *each.judge(iou)) for each in matches]
         self.positives = sum(each.positives for each in matches)
