@@ -191,14 +191,18 @@ class NSD:
         ours = aligned(student, adapters)
         factors = self.pixel_levels or (1.0,) * len(levels)
         priors = next(iter(levels.values())).priors
-        losses = {f"pixel.p{level}": ours[level].sum() * 0 for level in levels}
-        for sample, weight in (("negatives", self.pixel_background), ("positives", self.pixel_foreground)):
-            if not weight:
-                continue
-            coefficients = pixel_coefficients(self.pixel_mode, weight, len(levels), priors)
-            for (level, each), factor, coefficient in zip(levels.items(), factors, coefficients, strict=True):
-                error = pixel_error(ours[level], teacher.features[level], self._counted(each, sample))
-                losses[f"pixel.p{level}"] = losses[f"pixel.p{level}"] + factor * coefficient * error
+        coefficients = {
+            sample: pixel_coefficients(self.pixel_mode, weight, len(levels), priors)
+            for sample, weight in (("negatives", self.pixel_background), ("positives", self.pixel_foreground))
+            if weight
+        }
+        losses = {}
+        for index, (level, each) in enumerate(levels.items()):
+            errors = [
+                of_level[index] * pixel_error(ours[level], teacher.features[level], self._counted(each, sample))
+                for sample, of_level in coefficients.items()
+            ]
+            losses[f"pixel.p{level}"] = factors[index] * torch.stack(errors).sum()
         return losses
 
     def _soft(self, each: Level, rise: float) -> dict[str, Tensor]:

@@ -266,6 +266,9 @@ def test_matches_when_asked_for_then_they_tell_what_each_prior_learns(name: str)
     assert set(found.labels[0].tolist()) == ({-1, 1, 2} if name == "dense" else {-2, -1, 1, 2})
     assert set(found.labels[1].tolist()) == {-1}
     assert torch.equal(found.quality > 0, found.labels >= 0)
+    learnt = found.quality[found.match >= 0]
+    assert learnt.max().item() == 1
+    assert (learnt.min().item() < 1) == (name == "dense")
     assert torch.equal(head.encoded(outputs), join_levels(outputs.regression, 4))
 
 

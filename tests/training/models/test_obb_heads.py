@@ -144,6 +144,9 @@ def test_matches_tell_class_background_or_ignored_of_every_prior(name: str) -> N
     assert torch.equal(found.labels[image, prior], LABELS[row])
     assert torch.equal(found.labels[found.match < 0], found.match[found.match < 0])
     assert torch.equal(found.quality > 0, found.match >= 0)
+    learnt = found.quality[found.match >= 0]
+    assert learnt.max().item() == 1
+    assert (learnt.min().item() < 1) == (anchors_a_cell == 1)
     assert not found.quality.requires_grad
 
 
