@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..errors import RecipeError
 from .methods import Method, Scene, Taps, method
+from .models.heads import HeadOutputs
 from .seeding import derived_seed, forked_random
 
 if TYPE_CHECKING:
@@ -65,10 +66,11 @@ class Distiller(nn.Module):
         values: dict[str, Tensor] = {}
         with torch.autocast(device.type, enabled=False):
             for part, adapters in zip(self.parts, self.adapters, strict=True):
-                ours, theirs = _aligned(student, teachers[part.entry.teacher], part.levels)
+                weight = scheduled_weight(part.entry, scene.step, scene.steps)
+                shown = student if weight else _detached(student)
+                ours, theirs = _aligned(shown, teachers[part.entry.teacher], part.levels)
                 with forked_random(derived_seed(self.seed, "draws", part.name, scene.step), device):
                     losses = part.method(ours, theirs, adapters, scene)
-                weight = scheduled_weight(part.entry, scene.step, scene.steps)
                 total = total + weight * torch.stack(list(losses.values())).sum()
                 values.update({f"{part.name}.{key}": loss.detach() for key, loss in losses.items()})
         return total, values
@@ -142,6 +144,18 @@ def _aligned(student: Taps, teacher: Taps, levels: Sequence[int]) -> tuple[Taps,
         if ours[level].shape[2:] != grid:
             ours[level] = F.interpolate(ours[level], grid, mode="bilinear", align_corners=False)
     return Taps(ours, student.head, student.network), Taps(theirs, teacher.head, teacher.network)
+
+
+def _detached(student: Taps) -> Taps:
+    """Return what the student shows, out of its graph.
+
+    A gradient of zeros that is added to one of a head's maps may change how that lies in memory, and so the order in
+    which a bias sums it up. Adapters stay in the graph.
+    """
+    head = student.head
+    if isinstance(head, HeadOutputs):
+        head = HeadOutputs(*(tuple(item.detach() for item in maps) for maps in head))
+    return Taps({level: features.detach() for level, features in student.features.items()}, head, student.network)
 
 
 def _matched(entry: DistillConfig, student: Mapping[int, int], teacher: Mapping[int, int]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from edgekd.training import distill as distill_module
 from edgekd.training.checkpoint import CheckpointFolder
 from edgekd.training.distill import Distiller, scheduled_weight
 from edgekd.training.methods import Scene, Taps
-from edgekd.training.models import build_model
+from edgekd.training.models import HeadOutputs, build_model
 from edgekd.training.run import read_splits
 from edgekd.training.teacher import TappedNetwork, Teacher, fingerprint
 from edgekd.training.trainer import Trainer
@@ -199,6 +199,30 @@ def test_entries_add_up_by_weight_and_repeated_ones_are_numbered(probe: Probe) -
     total, values = Distiller(entries, {3: 4}, {"teacher": {3: 4}}, seed=0)(student, {"teacher": teacher}, SCENE)
     assert total.item() == 12
     assert {name: value.item() for name, value in values.items()} == {"probe.p3": 8, "probe2.p3": 8}
+
+
+def test_entry_of_weight_zero_sees_maps_without_a_graph_and_still_uses_its_adapters() -> None:
+    """Zeros added to a gradient can change how it lies in memory, and so the last bit of what is summed from it."""
+    leaf, head = noise(1, 4, 8, 8).requires_grad_(), noise(1, 2, 8, 8).requires_grad_()
+    student, teacher = Taps({3: leaf}, HeadOutputs((head,), (head,))), {"teacher": Taps({3: noise(1, 6, 8, 8, seed=1)})}
+    for weight in (0.0, 0.5):
+        leaf.grad = None
+        distiller = Distiller([DistillConfig(method="pkd", weight=weight)], {3: 4}, {"teacher": {3: 6}}, seed=0)
+        distiller(student, teacher, SCENE)[0].backward()
+        assert (leaf.grad is None) == (weight == 0)
+        assert all(parameter.grad is not None for parameter in distiller.parameters())
+
+
+def test_entry_of_weight_zero_sees_head_outputs_without_a_graph(probe: Probe) -> None:
+    leaf, head = noise(1, 4, 8, 8).requires_grad_(), noise(1, 2, 8, 8).requires_grad_()
+    student = Taps({3: leaf}, HeadOutputs((head,), (head,)), "network")
+    distiller = Distiller([DistillConfig(method="probe", weight=0.0)], {3: 4}, {"teacher": {3: 4}}, seed=0)
+    distiller(student, {"teacher": Taps({3: leaf})}, SCENE)
+    seen = probe.calls[0][0]
+    assert torch.equal(seen.head.logits[0], head)
+    assert not seen.head.logits[0].requires_grad
+    assert not seen.head.regression[0].requires_grad
+    assert seen.network == "network"
 
 
 def test_weight_rises_linearly_over_the_warmup() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -27,6 +28,7 @@ from edgekd.geometry import xywhr_to_corners
 from edgekd.training.data.coco import read_coco
 from edgekd.training.data.unlabelled import read_unlabelled
 from edgekd.training.explain_view import view
+from edgekd.training.export import export_onnx
 from edgekd.training.models import build_model
 from edgekd.training.pseudo import pseudo_labels
 from edgekd.training.run import read_splits
@@ -113,6 +115,69 @@ def test_methods_take_oriented_boxes_and_heads(small: Small, turned: DataConfig,
     shown = view(trainer, trainer.train_set.samples[0])
     assert shown.boxes.shape[1] == 4
     assert bool((shown.boxes[:, 2:] > shown.boxes[:, :2]).all())
+
+
+def of_teacher(recipe: Recipe) -> Teacher:
+    """Return a wider teacher with the student's kind of head."""
+    network = build_model(dataclasses.replace(recipe.student, channels=24), 2, recipe.input, seed=3)
+    return Teacher(network, recipe.input, {"name": "own"})
+
+
+def test_negative_core_distillation_runs_from_recipe_to_a_bundle_whose_graph_does_not_know(
+    small: Small, turned: DataConfig, tmp_path: Path
+) -> None:
+    entry = DistillConfig(method="nsd", options={"warmup": 0.0})
+    recipe = recipe_of(small, turned, "retina-obb-class", steps=4, distill=(entry,))
+    recipe = recipe.replace(student=dataclasses.replace(recipe.student, channels=8, levels=(4, 5)))
+    report = distill(recipe, tmp_path, teacher=of_teacher(recipe))
+    row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    found = {key: value for key, value in row.items() if key.startswith("nsd.")}
+    assert set(found) == {f"nsd.{term}.p{level}" for term in ("pixel", "logit", "box", "angle") for level in (4, 5)}
+    assert all(math.isfinite(value) and value > 0 for value in found.values())
+    with Bundle.read(report.bundle) as bundle:
+        taught = bundle.graph()
+    baseline = trainer_of(recipe.replace(distill=()), tmp_path / "alone")
+    baseline.run()
+    alone = export_onnx(baseline.average.model, recipe.input)
+    assert taught != alone  # other weights
+    assert nodes(taught) == nodes(alone)
+
+
+def nodes(data: bytes) -> list[bytes]:
+    return [node.SerializeToString() for node in onnx.load_from_string(data).graph.node]
+
+
+@pytest.mark.parametrize("head", ["dense-obb", "retina-obb-class"])
+def test_negative_core_distillation_of_weight_zero_leaves_the_run_as_it_is(
+    small: Small, turned: DataConfig, tmp_path: Path, head: str
+) -> None:
+    def trained(folder: str, *entries: DistillConfig) -> dict[str, torch.Tensor]:
+        recipe = recipe_of(small, turned, head, steps=2, distill=entries)
+        trainer = trainer_of(recipe, tmp_path / folder, teacher=of_teacher(recipe) if entries else None)
+        trainer.run()
+        return trainer.student.state_dict()
+
+    alone = trained("alone")
+    zero = trained("zero", DistillConfig(method="nsd", weight=0.0, options={"warmup": 0.0}))
+    taught = trained("taught", DistillConfig(method="nsd", options={"warmup": 0.0}))
+    assert alone.keys() == zero.keys() == taught.keys()
+    assert all(torch.equal(alone[key], zero[key]) for key in alone)
+    assert not all(torch.equal(alone[key], taught[key]) for key in alone)
+
+
+def test_page_of_negative_core_distillation_shows_the_background(
+    small: Small, turned: DataConfig, tmp_path: Path
+) -> None:
+    recipe = recipe_of(small, turned, "retina-obb-class", steps=1, distill=(DistillConfig(method="nsd"),))
+    trainer = trainer_of(recipe, tmp_path, teacher=of_teacher(recipe))
+    trainer.run()
+    level = view(trainer, trainer.train_set.samples[0]).entries[0].levels[0]
+    shown = {each.name: each for each in level.maps}
+    assert {"background", "foreground", "teacher energy", "student energy"} == set(shown)
+    assert shown["background"].values.shape == (8, 8)
+    on_objects = shown["background"].on_objects
+    assert on_objects is not None
+    assert on_objects < 1
 
 
 def test_head_and_data_of_unlike_boxes_are_refused_with_what_is_possible(

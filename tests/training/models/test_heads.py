@@ -256,6 +256,22 @@ def test_positives_when_asked_for_then_they_are_what_the_loss_divides_by(
     assert float(seen[0]) > 1
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "yolo"])
+def test_matches_when_asked_for_then_they_tell_what_each_prior_learns(name: str) -> None:
+    head = head_of(name)
+    assert isinstance(head, TowerHead)
+    outputs = head(maps())
+    found = head.matches(outputs, [torch.cat([BOX, BOX + 9]), BOX[:0]], [torch.tensor([1, 2]), torch.tensor([]).long()])
+    assert found.labels.shape == head.decode(outputs)[1].shape[:2]
+    assert set(found.labels[0].tolist()) == ({-1, 1, 2} if name == "dense" else {-2, -1, 1, 2})
+    assert set(found.labels[1].tolist()) == {-1}
+    assert torch.equal(found.quality > 0, found.labels >= 0)
+    learnt = found.quality[found.match >= 0]
+    assert learnt.max().item() == 1
+    assert (learnt.min().item() < 1) == (name == "dense")
+    assert torch.equal(head.encoded(outputs), join_levels(outputs.regression, 4))
+
+
 def test_join_levels_when_there_are_anchors_then_channels_of_one_anchor_stay_together() -> None:
     item = torch.arange(2 * 6 * 2 * 3).reshape(2, 6, 2, 3)  # 2 anchors x 3 channels
     joined = join_levels([item], 3)

@@ -16,16 +16,18 @@ from edgekd._recipe import InputConfig, ModelConfig
 from edgekd.errors import UsageError
 from edgekd.training.export import OPERATORS, export_onnx
 from edgekd.training.models import Detector, build_model
+from edgekd.training.models.boxes import pad_truth
 from edgekd.training.models.coders import BINS, encode_deltas
-from edgekd.training.models.grid import cell_anchors
-from edgekd.training.models.heads import ORIENTED, HeadOutputs, TowerHead, dense_obb, retina_obb
-from edgekd.training.models.heads.head import first_images
+from edgekd.training.models.grid import cell_anchors, cell_centres
+from edgekd.training.models.heads import ORIENTED, HeadOutputs, RetinaOBBHead, TowerHead, dense_obb, retina_obb
+from edgekd.training.models.heads.head import Matches, first_images, join_levels
 from edgekd.training.models.rotated import iou_rotated
 
 from .test_heads import SHAPES, STRIDES, head_of, leaves, maps
 
 CPU = torch.device("cpu")
 BOXES = torch.tensor([[20.0, 22, 30, 10, 0.6], [44, 44, 24, 12, -1.2]])
+LARGE = torch.tensor([[22.0, 20, 36, 26, 0.3], [45, 44, 34, 30, -1.2]])  # for these some anchors are ignored
 LABELS = torch.tensor([0, 2])
 NAMES = sorted(ORIENTED)
 
@@ -122,6 +124,95 @@ def test_loss_of_images_without_objects_teaches_the_background_alone(name: str) 
         assert all(bool((item.grad > 0).all()) for item in outputs.angle)  # type: ignore[operator]
     else:
         assert all(bool((item.grad == 0).all()) for item in outputs.angle)  # type: ignore[attr-defined]
+
+
+def matches_of(name: str) -> tuple[TowerHead, HeadOutputs, Matches]:
+    """Return a head, its outputs, and what it is to learn of LARGE in the first image and of none in the second."""
+    head = head_of(name)
+    assert isinstance(head, TowerHead)
+    outputs = leaves(head(maps()))
+    return head, outputs, head.matches(outputs, [LARGE, LARGE[:0]], [LABELS, LABELS[:0]])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_matches_tell_class_background_or_ignored_of_every_prior(name: str) -> None:
+    _, _, found = matches_of(name)
+    anchors_a_cell = found.match.shape[1] // 84
+    assert set(found.labels[1].tolist()) == {-1}
+    assert set(found.labels[0].tolist()) == ({-2, -1, 0, 2} if anchors_a_cell == 9 else {-1, 0, 2})
+    image, prior, row = found.positive
+    assert torch.equal(found.labels[image, prior], LABELS[row])
+    assert torch.equal(found.labels[found.match < 0], found.match[found.match < 0])
+    assert torch.equal(found.quality > 0, found.match >= 0)
+    learnt = found.quality[found.match >= 0]
+    assert learnt.max().item() == 1
+    assert (learnt.min().item() < 1) == (anchors_a_cell == 1)
+    assert not found.quality.requires_grad
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_encoded_boxes_are_those_that_decode_reads(name: str) -> None:
+    head, outputs, _ = matches_of(name)
+    told = head.encoded(outputs)
+    boxes = head.decode(outputs)[0]
+    assert told.shape == (2, 4 if name == "retina-obb-class" else 5, boxes.shape[1])
+    assert told.requires_grad
+    if name.startswith("dense"):
+        centres, strides = cell_centres(SHAPES, STRIDES, CPU)
+        torch.testing.assert_close(centres + told[1, :2].t() * strides[:, None], boxes[1, :, :2])
+        sides = (told[1, 2:4].exp() * strides).sort(dim=0, descending=True).values
+        torch.testing.assert_close(sides.t(), boxes[1, :, 2:4])
+    elif name == "retina-obb":
+        again = encode_deltas(boxes[1], anchors())
+        torch.testing.assert_close(told[1].t(), again, atol=1e-4, rtol=1e-4)
+    if told.shape[1] == 5:
+        apart = (told[1, 4] - boxes[1, :, 4]) / (math.pi / 2)
+        torch.testing.assert_close(apart, apart.round(), atol=1e-4, rtol=0)
+
+
+def test_golden_box_of_one_anchor_through_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anchor (100, 100, 32, 32, 0) learns (104, 98, 60, 20, -80 degrees): bin 18, decoded as 10.5 degrees."""
+    head = RetinaOBBHead(3, 16, 1, (8,), angle="class")
+    logits, regression, angle = (torch.zeros(1, 9 * count, 25, 25) for count in (3, 4, BINS))
+    outputs = HeadOutputs((logits,), (regression,), angle=(angle - 40,))
+    prior = 9 * (25 * 12 + 12) + 1
+    assert head._anchors(outputs)[prior].tolist() == pytest.approx([100, 100, 32, 32, 0])
+    truth = pad_truth([torch.tensor([[104.0, 98, 60, 20, math.radians(-80)]])], [torch.tensor([2])], CPU, 5)
+    match = torch.full((1, 9 * 625), -1)
+    match[0, prior], match[0, 0] = 0, -2
+    found = Matches(truth, match, (match >= 0).float())
+    bins = head.angle_labels(outputs, found)
+    assert bins[0, prior] == 18
+    assert bins[0, 0] == -2
+    assert int((bins == -1).sum()) == 9 * 625 - 2
+    monkeypatch.setattr(head, "matches", lambda *_: found)
+    losses = head.loss(outputs, [], [])
+    assert losses["loss_box"].item() == pytest.approx(0.125 + 0.0625 + 0.4700036 + 0.6286087, rel=1e-5)
+    assert losses["loss_angle"].item() == pytest.approx(
+        0.25 * 40, rel=1e-5
+    )  # the one bin that should speak and does not
+    outputs.angle[0][0, 30 + 18, 12, 12] = 40.0
+    assert head.loss(outputs, [], [])["loss_angle"].item() == pytest.approx(0, abs=1e-6)
+    box = head.decode(outputs)[0][0, prior]
+    assert math.degrees(box[4].item()) % 180 in (pytest.approx(10.5, abs=1e-3), pytest.approx(100.5, abs=1e-3))
+
+
+def test_angle_loss_counts_negatives_once_and_the_ignored_not_at_all() -> None:
+    head, outputs, found = matches_of("retina-obb-class")
+    loss = head.loss(outputs, [LARGE, LARGE[:0]], [LABELS, LABELS[:0]])["loss_angle"]
+    loss.backward()
+    flat = join_levels(outputs.angle, BINS).detach()
+    bins = head.angle_labels(outputs, found)
+    target = torch.nn.functional.one_hot(bins.clamp(min=0), BINS).transpose(1, 2) * (bins >= 0).unsqueeze(1)
+    score = flat.sigmoid()
+    right = torch.where(target == 1, score, 1 - score)
+    each = -torch.where(target == 1, 0.25, 0.75) * (1 - right).square() * right.log()
+    expected = (each * (bins != -2).unsqueeze(1)).sum() / (bins >= 0).sum()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert int((bins == -2).sum()) > 0
+    slope = join_levels([item.grad for item in outputs.angle], BINS)  # type: ignore[misc]
+    assert float(slope.transpose(1, 2)[bins == -2].abs().max()) == 0
+    assert float(slope.transpose(1, 2)[bins == -1].min()) > 0
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..assign import assign_dynamic
-from ..boxes import giou, pad_truth
+from ..boxes import giou
 from ..grid import cell_centres
 from .head import HeadOutputs, SharedTower, TowerHead, init_predictor, join_levels, share_of_total
 
@@ -74,35 +74,23 @@ class DenseHead(TowerHead):
         with torch.autocast(outputs.logits[0].device.type, enabled=False):
             logits = join_levels(outputs.logits, self.num_classes).float()
             decoded = self._boxes(outputs).transpose(1, 2)
-            truth = pad_truth(boxes, labels, logits.device)
-            match, quality = self._assign(outputs.shapes, truth, logits, decoded)
-
-            image, cell = (match >= 0).nonzero(as_tuple=True)
-            row = match[image, cell]
+            found = self.matches(outputs, boxes, labels)
+            image, cell, row = found.positive
+            weight = found.quality[image, cell]
             target = torch.zeros_like(logits)
-            target[image, truth.labels[image, row], cell] = quality[image, cell]
-            weight = quality[image, cell]
-            normaliser = share_of_total(quality.sum())
-            overlap = giou(decoded[image, cell], truth.boxes[image, row])[1]
+            target[image, found.truth.labels[image, row], cell] = weight
+            normaliser = share_of_total(found.quality.sum())
+            overlap = giou(decoded[image, cell], found.truth.boxes[image, row])[1]
             return {
                 "loss_class": quality_focal(logits, target).sum() / normaliser,
                 "loss_box": _BOX_WEIGHT * ((1 - overlap) * weight).sum() / normaliser,
             }
 
-    @torch.no_grad()
-    def positives(self, outputs: HeadOutputs, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
-        """Return the summed quality of the matches."""
-        with torch.autocast(outputs.logits[0].device.type, enabled=False):
-            logits = join_levels(outputs.logits, self.num_classes).float()
-            truth = pad_truth(boxes, labels, logits.device)
-            return self._assign(outputs.shapes, truth, logits, self._boxes(outputs).transpose(1, 2))[1].sum()
-
-    def _assign(
-        self, shapes: Sequence[tuple[int, int]], truth: Truth, logits: Tensor, decoded: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return each cell's match and the quality it should learn, `(B, N)`."""
-        centres, strides = cell_centres(shapes, self.strides, logits.device)
-        match, iou = assign_dynamic(truth, logits.detach(), decoded.detach(), centres, strides)
+    def assign(self, outputs: HeadOutputs, truth: Truth) -> tuple[Tensor, Tensor]:
+        """Return each cell's match and the quality it should learn; no cell is ignored."""
+        logits = join_levels(outputs.logits, self.num_classes).float()
+        centres, strides = cell_centres(outputs.shapes, self.strides, logits.device)
+        match, iou = assign_dynamic(truth, logits, self._boxes(outputs).transpose(1, 2), centres, strides)
         return match, relative_quality(match, iou, truth.boxes.shape[1])
 
 

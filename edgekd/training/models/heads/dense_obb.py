@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from ..assign_rotated import assign_dynamic_rotated
-from ..boxes import pad_truth
 from ..coders import to_le90
 from ..gaussian import LOSSES
 from ..grid import cell_centres
@@ -83,14 +82,21 @@ class DenseOBBHead(TowerHead):
         scores = join_levels(outputs.logits, self.num_classes).sigmoid().transpose(1, 2)
         return to_le90(self._boxes(outputs)).transpose(1, 2), scores
 
+    def encoded(self, outputs: HeadOutputs) -> Tensor:
+        """Return `(B, 5, N)`: the centre from the cell's and the log sides, in strides, and the angle in radians."""
+        return torch.cat([super().encoded(outputs), self._angle(outputs)], dim=1)
+
+    def _angle(self, outputs: HeadOutputs) -> Tensor:
+        """Return `(B, 1, N)` in radians."""
+        return math.pi * (join_levels(outputs.angle, 1).float().sigmoid() - 0.5)
+
     def _boxes(self, outputs: HeadOutputs) -> Tensor:
         """Return `(B, 5, N)` xywhr, width and height in either order."""
         centres, strides = cell_centres(outputs.shapes, self.strides, outputs.logits[0].device)
         raw = join_levels(outputs.regression, 4).float()
         middle = centres.t().unsqueeze(0) + raw[:, :2] * strides
         sides = raw[:, 2:].clamp(-_MAX_LOG_SIDE, _MAX_LOG_SIDE).exp() * strides
-        angle = math.pi * (join_levels(outputs.angle, 1).float().sigmoid() - 0.5)
-        return torch.cat([middle, sides, angle], dim=1)
+        return torch.cat([middle, sides, self._angle(outputs)], dim=1)
 
     def loss(self, outputs: HeadOutputs, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return `loss_class` (quality focal, beta 2) and `loss_box`, over the summed quality of the matches.
@@ -105,33 +111,21 @@ class DenseOBBHead(TowerHead):
         with torch.autocast(outputs.logits[0].device.type, enabled=False):
             logits = join_levels(outputs.logits, self.num_classes).float()
             decoded = self._boxes(outputs).transpose(1, 2)
-            truth = pad_truth(boxes, labels, logits.device, self.box_columns)
-            match, quality = self._assign(outputs.shapes, truth, logits, decoded)
-
-            image, cell = (match >= 0).nonzero(as_tuple=True)
-            row = match[image, cell]
-            weight = quality[image, cell]
+            found = self.matches(outputs, boxes, labels)
+            image, cell, row = found.positive
+            weight = found.quality[image, cell]
             target = torch.zeros_like(logits)
-            target[image, truth.labels[image, row], cell] = weight
-            normaliser = share_of_total(quality.sum())
-            apart = self.box_loss(decoded[image, cell], truth.boxes[image, row])
+            target[image, found.truth.labels[image, row], cell] = weight
+            normaliser = share_of_total(found.quality.sum())
+            apart = self.box_loss(decoded[image, cell], found.truth.boxes[image, row])
             return {
                 "loss_class": quality_focal(logits, target).sum() / normaliser,
                 "loss_box": _BOX_WEIGHT * (apart * weight).sum() / normaliser,
             }
 
-    @torch.no_grad()
-    def positives(self, outputs: HeadOutputs, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
-        """Return the summed quality of the matches."""
-        with torch.autocast(outputs.logits[0].device.type, enabled=False):
-            logits = join_levels(outputs.logits, self.num_classes).float()
-            truth = pad_truth(boxes, labels, logits.device, self.box_columns)
-            return self._assign(outputs.shapes, truth, logits, self._boxes(outputs).transpose(1, 2))[1].sum()
-
-    def _assign(
-        self, shapes: Sequence[tuple[int, int]], truth: Truth, logits: Tensor, decoded: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return each cell's match and the quality it should learn, `(B, N)`."""
-        centres, strides = cell_centres(shapes, self.strides, logits.device)
-        match, iou = assign_dynamic_rotated(truth, logits.detach(), decoded.detach(), centres, strides)
+    def assign(self, outputs: HeadOutputs, truth: Truth) -> tuple[Tensor, Tensor]:
+        """Return each cell's match and the quality it should learn; no cell is ignored."""
+        logits = join_levels(outputs.logits, self.num_classes).float()
+        centres, strides = cell_centres(outputs.shapes, self.strides, logits.device)
+        match, iou = assign_dynamic_rotated(truth, logits, self._boxes(outputs).transpose(1, 2), centres, strides)
         return match, relative_quality(match, iou, truth.boxes.shape[1])

@@ -8,10 +8,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..boxes import pad_truth
 from ..layers import init_convs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from ..boxes import Truth
 
 
 class HeadOutputs(NamedTuple):
@@ -43,6 +46,29 @@ def gather_levels(parts: Sequence[tuple[Tensor, ...]]) -> HeadOutputs:
     """Return outputs of one `(logits, regression)` or `(logits, regression, angle)` a level."""
     logits, regression, *angle = zip(*parts, strict=True)
     return HeadOutputs(logits, regression, angle=angle[0] if angle else ())
+
+
+class Matches(NamedTuple):
+    """What each prior of a batch learns: each anchor or, of a head without anchors, each cell; rows as in `decode`.
+
+    `match` `(B, N)` int64: row of the image's truth, -1 background, -2 ignored; `quality` `(B, N)` float32: what a
+    match weighs, 0 where there is none.
+    """
+
+    truth: Truth
+    match: Tensor
+    quality: Tensor
+
+    @property
+    def positive(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Image, prior and row of the truth, `(P,)` each, of the P priors that learn an object."""
+        image, prior = (self.match >= 0).nonzero(as_tuple=True)
+        return image, prior, self.match[image, prior]
+
+    @property
+    def labels(self) -> Tensor:
+        """`(B, N)` int64: the class that a prior learns, -1 background, -2 ignored."""
+        return torch.where(self.match >= 0, self.truth.labels.gather(1, self.match.clamp(min=0)), self.match)
 
 
 class Head(nn.Module):
@@ -113,10 +139,14 @@ class SharedTower(nn.Module):
 
 
 class TowerHead(Head):
-    """A head of two towers, shared by all levels, and predictors on them."""
+    """A head of two towers, shared by all levels, and predictors on them; it tells what each prior learns.
+
+    `bins` is the number of classes of angles; 1: the angle is a number, or there is none.
+    """
 
     class_tower: SharedTower
     box_tower: SharedTower
+    bins: int = 1
 
     def forward(self, features: Sequence[Tensor]) -> HeadOutputs:
         """Predict on neck outputs `(B, channels, H_i, W_i)`, one per stride."""
@@ -133,8 +163,31 @@ class TowerHead(Head):
         """
         raise NotImplementedError
 
+    @torch.no_grad()
+    def matches(self, outputs: HeadOutputs, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> Matches:
+        """Return what each prior learns, for `loss` and for distillation alike; arguments and errors as of `loss`."""
+        device = outputs.logits[0].device
+        truth = pad_truth(boxes, labels, device, self.box_columns)
+        with torch.autocast(device.type, enabled=False):
+            return Matches(truth, *self.assign(outputs, truth))
+
+    def assign(self, outputs: HeadOutputs, truth: Truth) -> tuple[Tensor, Tensor]:
+        """Return `match` and `quality` of `Matches`; called without gradient and with autocast off."""
+        raise NotImplementedError
+
     def positives(self, outputs: HeadOutputs, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
         """Return the scalar that `loss` divides by, of this rank alone and before the limit of 1."""
+        return self.matches(outputs, boxes, labels).quality.sum()
+
+    def encoded(self, outputs: HeadOutputs) -> Tensor:
+        """Return `(B, 4, N)` float32, each prior's box in units of the prior; or `(B, 5, N)`, an angle in radians too.
+
+        Heads of one class speak of equal priors in equal terms, so that these numbers can be compared.
+        """
+        return join_levels(outputs.regression, 4).float()
+
+    def angle_labels(self, outputs: HeadOutputs, found: Matches) -> Tensor:
+        """Return `(B, N)` int64 as `Matches.labels`, of classes of angles; for heads whose `bins` are above 1."""
         raise NotImplementedError
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..assign import assign_by_iou
-from ..boxes import giou, pad_truth
+from ..boxes import giou
 from ..grid import cell_anchors
 from .head import HeadOutputs, SharedTower, TowerHead, init_predictor, join_levels, share_of_total
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..boxes import Truth
+    from .head import Matches
 
 _PRIOR = 0.01
 _ANCHORS = 9
@@ -64,30 +65,23 @@ class RetinaHead(TowerHead):
         """Return `loss_class` and `loss_box`, over the number of positive anchors; arguments as `DenseHead.loss`."""
         with torch.autocast(outputs.logits[0].device.type, enabled=False):
             logits = join_levels(outputs.logits, self.num_classes).float()
-            offsets = join_levels(outputs.regression, 4).float()
-            truth = pad_truth(boxes, labels, logits.device)
+            found = self.matches(outputs, boxes, labels)
             anchors = cell_anchors(outputs.shapes, self.strides, logits.device)
-            match = assign_by_iou(truth, anchors).match
-
-            image, cell = (match >= 0).nonzero(as_tuple=True)
-            row = match[image, cell]
-            normaliser = share_of_total((match >= 0).sum().float())
+            normaliser = share_of_total(found.quality.sum())
             return {
-                "loss_class": class_loss(logits, truth, match) / normaliser,
-                "loss_box": self._box_loss(offsets, anchors, truth, (image, cell, row)) / normaliser,
+                "loss_class": class_loss(logits, found) / normaliser,
+                "loss_box": self._box_loss(self.encoded(outputs), anchors, found) / normaliser,
             }
 
-    @torch.no_grad()
-    def positives(self, outputs: HeadOutputs, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
-        """Return the number of positive anchors."""
-        anchors = cell_anchors(outputs.shapes, self.strides, outputs.logits[0].device)
-        match = assign_by_iou(pad_truth(boxes, labels, anchors.device), anchors).match
-        return (match >= 0).sum().float()
+    def assign(self, outputs: HeadOutputs, truth: Truth) -> tuple[Tensor, Tensor]:
+        """Return what each anchor learns, and 1 for each that learns an object."""
+        match = assign_by_iou(truth, cell_anchors(outputs.shapes, self.strides, truth.boxes.device)).match
+        return match, (match >= 0).float()
 
-    def _box_loss(self, offsets: Tensor, anchors: Tensor, truth: Truth, where: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def _box_loss(self, offsets: Tensor, anchors: Tensor, found: Matches) -> Tensor:
         """Return the summed box loss of the positive anchors."""
-        image, cell, row = where
-        wanted = truth.boxes[image, row]
+        image, cell, row = found.positive
+        wanted = found.truth.boxes[image, row]
         if self.box_loss == "l1":
             return F.l1_loss(offsets[image, :, cell], encode_boxes(wanted, anchors[cell]), reduction="sum")
         decoded = decode_offsets(offsets, anchors)[image, :, cell]
@@ -110,12 +104,12 @@ def decode_offsets(offsets: Tensor, anchors: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], dim=1)
 
 
-def class_loss(logits: Tensor, truth: Truth, match: Tensor) -> Tensor:
-    """Return the summed focal loss of class logits `(B, C, N)`; anchors that `match` `(B, N)` ignores do not count."""
-    image, cell = (match >= 0).nonzero(as_tuple=True)
+def class_loss(logits: Tensor, found: Matches) -> Tensor:
+    """Return the summed focal loss of class logits `(B, C, N)`; ignored anchors do not count."""
+    image, cell, row = found.positive
     target = torch.zeros_like(logits)
-    target[image, truth.labels[image, match[image, cell]], cell] = 1.0
-    return (focal(logits, target) * (match != -2).unsqueeze(1)).sum()
+    target[image, found.truth.labels[image, row], cell] = 1.0
+    return (focal(logits, target) * (found.match != -2).unsqueeze(1)).sum()
 
 
 def focal(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:

@@ -10,14 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..assign_rotated import assign_by_rotated_iou
-from ..boxes import pad_truth
-from ..coders import BINS, angle_of_bins, bin_targets, decode_deltas, encode_deltas, to_le90
+from ..coders import BINS, angle_of_bins, bin_targets, bins_of, decode_deltas, encode_deltas, to_le90
 from ..grid import cell_anchors
 from .head import HeadOutputs, SharedTower, TowerHead, init_predictor, join_levels, share_of_total
 from .retina import class_loss, focal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from ..boxes import Truth
+    from .head import Matches
 
 _PRIOR = 0.01
 _ANCHORS = 9
@@ -87,28 +89,37 @@ class RetinaOBBHead(TowerHead):
         """
         with torch.autocast(outputs.logits[0].device.type, enabled=False):
             logits = join_levels(outputs.logits, self.num_classes).float()
-            offsets = join_levels(outputs.regression, 4).float()
-            angle = join_levels(outputs.angle, self.bins).float()
-            truth = pad_truth(boxes, labels, logits.device, self.box_columns)
-            anchors = self._anchors(outputs)
-            match = assign_by_rotated_iou(truth, anchors).match
-
-            image, anchor = (match >= 0).nonzero(as_tuple=True)
-            wanted = encode_deltas(truth.boxes[image, match[image, anchor]], anchors[anchor])
-            normaliser = share_of_total((match >= 0).sum().float())
-            losses = {"loss_class": class_loss(logits, truth, match)}
-            if self.bins == 1:
-                offsets = torch.cat([offsets, angle], dim=1)
-            else:
-                target = bin_targets(match, (image, anchor), wanted[:, 4])
-                losses["loss_angle"] = (focal(angle, target) * (match != -2).unsqueeze(1)).sum()
-            found = offsets[image, :, anchor]
-            losses["loss_box"] = F.l1_loss(found, wanted[:, : found.shape[1]], reduction="sum")
+            found = self.matches(outputs, boxes, labels)
+            image, anchor, _ = found.positive
+            wanted = self._wanted(outputs, found)
+            losses = {"loss_class": class_loss(logits, found)}
+            if self.bins > 1:
+                angle = join_levels(outputs.angle, self.bins).float()
+                target = bin_targets(found.match, (image, anchor), wanted[:, 4])
+                losses["loss_angle"] = (focal(angle, target) * (found.match != -2).unsqueeze(1)).sum()
+            told = self.encoded(outputs)[image, :, anchor]
+            losses["loss_box"] = F.l1_loss(told, wanted[:, : told.shape[1]], reduction="sum")
+            normaliser = share_of_total(found.quality.sum())
             return {name: loss / normaliser for name, loss in losses.items()}
 
-    @torch.no_grad()
-    def positives(self, outputs: HeadOutputs, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
-        """Return the number of positive anchors."""
-        anchors = self._anchors(outputs)
-        truth = pad_truth(boxes, labels, anchors.device, self.box_columns)
-        return (assign_by_rotated_iou(truth, anchors).match >= 0).sum().float()
+    def assign(self, outputs: HeadOutputs, truth: Truth) -> tuple[Tensor, Tensor]:
+        """Return what each anchor learns, and 1 for each that learns an object."""
+        match = assign_by_rotated_iou(truth, self._anchors(outputs)).match
+        return match, (match >= 0).float()
+
+    def encoded(self, outputs: HeadOutputs) -> Tensor:
+        """Return the offsets `(B, 5, N)`, or `(B, 4, N)` where the angle is told in classes."""
+        offsets = super().encoded(outputs)
+        return offsets if self.bins > 1 else torch.cat([offsets, join_levels(outputs.angle, 1).float()], dim=1)
+
+    def angle_labels(self, outputs: HeadOutputs, found: Matches) -> Tensor:
+        """Return `(B, N)` int64: the class of the encoded angle that an anchor learns, -1 background, -2 ignored."""
+        image, anchor, _ = found.positive
+        classes = found.match.clone()
+        classes[image, anchor] = bins_of(self._wanted(outputs, found)[:, 4])
+        return classes
+
+    def _wanted(self, outputs: HeadOutputs, found: Matches) -> Tensor:
+        """Return the offsets `(P, 5)` that the positive anchors learn."""
+        image, anchor, row = found.positive
+        return encode_deltas(found.truth.boxes[image, row], self._anchors(outputs)[anchor])
