@@ -140,7 +140,7 @@ METHODS: dict[str, list[dict[str, Any]]] = {  # [[distill]] entries
     "xfkd": [{"method": "xfkd"}],
     "fad": [{"method": "fad", "warmup": 100}],
     "nsd": [{"method": "nsd"}],
-    "nsd_pos": [{"method": "nsd", "options": {"sample": "pos_negn", "pixel_foreground": 3.0}}],
+    "nsd_pos": [{"method": "nsd", "options": {"sample": "both", "pixel_foreground": 3.0}}],
     "regress": [],
 }
 
