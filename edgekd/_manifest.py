@@ -46,6 +46,18 @@ class Suppression:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """What makes an image, or a pixel, anomalous; fitted on normal images alone (`edgekd._thresholds`)."""
+
+    image: float  # an image is anomalous if its score is above this
+    pixel: float  # a pixel, if the blurred map is above this
+    low: float  # the score that a calibrated score shows as 0
+    alpha: float  # expected share of false alarms among normal images, at most
+    pixel_alpha: float  # share of the normal images' pixels that were above `pixel`
+    images: int  # how many normal images decided
+
+
+@dataclass(frozen=True, kw_only=True)
 class Artifact:
     """One compiled form of the network: `files` maps the target's file name to the bundle's chunk name."""
 

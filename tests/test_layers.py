@@ -35,6 +35,7 @@ LAYER_4 = {
     "_plot",
     "_preprocess",
     "_select",
+    "_thresholds",
     "_tiles",
 }
 VERBS = {"_train", "_distill", "_build", "_eval", "_verify", "_inspect", "_doctor", "_data", "_demo"}
