@@ -33,6 +33,7 @@ def fit(
     *,
     alpha: float = ALPHA,
     pixel_alpha: float = PIXEL_ALPHA,
+    sigma: float = 0.0,
 ) -> Thresholds:
     """Return the thresholds that normal images ask for.
 
@@ -40,6 +41,7 @@ def fit(
         scores: `(n,)`, of normal images that were not trained on.
         maps: their anomaly maps, blurred as they will be cut; any shapes.
         alpha: expected share of false alarms among normal images, at most; in (0, 1).
+        sigma: of the blur that the maps have had, in pixels of the raw map; kept beside the thresholds.
         pixel_alpha: share of the maps' pixels that lie above the pixel threshold, at most; in [0, 1). Neighbouring
             pixels are no independent draws: this one describes these images and promises nothing for others.
 
@@ -56,6 +58,7 @@ def fit(
         alpha=alpha,
         pixel_alpha=pixel_alpha,
         images=len(values),
+        sigma=sigma,
     )
 
 

@@ -20,7 +20,7 @@ SCORES = st.one_of(
     st.lists(st.integers(0, 3).map(float), min_size=16, max_size=24),
     st.lists(st.floats(-100, 100, width=32), min_size=16, max_size=24),
 )
-FITTED = Thresholds(image=2.0, pixel=1.0, low=1.0, alpha=0.05, pixel_alpha=1e-3, images=30)
+FITTED = Thresholds(image=2.0, pixel=1.0, low=1.0, alpha=0.05, pixel_alpha=1e-3, images=30, sigma=1.0)
 
 
 @given(SCORES, ALPHAS)
@@ -99,8 +99,10 @@ def test_pixel_threshold_is_the_least_value_that_few_enough_pixels_exceed(values
 
 def test_fit_pools_the_pixels_of_all_maps() -> None:
     maps = (np.full((1, 10), level, np.float32) for level in (3.0, 1.0, 2.0))
-    found = _thresholds.fit([5.0, 7.0, 6.0], maps, alpha=0.25, pixel_alpha=0.4)
-    assert found == Thresholds(image=7.0, pixel=2.0, low=pytest.approx(5.02), alpha=0.25, pixel_alpha=0.4, images=3)
+    found = _thresholds.fit([5.0, 7.0, 6.0], maps, alpha=0.25, pixel_alpha=0.4, sigma=2.0)
+    assert found == Thresholds(
+        image=7.0, pixel=2.0, low=pytest.approx(5.02), alpha=0.25, pixel_alpha=0.4, images=3, sigma=2.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,5 +140,5 @@ def test_calibrated_score_is_linear_around_the_threshold(score: float, shown: fl
 
 
 def test_calibrated_score_when_all_normal_images_scored_alike() -> None:
-    same = Thresholds(image=1.0, pixel=1.0, low=1.0, alpha=0.05, pixel_alpha=0.0, images=20)
+    same = Thresholds(image=1.0, pixel=1.0, low=1.0, alpha=0.05, pixel_alpha=0.0, images=20, sigma=0.0)
     assert [_thresholds.calibrated(score, same) for score in (0.5, 1.0, 1.5)] == [0.0, 0.5, 1.0]
