@@ -35,8 +35,8 @@ OPERATORS = frozenset(
 """All that an exported graph may consist of: what TensorRT, OpenVINO and the TFLite builder all translate."""
 
 
-ANOMALY_OPERATORS = OPERATORS | {"ConvTranspose", "Sqrt", "Sum"}
-"""Those of an anomaly network, whose norms and mirror decoder no detector has; the same three translate them."""
+ANOMALY_OPERATORS = OPERATORS | {"ConvTranspose", "Sqrt"}
+"""Those of an anomaly network, whose norms and mirror student no detector has; the same three translate them."""
 
 
 def export_onnx(

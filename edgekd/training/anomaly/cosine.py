@@ -18,7 +18,7 @@ LOSSES = ("global", "per_location")
 def distance(one: Tensor, other: Tensor, dims: tuple[int, ...]) -> Tensor:
     """Return 1 - cos over some dimensions, which stay with size 1; in [0, 2]. Zero vectors are at distance 1."""
     dot = (one * other).sum(dims, keepdim=True)
-    norms = [each.square().sum(dims, keepdim=True).clamp(min=SMALLEST).sqrt() for each in (one, other)]
+    norms = [(each * each).sum(dims, keepdim=True).clamp(min=SMALLEST).sqrt() for each in (one, other)]
     return 1 - dot / norms[0] / norms[1]
 
 
@@ -53,6 +53,8 @@ def anomaly_map(targets: Sequence[Tensor], students: Sequence[Tensor]) -> Tensor
         `(B, 1, H_1, W_1)`, in [0, 2 K] for K scales.
     """
     maps = [distance(ours, theirs, (1,)).relu() for ours, theirs in zip(targets, students, strict=True)]
-    size = maps[0].shape[2:]
-    enlarged = [F.interpolate(each, size, mode="bilinear", align_corners=False) for each in maps[1:]]
-    return torch.stack([maps[0], *enlarged]).sum(0)
+    total, (height, width) = maps[0], maps[0].shape[2:]
+    for each in maps[1:]:
+        scale = (height / each.shape[2], width / each.shape[3])  # not a size, which would drag the batch's shape along
+        total = total + F.interpolate(each, scale_factor=scale, mode="bilinear", align_corners=False)
+    return total

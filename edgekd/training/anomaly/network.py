@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +71,11 @@ class AnomalyNetwork(nn.Module):
         self.target = target
         self.score = PeakScore()
 
+    @property
+    def pyramids(self) -> list[Pyramid]:
+        """The teachers."""
+        return [cast("Pyramid", teacher) for teacher in self.teachers]
+
     def look(self, images: Tensor) -> Seen:
         """Return targets and predictions for normalised images `(B, 3, H, W)`."""
         raw = [teacher(images) for teacher in self.teachers]
@@ -92,7 +97,7 @@ class AnomalyNetwork(nn.Module):
         """Return the raw map `(B, 1, H / 4, W / 4)` and the score `(B,)` of normalised images `(B, 3, H, W)`."""
         seen = self.look(images)
         maps = [cosine.anomaly_map(ours, theirs) for ours, theirs in zip(seen.targets, seen.students, strict=True)]
-        raw = maps[0] if len(maps) == 1 else torch.stack(maps).mean(0)
+        raw = maps[0] if len(maps) == 1 else 0.5 * (maps[0] + maps[1])
         return raw, self.score(raw)
 
     @torch.no_grad()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import RecipeError
 from ..models.backbones.squeezenet import SqueezeNet
+from ..teacher import fingerprint
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,7 +47,7 @@ class Pyramid(nn.Module):
 
     Attributes:
         channels: C_k of the three maps.
-        residual: whether it is a ResNet, which a mirror student can be built for.
+        pretrained: file and SHA-256 of its weights, for the record; None: random.
 
     Raises:
         RecipeError: no taps are known for this backbone.
@@ -57,7 +58,7 @@ class Pyramid(nn.Module):
         if name not in TAPS:
             raise RecipeError(f"a {name!r} backbone is no anomaly teacher; possible: {', '.join(sorted(TAPS))}")
         self.name = name
-        self.residual = TAPS[name] == _RESNET
+        self.pretrained: dict[str, str] | None = None
         self.adapt = _adapter(ours, theirs)
         layers, self._taps = _layers(name, backbone)
         self.layers = nn.Sequential(*layers)
@@ -69,6 +70,11 @@ class Pyramid(nn.Module):
         """Stay in evaluation mode: BatchNorm statistics of a teacher are part of what it knows."""
         del mode
         return super().train(mode=False)
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What it is, for run identities and the manifest."""
+        return {"backbone": self.name, "pretrained": self.pretrained, "state_sha256": fingerprint(self)}
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:

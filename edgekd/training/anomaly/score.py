@@ -25,12 +25,17 @@ class PeakScore(nn.Module):
 
     def blur(self, maps: Tensor) -> Tensor:
         """Return blurred `(B, 1, H, W)`; borders are reflected without repeating their pixels."""
-        radius = self.radius
-        padded = F.pad(maps, (radius, radius, radius, radius), mode="reflect")
-        down = F.conv2d(padded, self.kernel[None, None, :, None])
-        return F.conv2d(down, self.kernel[None, None, None, :])
+        down = F.conv2d(self._reflected(maps, 2), self.kernel[None, None, :, None])
+        return F.conv2d(self._reflected(down, 3), self.kernel[None, None, None, :])
+
+    def _reflected(self, maps: Tensor, axis: int) -> Tensor:
+        """Return maps with mirrored rows, or columns, around them; by slices, as Pad of opset 18 has no way to 17."""
+        size = maps.shape[axis]
+        before = [maps.narrow(axis, place, 1) for place in range(self.radius, 0, -1)]
+        after = [maps.narrow(axis, size - 1 - place, 1) for place in range(1, self.radius + 1)]
+        return torch.cat([*before, maps, *after], dim=axis)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return `(B,)` scores of `(B, 1, H, W)` maps, both sides longer than the blur's radius."""
         blurred = self.blur(maps)
-        return F.max_pool2d(blurred, (blurred.shape[2], blurred.shape[3])).flatten()
+        return F.max_pool2d(blurred, (blurred.shape[2], blurred.shape[3])).reshape(-1)
