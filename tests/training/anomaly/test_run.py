@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,9 +34,7 @@ from edgekd.training.checkpoint import read_meta, read_tensors
 from edgekd.training.data.read import read
 from edgekd.training.interrupt import Interrupted
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+WEIGHTS = Path(__file__).resolve().parents[4] / "shared" / "data" / "weights"
 SIZE = (72, 60)  # width, height: not square, so that stretching matters
 CAFFE = InputConfig(color="bgr", mean=(104.0, 117.0, 123.0), std=(1.0, 2.0, 3.0))
 ONE = (AnomalyTeacherConfig(backbone="resnet18", width=0.25),)
@@ -248,7 +247,6 @@ def test_eval_gives_the_figures_of_the_training_run(trained: edgekd.TrainReport,
     for name in ("image_AUROC", "pixel_AUROC", "AUPRO", "image_F1_max", "pixel_AP"):
         assert report.metrics[name] == pytest.approx(ours[name], abs=1e-6), name
         assert 0 <= ours[name] <= 1
-    assert ours["pixel_AUROC"] > 0.6  # it has learned where stripes are not
     assert report.metrics["undefined"] == {}
 
 
@@ -256,7 +254,7 @@ def test_verbs_that_know_only_boxes_refuse_the_bundle(trained: edgekd.TrainRepor
     for verb in (
         lambda: edgekd.load(trained.bundle),
         lambda: edgekd.verify(trained.bundle),
-        lambda: edgekd.build(trained.bundle, "openvino"),
+        lambda: edgekd.build(trained.bundle, targets="openvino"),
     ):
         with pytest.raises(UsageError, match="is for task anomaly; only detectors"):
             verb()
@@ -275,6 +273,35 @@ def test_eval_on_a_command_line(
     assert "image_AUROC   no anomalous image" in capsys.readouterr().out
     assert main(["eval", str(trained.bundle), str(category), "--device", "reference", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"]["oracle"].keys() == {"image", "pixel"}
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_a_teacher_that_knows_photographs_finds_what_is_no_stripe(category: Path, tmp_path: Path) -> None:
+    """Map, mask and image lie on each other, and a defect scores more than what is normal."""
+    from edgekd._manifest import Thresholds
+    from edgekd.training.anomaly.measure import evaluate
+    from edgekd.training.finish import input_spec
+
+    weights = WEIGHTS / "resnet18_imagenet1k_v1_conv1_to_layer3.npz"
+    if not weights.is_file():
+        pytest.skip(f"no {weights}")
+    teacher = AnomalyTeacherConfig(backbone="resnet18", weights=str(weights), stages="layer3")
+    wide = AnomalyModelConfig(widths=(32, 32, 64))
+    run = build(recipe(category, teachers=(teacher,), model=wide, steps=40, batch=6, lr=2e-3), tmp_path)
+    run.run()
+    network = run.network.eval()
+
+    def infer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.no_grad():
+            raw, score = network(torch.from_numpy(pixels))
+        return raw.numpy(), score.numpy()
+
+    fitted = Thresholds(image=0.0, pixel=0.0, low=0.0, alpha=0.1, pixel_alpha=0.01, images=9, sigma=1.0)
+    found = evaluate(infer, read(category, "auto", "test"), input_spec(run.recipe.input), fitted)
+    assert found["image_AUROC"] > 0.9
+    assert found["pixel_AUROC"] > 0.9
+    assert (found["found"], found["false_alarms"]) == (1.0, 1.0)  # nothing scores 0 or less
 
 
 @pytest.mark.slow  # torch's exporter takes most of a minute for two teachers
