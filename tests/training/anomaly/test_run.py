@@ -304,7 +304,8 @@ def test_a_teacher_that_knows_photographs_finds_what_is_no_stripe(category: Path
     assert (found["found"], found["false_alarms"]) == (1.0, 1.0)  # nothing scores 0 or less
 
 
-@pytest.mark.slow  # torch's exporter takes most of a minute for two teachers
+@pytest.mark.slow  # torch's exporter takes minutes for two teachers on a busy machine
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("student", "target", "fusion"), [("mirror", "fused_sg", "add"), ("plain", "both_raw", "iaff")]
 )
