@@ -150,12 +150,12 @@ def test_mask_is_stretched_without_blending_and_any_value_is_a_defect(tmp_path: 
     from edgekd.training.data.sample import Sample
 
     mask = np.zeros((4, 6), np.uint8)
-    mask[1, 2] = 3  # a class id, as VisA has them
+    mask[1, 3] = 3  # a class id, as VisA has them
     Image.fromarray(mask).save(tmp_path / "mask.png")
     nothing = (np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, np.bool_))
     sample = Sample(tmp_path / "x.png", (6, 4), *nothing, tmp_path / "mask.png", anomalous=True, defect="hole")
     larger = np.zeros((8, 12), bool)
-    larger[2:4, 4:6] = True
+    larger[2:4, 6:8] = True
     np.testing.assert_array_equal(load_mask(sample, 8, 12), larger)
     smaller = load_mask(sample, 2, 3)
     np.testing.assert_array_equal(smaller, mask[1::2, 1::2] != 0)
