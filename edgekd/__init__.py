@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import errors, geometry, ops
+from ._anomaly_recipe import AnomalyRecipe
 from ._build import BuildReport, BuiltArtifact, build
 from ._bundle import Bundle
 from ._comparison import Comparison
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # data sets are checked with the training packages, which the
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnomalyRecipe",
     "ArtifactReport",
     "BuildReport",
     "BuiltArtifact",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._bundle import Bundle
+from ._detector import check_detector
 from ._manifest import Artifact
 from ._target import load_target, target_names
 from ._verify import check_artifact, golden_samples
@@ -103,6 +104,7 @@ def build(
     tell = progress or (lambda _: None)
     pairs, unavailable = _plan(targets, precisions)
     with Bundle.read(path) as bundle:
+        check_detector(bundle)
         if not bundle.manifest.golden:
             raise BundleError(f"{path} has no golden set to check a build with; `edgekd train` and `distill` write one")
         samples = golden_samples(bundle)

@@ -69,6 +69,7 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto", *, thr
     """
     bundle = Bundle.read(path)
     try:
+        check_detector(bundle)
         choice = choose(bundle, device, precision)
         session = choice.target.load(bundle, choice.artifact, device=device, threads=threads)
     except BaseException:
@@ -76,6 +77,15 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto", *, thr
         raise
     info = DetectorInfo(session.info, choice.reason, choice.discarded)
     return Detector(bundle.manifest, session, info, bundle)
+
+
+def check_detector(bundle: Bundle) -> None:
+    """Raise UsageError for a bundle of another task than detection."""
+    if bundle.manifest.task != "detect":
+        raise UsageError(
+            f"{bundle.path} is for task {bundle.manifest.task}; only detectors can be loaded, built and verified in "
+            f"this version. What it can do here: edgekd eval {bundle.path} DATA"
+        )
 
 
 class Detector:

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import _detector
+from ._bundle import Bundle
+from ._select import choose
 from ._train import json_ready
-from .errors import MissingPackageError
+from .errors import DataError, MissingPackageError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from ._session import SessionInfo
+    from .training.data.sample import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +28,16 @@ class EvalReport:
     Attributes:
         data: name of the set.
         images: how many it has.
-        objects: how many annotated objects.
+        objects: how many annotated objects; of an anomaly set, how many anomalous images.
         session: target, precision, arithmetic, device and runtime that ran.
         tile: side of the tiles that larger images were split into, in pixels; None: whole images.
         overlap: of the tiles, in pixels, as asked for; None: the default of `predict`.
         seconds: for the whole set, decoding of image files included.
         metrics: AP (IoU 0.50:0.95), AP50, AP75, AP_small, AP_medium, AP_large in [0, 1] or NaN, and per_class. Of
             oriented boxes: AP, AP50, AP75, the "mode" that they are in, per_class, per_class_AP50 and, where the set
-            has images without objects, "background": false positives on them.
+            has images without objects, "background": false positives on them. Of an anomaly set: image_AUROC, image_AP,
+            image_F1_max, the same of pixels, AUPRO; "false_alarms" and "found" at the bundle's threshold; "oracle"
+            (thresholds that the test set chose) and "undefined" (figure -> why it is NaN).
     """
 
     data: str
@@ -63,6 +69,8 @@ def evaluate(
 ) -> EvalReport:
     """Run a bundle over annotated images and return average precision: COCO's, or DOTA's where boxes are oriented.
 
+    Of an anomaly bundle: AUROC, AP, F1-max and AUPRO, on the split "test" unless another is named.
+
     Args:
         bundle: `model.bin`.
         data: the set, as a recipe's data.val names one.
@@ -76,7 +84,7 @@ def evaluate(
         mode: how the curve of oriented boxes becomes a number: "voc07" (11 recalls) or "area"; None: "area".
 
     Raises:
-        UsageError: a mode that there is not, or any for boxes that are not oriented.
+        UsageError: a mode that there is not, or any for boxes that are not oriented; tiles for an anomaly bundle.
         BundleError: the file is not a sound bundle.
         DataError: the set cannot be read, or has classes the bundle does not know.
         TargetUnavailableError: nothing in the bundle can run here.
@@ -87,6 +95,10 @@ def evaluate(
         from .training.metrics.measure import check, limits, measure
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"evaluation needs {error.name}: pip install 'edgekd[train]'") from error
+    with Bundle.read(bundle) as opened:
+        if opened.manifest.task == "anomaly":
+            given = {"tile": tile, "overlap": overlap, "mode": mode}
+            return _evaluate_anomaly(opened, read(data, format, split or "test"), device, precision, threads, given)
     with _detector.load(bundle, device=device, precision=precision, threads=threads) as detector:
         dataset = read(data, format, split, detector.names)
         check(mode, dataset)  # a wrong word should not cost an evaluation
@@ -106,3 +118,32 @@ def evaluate(
             seconds=time.monotonic() - began,
             metrics=measure(found, dataset, mode=mode),
         )
+
+
+def _evaluate_anomaly(
+    bundle: Bundle, dataset: Dataset, device: str, precision: str, threads: int, given: Mapping[str, object]
+) -> EvalReport:
+    from .training.anomaly.measure import evaluate as measure_anomaly
+
+    refused = [name for name, value in given.items() if value is not None]
+    if refused:
+        raise UsageError(f"{', '.join(refused)}: for detectors only; {bundle.path} is for task anomaly")
+    if dataset.task != "anomaly":
+        raise DataError(f"{dataset.name} is a set of task {dataset.task}; {bundle.path} is for task anomaly")
+    choice = choose(bundle, device, precision)
+    session = choice.target.load(bundle, choice.artifact, device=device, threads=threads)
+    thresholds = bundle.manifest.thresholds
+    assert thresholds is not None  # the reader has checked it
+    try:
+        began = time.monotonic()
+        metrics = measure_anomaly(session.infer, dataset, bundle.manifest.input, thresholds)
+        return EvalReport(
+            data=dataset.name,
+            images=len(dataset),
+            objects=sum(bool(sample.anomalous) for sample in dataset.samples),
+            session=session.info,
+            seconds=time.monotonic() - began,
+            metrics=metrics,
+        )
+    finally:
+        session.close()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ._bundle import Bundle
-    from ._manifest import InputSpec
+    from ._manifest import Manifest
     from ._session import Outputs
 
 MAX_PIXELS = 1 << 24  # of a golden image: bounds the memory that a foreign bundle can ask for
@@ -55,7 +55,7 @@ def add_golden(
         name = f"golden/{index}.png"
         chunks[name] = _png(rgb)
         outputs = []
-        for spec, output in zip(bundle.manifest.outputs, infer(_letterboxed(rgb, bundle.manifest.input)), strict=True):
+        for spec, output in zip(bundle.manifest.outputs, infer(_placed(rgb, bundle.manifest)), strict=True):
             if output.shape != (1, *spec.shape) or not np.isfinite(output).all():
                 raise UsageError(f"output {spec.name}: expected {(1, *spec.shape)}, finite; got {output.shape}")
             outputs.append(f"golden/{index}.{spec.kind}")
@@ -82,7 +82,7 @@ def golden_pixels(bundle: Bundle, golden: GoldenImage) -> NDArray[np.float32]:
         rgb, _ = to_rgb(data)
     except ImageError as error:
         raise CorruptBundleError(f"golden image {golden.image}: {error}") from error
-    return _letterboxed(rgb, bundle.manifest.input)
+    return _placed(rgb, bundle.manifest)
 
 
 def golden_outputs(bundle: Bundle, golden: GoldenImage) -> Outputs:
@@ -100,10 +100,12 @@ def golden_outputs(bundle: Bundle, golden: GoldenImage) -> Outputs:
     return tuple(outputs)
 
 
-def _letterboxed(rgb: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:
+def _placed(rgb: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.float32]:
+    spec = manifest.input
     pixels, _ = ops.letterbox(
-        rgb, spec.height, spec.width, swap=spec.color != "rgb", mean=spec.mean, std=spec.std, pad=spec.pad
-    )
+        rgb, spec.height, spec.width, swap=spec.color != "rgb", mean=spec.mean, std=spec.std, pad=spec.pad,
+        stretch=manifest.task == "anomaly",
+    )  # fmt: skip
     return np.ascontiguousarray(pixels[None])
 
 

@@ -11,7 +11,10 @@ ANGLE = "le90-radians-clockwise"  # the one angle convention, see `edgekd.geomet
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """The network's one input: letterboxed, colour-ordered, `(x - mean) / std` with mean and std in 0..255 units."""
+    """The network's one input: placed, colour-ordered, `(x - mean) / std` with mean and std in 0..255 units.
+
+    The task says how an image is placed: "detect" letterboxes it, "anomaly" stretches it to fill the input.
+    """
 
     name: str = "images"
     height: int
@@ -26,11 +29,14 @@ class InputSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputSpec:
-    """One output. `kind`: "boxes" or "scores"; `layout` of boxes: "xyxy" or "xywhr", in network pixels."""
+    """One output. `kind`: "boxes" and "scores", or "map" and "score" of an anomaly network.
+
+    `layout` of boxes: "xyxy" or "xywhr", in network pixels. A map is raw: neither blurred nor enlarged.
+    """
 
     name: str
     kind: str
-    shape: tuple[int, ...]  # without the batch: (N, 4) or (N, C)
+    shape: tuple[int, ...]  # without the batch: (N, 4) and (N, C), or (1, h, w) and ()
     layout: str | None = None
     activation: str | None = None  # "sigmoid": already applied, scores are in [0, 1]
 
@@ -43,6 +49,19 @@ class Suppression:
     iou: float = 0.5
     max_det: int = 300
     max_candidates: int = 3000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """What makes an image, or a pixel, anomalous; fitted on normal images alone (`edgekd._thresholds`)."""
+
+    image: float  # an image is anomalous if its score is above this
+    pixel: float  # a pixel, if the blurred map is above this
+    low: float  # the score that a calibrated score shows as 0
+    alpha: float  # expected share of false alarms among normal images, at most
+    pixel_alpha: float  # share of the normal images' pixels that were above `pixel`
+    images: int  # how many normal images decided
+    sigma: float  # of the blur before a map is cut, in pixels of the map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +88,12 @@ class Manifest:
     """Everything that is needed to run and to trust the bundle; see docs/bundle.md and the published JSON schema."""
 
     name: str
-    task: str  # detect
+    task: str  # detect | anomaly
     classes: tuple[str, ...]
     input: InputSpec
     outputs: tuple[OutputSpec, ...]
     predict: Suppression = field(default_factory=Suppression)
+    thresholds: Thresholds | None = None  # of task anomaly; may be changed without building anew
     angle: str | None = None  # ANGLE when a layout has an angle
     format: int = FORMAT_VERSION
     created: str = ""  # ISO 8601, UTC: "2026-11-20T08:30:00Z"

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from ._comparison import MAX_SEEDS, VERDICTS
 from ._container import is_name
-from ._manifest import ANGLE, FORMAT_VERSION, Artifact, GoldenImage, InputSpec, Manifest, OutputSpec, Suppression
+from ._manifest import (
+    ANGLE,
+    FORMAT_VERSION,
+    Artifact,
+    GoldenImage,
+    InputSpec,
+    Manifest,
+    OutputSpec,
+    Suppression,
+    Thresholds,
+)
 from ._strict_json import (
     Read,
     Table,
@@ -25,6 +35,7 @@ from ._strict_json import (
     wrong,
 )
 from .errors import BundleError, BundleVersionError, CorruptBundleError
+from .geometry import MAX_SIGMA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +48,7 @@ MAX_GOLDEN = 64
 MAX_RECEIPTS = 4096
 MAX_SEED = (1 << 63) - 1
 FIGURE = number(-1e9, 1e9)  # of a comparison: sums and squares of them stay finite
+RANKS = {"boxes": 2, "scores": 2, "map": 3, "score": 0}  # dimensions of an output without the batch
 WORD = r"[a-z][a-z0-9_]*"  # names of targets and precisions
 CREATED = r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00)"
 
@@ -49,6 +61,8 @@ def manifest_to_json(manifest: Manifest) -> bytes:
     """
     try:
         fields = dataclasses.asdict(manifest)
+        if manifest.thresholds is None:
+            del fields["thresholds"]  # detectors have none
         encoded = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         data = encoded.encode()
         manifest_from_json(data)
@@ -115,10 +129,11 @@ def _input(value: object, where: str) -> InputSpec:
 
 def _output(value: object, where: str) -> OutputSpec:
     keys = Table(value, where)
+    kind = keys.take("kind", choice(*RANKS))
     spec = OutputSpec(
         name=keys.take("name", text(128)),
-        kind=keys.take("kind", choice("boxes", "scores")),
-        shape=keys.take("shape", many(integer(1, MAX_ROWS), 2, 2)),
+        kind=kind,
+        shape=keys.take("shape", many(integer(1, MAX_ROWS), RANKS[kind], RANKS[kind])),
         layout=keys.take("layout", choice("xyxy", "xywhr", None)),
         activation=keys.take("activation", choice("sigmoid", "softmax", None)),
     )
@@ -133,6 +148,21 @@ def _predict(value: object, where: str) -> Suppression:
         iou=keys.take("iou", number(0, 1)),
         max_det=keys.take("max_det", integer(1, MAX_ROWS)),
         max_candidates=keys.take("max_candidates", integer(1, MAX_ROWS)),
+    )
+    keys.close()
+    return spec
+
+
+def _thresholds(value: object, where: str) -> Thresholds:
+    keys = Table(value, where)
+    spec = Thresholds(
+        image=keys.take("image", FIGURE),
+        pixel=keys.take("pixel", FIGURE),
+        low=keys.take("low", FIGURE),
+        alpha=keys.take("alpha", number(0, 1)),
+        pixel_alpha=keys.take("pixel_alpha", number(0, 1)),
+        images=keys.take("images", integer(1, MAX_ROWS)),
+        sigma=keys.take("sigma", number(0, MAX_SIGMA)),
     )
     keys.close()
     return spec
@@ -189,11 +219,12 @@ def _manifest(value: object, where: str) -> Manifest:
     manifest = Manifest(
         format=keys.take("format", integer(1, FORMAT_VERSION)),
         name=keys.take("name", text(256)),
-        task=keys.take("task", choice("detect")),
+        task=keys.take("task", choice("detect", "anomaly")),
         classes=keys.take("classes", distinct(many(text(256), 1, MAX_CLASSES))),
         input=keys.take("input", _input),
         outputs=keys.take("outputs", many(_output, 2, 2)),
         predict=keys.take("predict", _predict),
+        thresholds=keys.take("thresholds", _thresholds) if "thresholds" in keys.rest else None,
         angle=keys.take("angle", choice(ANGLE, None)),
         created=keys.take("created", text(64, CREATED)),
         edgekd=keys.take("edgekd", text(64, ".*")),
@@ -209,11 +240,34 @@ def _manifest(value: object, where: str) -> Manifest:
 
 
 def _check_outputs(manifest: Manifest) -> None:
-    """Check what ties outputs together: boxes then scores, rows, classes, the angle."""
+    """Check what ties outputs together, and to the task."""
+    if (manifest.task == "anomaly") != (manifest.thresholds is not None):
+        raise CorruptBundleError(f"manifest.thresholds belong to task anomaly, and to no other; got {manifest.task}")
+    if manifest.task == "anomaly":
+        _check_map(manifest)
+    else:
+        _check_boxes(manifest)
+
+
+def _check_map(manifest: Manifest) -> None:
+    """Check a map, then a score, of one class."""
+    raw, score = manifest.outputs
+    plain = [item.layout is None and item.activation is None for item in manifest.outputs]
+    if (raw.kind, score.kind) != ("map", "score") or raw.name == score.name or not all(plain):
+        raise CorruptBundleError("manifest.outputs should be a map, then a score, with different names and no layout")
+    if raw.shape[0] != 1:
+        raise CorruptBundleError(f"manifest.outputs[0] should be a map (1, h, w), got {raw.shape}")
+    if len(manifest.classes) != 1 or manifest.angle is not None:
+        raise CorruptBundleError("manifest: an anomaly network has one class and no angle")
+
+
+def _check_boxes(manifest: Manifest) -> None:
+    """Check boxes, then scores: rows, classes, the angle."""
     boxes, scores = manifest.outputs
     if (boxes.kind, scores.kind) != ("boxes", "scores") or boxes.name == scores.name:
         raise CorruptBundleError("manifest.outputs should be boxes, then scores, with different names")
-    if boxes.shape[1] != {"xyxy": 4, "xywhr": 5}.get(boxes.layout or "") or boxes.activation is not None:
+    columns = {"xyxy": 4, "xywhr": 5}.get(boxes.layout or "")
+    if boxes.shape[1] != columns or boxes.activation is not None:
         raise CorruptBundleError(
             f"manifest.outputs[0] should be (N, 4) xyxy or (N, 5) xywhr without an activation, got {boxes.shape} "
             f"{boxes.layout}, activation {boxes.activation}"

@@ -170,13 +170,7 @@ class Recipe:
             RecipeError: the file is missing, is no TOML, or has a wrong, missing or unknown key.
         """
         path = Path(path)
-        try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise RecipeError(f"no recipe at {path}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path} is not valid TOML: {error}") from error
-        return cls.from_dict(raw).resolved(path.parent.resolve())
+        return cls.from_dict(read_toml(path)).resolved(path.parent.resolve())
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Recipe:
@@ -185,7 +179,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists and scalars; `Recipe.from_dict(r.to_dict()) == r`."""
-        return typing.cast("dict[str, Any]", _plain(dataclasses.asdict(self)))
+        return plain(self)
 
     def resolved(self, folder: Path) -> Recipe:
         """Return a copy whose relative paths are absolute, taken from `folder`."""
@@ -218,6 +212,25 @@ class Recipe:
     def replace(self, **changes: Any) -> Recipe:
         """Return a copy with top-level fields changed, as `dataclasses.replace`."""
         return dataclasses.replace(self, **changes)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the tables of a recipe's file.
+
+    Raises:
+        RecipeError: the file is missing or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"no recipe at {path}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not valid TOML: {error}") from error
+
+
+def plain(recipe: Any) -> dict[str, Any]:
+    """Return a section's dataclass as plain dicts, lists and scalars."""
+    return typing.cast("dict[str, Any]", _plain(dataclasses.asdict(recipe)))
 
 
 def _plain(value: Any) -> Any:

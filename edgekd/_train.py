@@ -1,4 +1,4 @@
-"""`train`: one detector from a recipe, without a teacher."""
+"""`train`: one network from a recipe: a detector without a teacher, or an anomaly network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._recipe import Recipe
+from ._anomaly_recipe import AnomalyRecipe
+from ._recipe import Recipe, read_toml
 from .errors import MissingPackageError, RecipeError
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ class TrainReport:
     Attributes:
         folder: of the run: `recipe.json`, `metrics.jsonl`, `checkpoints/` and the two files below.
         bundle: portable bundle, ready to be built for targets.
-        weights: the trained detector in safetensors; a recipe may name it as the weights of a teacher.
+        weights: the trained network in safetensors; a recipe may name a detector's as the weights of a teacher.
         steps: optimiser steps of the whole run.
         seconds: of this call; less than the run took if it was resumed.
-        metrics: split ("val", "test") -> AP, AP50, AP75, AP_small, AP_medium, AP_large in [0, 1] or NaN, and per_class.
+        metrics: split ("val", "test") -> AP, AP50, AP75, AP_small, AP_medium, AP_large in [0, 1] or NaN, and per_class;
+            of an anomaly network "test" -> image_AUROC, pixel_AUROC, AUPRO and the like.
         comparisons: with the student alone, a figure each; empty without `distill(..., receipt=True)`.
         page: the explanation page; None without `distill(..., explain=...)`.
     """
@@ -64,7 +66,7 @@ class TrainReport:
 
 
 def train(
-    recipe: Recipe | str | Path,
+    recipe: Recipe | AnomalyRecipe | str | Path,
     out: str | Path,
     *,
     seed: int | None = None,
@@ -73,13 +75,14 @@ def train(
     resume: bool = True,
     tensorboard: bool = False,
 ) -> TrainReport:
-    """Train a recipe's student and write a portable bundle.
+    """Train what a recipe describes and write a portable bundle: a student, or with task "anomaly" an anomaly network.
 
     A run that was stopped goes on from its newest checkpoint in `out`, and on a CPU ends with the same bits. Under
     `torchrun` the processes share every batch.
 
     Args:
-        recipe: a `Recipe` or the path of its TOML file. It has neither [teacher] nor [[distill]].
+        recipe: a `Recipe` or `AnomalyRecipe`, or the path of its TOML file. A detector's has neither [teacher] nor
+            [[distill]].
         out: folder of the run; created if missing.
         seed: instead of the recipe's.
         steps: instead of the recipe's.
@@ -94,12 +97,40 @@ def train(
         MissingPackageError: the packages for training are not installed.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; a checkpoint was written first.
     """
+    if isinstance(recipe, (str, Path)) and read_toml(Path(recipe)).get("task") == "anomaly":
+        recipe = AnomalyRecipe.read(recipe)
+    if isinstance(recipe, AnomalyRecipe):
+        return _train_anomaly(_rebudgeted(recipe, seed, steps), out, device, resume=resume, tensorboard=tensorboard)
     plan = adjusted(recipe, seed, steps)
     if plan.distill or plan.all_teachers() or plan.unlabelled is not None:
         raise RecipeError(
             f"recipe {plan.name!r} has a teacher, [unlabelled] or [[distill]]: type `edgekd distill`, or remove them"
         )
     return run(plan, out, device=device, resume=resume, tensorboard=tensorboard)
+
+
+def _train_anomaly(
+    plan: AnomalyRecipe, out: str | Path, device: str, *, resume: bool, tensorboard: bool
+) -> TrainReport:
+    try:
+        from .training.anomaly import run as training
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"training needs {error.name}: pip install 'edgekd[train]'") from error
+    began = time.monotonic()
+    found = training.run(plan, Path(out), device=device, resume=resume, tensorboard=tensorboard)
+    return TrainReport(
+        folder=Path(out),
+        bundle=found.bundle,
+        weights=found.weights,
+        steps=plan.train.steps,
+        seconds=time.monotonic() - began,
+        metrics=found.metrics,
+    )
+
+
+def _rebudgeted(plan: AnomalyRecipe, seed: int | None, steps: int | None) -> AnomalyRecipe:
+    wanted = {name: value for name, value in (("seed", seed), ("steps", steps)) if value is not None}
+    return dataclasses.replace(plan, train=dataclasses.replace(plan.train, **wanted))
 
 
 def adjusted(recipe: Recipe | str | Path, seed: int | None, steps: int | None) -> Recipe:

@@ -13,6 +13,7 @@ import numpy as np
 from ._box_difference import BoxDifference, box_difference, worse
 from ._bundle import Bundle
 from ._decisions import Decisions, compare
+from ._detector import check_detector
 from ._golden import golden_outputs, golden_pixels
 from ._select import all_artifacts
 from ._target import load_target, target_names
@@ -147,6 +148,7 @@ def verify(
         UsageError: a target is unknown, or the bundle has nothing for it.
     """
     with Bundle.read(path) as bundle:
+        check_detector(bundle)
         signed_by = bundle.verify_signature(public_keys) if public_keys else None
         if not bundle.manifest.golden:
             raise BundleError(f"{path} has no golden set to verify with; `edgekd train` and `edgekd distill` write one")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekd import geometry
+from edgekd import geometry, ops
 from edgekd.errors import UsageError
 
 sides = st.integers(1, 200)
@@ -289,3 +289,16 @@ def test_suppress_is_candidates_then_nms_then_a_cut() -> None:
     np.testing.assert_array_equal(kept, boxes[[0, 2, 3]])
     fewer = geometry.suppress(boxes, scores, conf=0.25, iou=0.5, max_det=1, max_candidates=9, classes=[1])
     np.testing.assert_array_equal(fewer[0], boxes[[2]])
+
+
+@pytest.mark.parametrize("size", [(3, 7), (16, 16), (40, 9), (1, 1)])
+def test_stretched_image_fills_the_canvas_and_boxes_come_back(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    plain = {"swap": False, "mean": (0, 0, 0), "std": (1, 1, 1), "stretch": True}
+    values, placement = geometry.letterbox(image, 12, 20, **plain)
+    np.testing.assert_array_equal(values, geometry.resize(image, 12, 20).transpose(2, 0, 1))
+    whole = placement.undo(np.array([[0, 0, 20, 12]], np.float32))
+    np.testing.assert_allclose(whole, [[0, 0, size[1], size[0]]], rtol=1e-6)
+    same, twin = ops.letterbox(image, 12, 20, **plain)
+    np.testing.assert_array_equal(same, values)
+    assert twin == placement

@@ -13,7 +13,7 @@ VENDOR = {
     "torch", "onnx", "onnxruntime", "onnxslim", "openvino", "ai_edge_litert", "tflite_runtime", "litert_torch",
     "tensorrt", "tensorrt_rtx_bindings", "pycuda", "jax", "transformers",
 }  # fmt: skip
-LAYER_2 = {"errors", "geometry", "_comparison", "_detections", "_recipe", "_manifest"}
+LAYER_2 = {"errors", "geometry", "_anomaly_recipe", "_comparison", "_detections", "_recipe", "_manifest"}
 LAYER_3 = {
     "_bundle",
     "_container",
@@ -35,6 +35,7 @@ LAYER_4 = {
     "_plot",
     "_preprocess",
     "_select",
+    "_thresholds",
     "_tiles",
 }
 VERBS = {"_train", "_distill", "_build", "_eval", "_verify", "_inspect", "_doctor", "_data", "_demo"}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import edgekd._manifest as nouns
 from edgekd._comparison import Comparison
-from edgekd._manifest import ANGLE, Artifact, GoldenImage, InputSpec, Manifest, OutputSpec, Suppression
+from edgekd._manifest import ANGLE, Artifact, GoldenImage, InputSpec, Manifest, OutputSpec, Suppression, Thresholds
 from edgekd._manifest_json import check_chunks, manifest_from_json, manifest_to_json
 from edgekd._strict_json import MAX_DEPTH, parse_json
 from edgekd.errors import BundleError, BundleVersionError, CorruptBundleError
@@ -106,6 +106,58 @@ def test_oriented_boxes_need_the_angle_convention() -> None:
         manifest_to_json(dataclasses.replace(MANIFEST, angle=ANGLE))
 
 
+ANOMALY = dataclasses.replace(
+    MANIFEST,
+    task="anomaly",
+    classes=("defect",),
+    outputs=(
+        OutputSpec(name="map", kind="map", shape=(1, 64, 64)),
+        OutputSpec(name="score", kind="score", shape=()),
+    ),
+    thresholds=Thresholds(image=0.7, pixel=0.5, low=-0.1, alpha=0.05, pixel_alpha=0.001, images=43, sigma=1.0),
+)
+
+
+def test_anomaly_manifest_survives_json() -> None:
+    assert manifest_from_json(manifest_to_json(ANOMALY)) == ANOMALY
+    SCHEMA_CHECK.validate(json.loads(manifest_to_json(ANOMALY)))
+
+
+def test_manifest_of_a_detector_has_no_key_for_thresholds() -> None:
+    assert "thresholds" not in VALID  # bundles from before there were any are read as they were
+
+
+@pytest.mark.parametrize(
+    ("changes", "why", "tied"),
+    [
+        ({"thresholds": None}, "thresholds belong to task anomaly", False),
+        ({"task": "detect"}, "thresholds belong to task anomaly", False),
+        ({"outputs": MANIFEST.outputs}, "should be a map, then a score", False),
+        ({"outputs": ANOMALY.outputs[::-1]}, "should be a map, then a score", False),
+        (
+            {"outputs": (ANOMALY.outputs[0], dataclasses.replace(ANOMALY.outputs[1], shape=(1,)))},
+            "a list of 0 to 0 items",
+            False,
+        ),
+        ({"outputs": (dataclasses.replace(ANOMALY.outputs[0], shape=(3, 4, 4)), ANOMALY.outputs[1])}, "map", False),
+        ({"outputs": (dataclasses.replace(ANOMALY.outputs[0], layout="xyxy"), ANOMALY.outputs[1])}, "layout", False),
+        ({"outputs": (dataclasses.replace(ANOMALY.outputs[0], name="score"), ANOMALY.outputs[1])}, "different", True),
+        ({"classes": ("a", "b")}, "one class and no angle", True),
+        ({"angle": ANGLE}, "one class and no angle", True),
+        ({"thresholds": dataclasses.replace(ANOMALY.thresholds, alpha=1.5)}, r"thresholds\.alpha", False),
+        ({"thresholds": dataclasses.replace(ANOMALY.thresholds, images=0)}, r"thresholds\.images", False),
+    ],
+)
+def test_anomaly_manifest_that_does_not_hold_together_is_refused(changes: Any, why: str, tied: bool) -> None:
+    broken = dataclasses.replace(ANOMALY, **changes)
+    with pytest.raises(BundleError, match=why):
+        manifest_to_json(broken)
+    raw = json.loads(json.dumps(dataclasses.asdict(broken)))
+    if raw["thresholds"] is None:
+        del raw["thresholds"]
+    assert SCHEMA_CHECK.is_valid(raw) == tied  # what ties fields together the schema does not say
+
+
 def test_every_dataclass_field_is_a_key_of_the_schema() -> None:
     """A field added to a dataclass has to be added to the reader and to the schema."""
     properties = SCHEMA["properties"]
@@ -113,6 +165,7 @@ def test_every_dataclass_field_is_a_key_of_the_schema() -> None:
         (Manifest, properties),
         (InputSpec, properties["input"]["properties"]),
         (Suppression, properties["predict"]["properties"]),
+        (Thresholds, properties["thresholds"]["properties"]),
         (Artifact, properties["artifacts"]["items"]["properties"]),
         (GoldenImage, properties["golden"]["items"]["properties"]),
         (OutputSpec, properties["outputs"]["prefixItems"][1]["properties"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd import Recipe
+from edgekd import AnomalyRecipe, Recipe
 from edgekd.cli.main import COMMANDS, parser
 
 if sys.version_info >= (3, 11):
@@ -49,7 +50,7 @@ def test_commands_that_are_shown_parse(page: Path) -> None:
         assert command in (*COMMANDS, "bundle"), f"{page.name} mentions edgekd {command}"  # bundle: what is signed
 
 
-@pytest.mark.parametrize("page", ["exactness.md", "distillation.md"])
+@pytest.mark.parametrize("page", ["anomaly.md", "exactness.md", "distillation.md"])
 def test_python_snippets_run(page: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
     assert blocks
@@ -69,6 +70,17 @@ def test_recipes_in_the_docs_are_recipes_of_methods_that_exist() -> None:
             methods.method(entry.method, **entry.options)
             assert entry.teacher in recipe.all_teachers()
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) >= set(methods.names())
+
+
+def test_recipes_of_anomaly_detection_in_the_docs_can_be_built() -> None:
+    from edgekd.training.anomaly import build
+
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "anomaly.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        recipe = AnomalyRecipe.from_dict(tomllib.loads(block))
+        random = tuple(dataclasses.replace(each, weights="none") for each in recipe.teachers)
+        build.build_network(dataclasses.replace(recipe, teachers=random))
 
 
 def test_makefile_has_the_targets_the_readme_names() -> None:

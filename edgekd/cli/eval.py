@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import argparse
 
 FIGURES = ("AP", "AP50", "AP75")
+ANOMALY = (
+    *("image_AUROC", "image_AP", "image_F1_max", "pixel_AUROC", "pixel_AP", "pixel_F1_max", "AUPRO"),
+    *("false_alarms", "found"),
+)
 SIZES = ("AP_small", "AP_medium", "AP_large")
 
 
@@ -62,7 +66,9 @@ def run(args: argparse.Namespace) -> int:
     session = report.session
     print(f"{args.bundle} on {session.target} {session.precision} (computes in {session.compute}, {session.device})")
     print(f"{report.data}: {report.images} images, {report.objects} objects, {report.seconds:.1f} s")
-    if "mode" in report.metrics:
+    if "image_AUROC" in report.metrics:
+        _show_anomaly(report.metrics)
+    elif "mode" in report.metrics:
         _show_oriented(report.metrics)
     else:
         _show(report.metrics)
@@ -75,6 +81,12 @@ def _show(metrics: dict[str, Any]) -> None:
     for name, value in rows.items():
         shown = "none of this size" if math.isnan(value) else f"{100 * value:5.1f} %"
         print(f"  {name:<{width}}  {shown}")
+
+
+def _show_anomaly(metrics: dict[str, Any]) -> None:
+    for name in ANOMALY:
+        why = metrics["undefined"].get(name, "no such image")
+        print(f"  {name:<12}  {why if math.isnan(metrics[name]) else f'{100 * metrics[name]:5.1f} %'}")
 
 
 def _show_oriented(metrics: dict[str, Any]) -> None:

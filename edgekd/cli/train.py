@@ -1,4 +1,4 @@
-"""`edgekd train`: train a recipe's detector without a teacher."""
+"""`edgekd train`: train a recipe's detector without a teacher, or with task = "anomaly" an anomaly network."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ import edgekd
 if TYPE_CHECKING:
     import argparse
 
-FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+FIGURES = (
+    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
+    *("image_AUROC", "pixel_AUROC", "AUPRO", "false_alarms", "found"),
+)
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
-    parser = subparsers.add_parser("train", help="train a detector from a recipe", description=__doc__)
+    parser = subparsers.add_parser(
+        "train", help="train a detector or an anomaly network from a recipe", description=__doc__
+    )
     add_arguments(parser)
     parser.set_defaults(run=run)
 

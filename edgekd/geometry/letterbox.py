@@ -78,11 +78,14 @@ def _undo_xywhr(
     return np.concatenate([centre, -np.sort(-size, axis=1), angle[:, None]], axis=1).astype(np.float32)
 
 
-def place(image_height: int, image_width: int, height: int, width: int) -> tuple[Placement, int, int]:
+def place(
+    image_height: int, image_width: int, height: int, width: int, *, stretch: bool = False
+) -> tuple[Placement, int, int]:
     """Return where an image goes in a `height` x `width` letterbox, and the new `(height, width)` of the image.
 
     The scale is s = min(width / image_width, height / image_height); the new sizes are image size * s rounded half
     up, at least 1; the image is centred, with the odd pixel of padding on the right and below. All in integers.
+    With `stretch` each axis has a scale of its own, and the image fills the whole.
 
     Raises:
         UsageError: a side is not in 1..2**24.
@@ -91,7 +94,9 @@ def place(image_height: int, image_width: int, height: int, width: int) -> tuple
         if not 1 <= side <= MAX_SIDE:
             sizes = f"{image_height}x{image_width} into {height}x{width}"
             raise UsageError(f"letterbox: sides should be in 1..{MAX_SIDE} pixels, got {sizes}")
-    if width * image_height <= height * image_width:
+    if stretch:
+        new_height, new_width = height, width
+    elif width * image_height <= height * image_width:
         new_height, new_width = max(1, (2 * image_height * width + image_width) // (2 * image_width)), width
     else:
         new_height, new_width = height, max(1, (2 * image_width * height + image_height) // (2 * image_height))
@@ -145,6 +150,7 @@ def letterbox(
     layout: str = "nchw",
     scale: float = 1.0,
     zero_point: int = 0,
+    stretch: bool = False,
 ) -> tuple[NDArray[Any], Placement]:
     """Resize an image into a `height` x `width` canvas of grey, reorder its channels, normalise and quantize it.
 
@@ -166,6 +172,7 @@ def letterbox(
         layout: "nchw": planes `(3, height, width)`; "nhwc": pixels `(height, width, 3)`.
         scale: of uint8 and int8, which are value / scale + zero_point; positive.
         zero_point: likewise; in the range of the type.
+        stretch: fill the canvas, each axis with a scale of its own; there is no border.
 
     Returns:
         The network's input, and the placement.
@@ -175,7 +182,7 @@ def letterbox(
     """
     size = check_frame(image, pixels)
     kind = check_values(mean, std, pad, dtype, scale, zero_point)
-    placement, new_height, new_width = place(*size, height, width)
+    placement, new_height, new_width = place(*size, height, width, stretch=stretch)
     filled = canvas(height, width, out, kind, layout)
     resized = resize(decode_frame(image, pixels), new_height, new_width)
     if swap:

@@ -37,6 +37,7 @@ def letterbox(
     layout: str = "nchw",
     scale: float = 1.0,
     zero_point: int = 0,
+    stretch: bool = False,
 ) -> tuple[NDArray[Any], Placement]:
     """Resize, pad, reorder, normalise and quantize an image in one pass; see `edgekd.geometry.letterbox` for the bits.
 
@@ -58,6 +59,7 @@ def letterbox(
         layout: "nchw": planes `(3, height, width)`; "nhwc": pixels `(height, width, 3)`.
         scale: of uint8 and int8, which are value / scale + zero_point; positive.
         zero_point: likewise; in the range of the type.
+        stretch: fill the canvas, each axis with a scale of its own; there is no border.
 
     Returns:
         The network's input, and the placement.
@@ -69,11 +71,11 @@ def letterbox(
     if not instructions:
         return geometry.letterbox(
             image, height, width, swap=swap, mean=mean, std=std, pad=pad, out=out, pixels=pixels, dtype=dtype,
-            layout=layout, scale=scale, zero_point=zero_point,
+            layout=layout, scale=scale, zero_point=zero_point, stretch=stretch,
         )  # fmt: skip
     size = geometry.check_frame(image, pixels)
     kind = geometry.check_values(mean, std, pad, dtype, scale, zero_point)
-    placement, new_height, new_width = geometry.place(*size, height, width)
+    placement, new_height, new_width = geometry.place(*size, height, width, stretch=stretch)
     filled = geometry.canvas(height, width, out, kind, layout)
     image, swap = _readable(image, swap)
     to = kernels.ffi.new("edgekd_canvas *", {

@@ -12,6 +12,7 @@ import onnx
 import onnx.version_converter
 import onnxslim
 import torch
+from torch import nn
 
 from ..errors import BuildError
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .._recipe import InputConfig
-    from .models import Detector
 
 OPSET = 17  # the newest that TensorRT 8.5 (JetPack 5) parses
 _TRACED_OPSET = 18  # the oldest that torch's exporter writes
@@ -35,22 +35,34 @@ OPERATORS = frozenset(
 """All that an exported graph may consist of: what TensorRT, OpenVINO and the TFLite builder all translate."""
 
 
-def export_onnx(model: Detector, size: InputConfig) -> bytes:
-    """Export a detector as it is deployed.
+ANOMALY_OPERATORS = OPERATORS | {"ConvTranspose", "Sqrt"}
+"""Those of an anomaly network, whose norms and mirror student no detector has; the same three translate them."""
+
+
+def export_onnx(
+    model: nn.Module,
+    size: InputConfig,
+    *,
+    outputs: tuple[str, str] = ("boxes", "scores"),
+    operators: frozenset[str] = OPERATORS,
+) -> bytes:
+    """Export a network as it is deployed.
 
     The same weights give the same bytes. The model itself is left as it is.
 
     Args:
-        model: any mode, device and dtype; exported in evaluation mode and float32.
+        model: a detector, or an anomaly network; any mode, device and dtype. Exported in evaluation mode and float32.
         size: network input; only height and width are looked at.
+        outputs: names of what the network returns.
+        operators: all that the graph may consist of.
 
     Returns:
-        A serialized ONNX model, weights inside. Input "images" `(batch, 3, height, width)` float32, normalised; outputs
-        "boxes" `(batch, N, 4)` xyxy or, of an oriented head, `(batch, N, 5)` xywhr (le90), in network pixels, and
-        "scores" `(batch, N, C)` in [0, 1]. The batch is dynamic.
+        A serialized ONNX model, weights inside. Input "images" `(batch, 3, height, width)` float32, normalised.
+        Outputs of a detector: "boxes" `(batch, N, 4)` xyxy or, of an oriented head, `(batch, N, 5)` xywhr (le90), in
+        network pixels, and "scores" `(batch, N, C)` in [0, 1]. The batch is dynamic.
 
     Raises:
-        BuildError: torch or ONNX cannot express the model in opset 17 with the operators of `OPERATORS`.
+        BuildError: torch or ONNX cannot express the model in opset 17 with those operators.
     """
     network = copy.deepcopy(model).cpu().float().eval()
     # Training lays weights out channels last; around a pooled map of these the exporter asks for shapes at run time.
@@ -58,22 +70,22 @@ def export_onnx(model: Detector, size: InputConfig) -> bytes:
     # Two images: torch.export takes a dimension of size one for a constant.
     images = torch.zeros(2, 3, size.height, size.width)
     try:
-        traced = _trace(network, images)
+        traced = _trace(network, images, outputs)
         _pool_globally(traced.graph)
         graph = onnx.version_converter.convert_version(onnxslim.slim(traced), OPSET)
         _tidy(graph)
         onnx.checker.check_model(graph, full_check=True)
     except (RuntimeError, ValueError, TypeError, onnx.checker.ValidationError) as error:
         raise BuildError(f"the model cannot be exported as ONNX opset {OPSET}: {error}") from error
-    foreign = sorted({node.op_type for node in graph.graph.node} - OPERATORS)
+    foreign = sorted({node.op_type for node in graph.graph.node} - operators)
     if foreign:
         raise BuildError(
-            f"the graph needs {', '.join(foreign)}; targets translate only: {', '.join(sorted(OPERATORS))}"
+            f"the graph needs {', '.join(foreign)}; targets translate only: {', '.join(sorted(operators))}"
         )
     return bytes(graph.SerializeToString(deterministic=True))
 
 
-def _trace(network: Detector, images: torch.Tensor) -> onnx.ModelProto:
+def _trace(network: nn.Module, images: torch.Tensor, outputs: tuple[str, str]) -> onnx.ModelProto:
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             network,
@@ -81,7 +93,7 @@ def _trace(network: Detector, images: torch.Tensor) -> onnx.ModelProto:
             dynamo=True,
             opset_version=_TRACED_OPSET,
             input_names=["images"],
-            output_names=["boxes", "scores"],
+            output_names=list(outputs),
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             verbose=False,
         )

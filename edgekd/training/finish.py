@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .._comparison import Comparison
-    from .._recipe import Recipe
+    from .._recipe import InputConfig, Recipe
     from .._session import Outputs
     from .data.sample import Dataset
     from .models import Detector
@@ -63,28 +63,28 @@ def write_bundle(
         BuildError: the model cannot be exported, or ONNX Runtime cannot run the graph.
     """
     graph = export_onnx(model, recipe.input)
-    infer = _Portable(graph)
+    infer = Portable(graph)
     shapes = infer.shapes(recipe.input.height, recipe.input.width)
     oriented = model.box_columns == 5
     manifest = Manifest(
         name=recipe.name,
         task=recipe.task,
         classes=splits["train"].classes,
-        input=_input_spec(recipe),
+        input=input_spec(recipe.input),
         outputs=(
             OutputSpec(name="boxes", kind="boxes", shape=shapes[0], layout="xywhr" if oriented else "xyxy"),
             OutputSpec(name="scores", kind="scores", shape=shapes[1], activation="sigmoid"),
         ),
         predict=Suppression(conf=recipe.predict.conf, iou=recipe.predict.iou, max_det=recipe.predict.max_det),
         angle=ANGLE if oriented else None,
-        created=_now(),
+        created=now(),
         edgekd=metadata.version("edgekd"),
-        receipts=_receipts(splits, metrics, comparisons),
+        receipts=receipts(splits, metrics, comparisons),
         recipe=recipe.to_dict(),
         provenance=_provenance(model, recipe, splits, teachers),
     )
     bundle = Bundle.create(manifest, {manifest.graph: graph})
-    add_golden(bundle, _golden_images(splits["val"]), infer).write(path)
+    add_golden(bundle, golden_images(splits["val"]), infer).write(path)
 
 
 def add_comparisons(path: Path, splits: Mapping[str, Dataset], comparisons: Sequence[Comparison]) -> None:
@@ -95,15 +95,16 @@ def add_comparisons(path: Path, splits: Mapping[str, Dataset], comparisons: Sequ
     """
     with Bundle.read(path) as held:
         kept = [row for row in held.manifest.receipts if "comparison" not in row]
-        rows = (*kept, *_receipts(splits, {}, comparisons))
+        rows = (*kept, *receipts(splits, {}, comparisons))
         changed = held.replace(dataclasses.replace(held.manifest, receipts=rows))
         changed.write(path)
 
 
-class _Portable:
+class Portable:
     """The portable graph on ONNX Runtime, fp32, one thread: the reference that every target is compared with."""
 
-    def __init__(self, graph: bytes) -> None:
+    def __init__(self, graph: bytes, outputs: tuple[str, str] = ("boxes", "scores")) -> None:
+        self._names = list(outputs)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         try:
@@ -112,21 +113,21 @@ class _Portable:
             raise BuildError(f"ONNX Runtime cannot load the exported graph: {error}") from error
 
     def __call__(self, pixels: NDArray[np.float32]) -> Outputs:
-        """Return boxes `(B, N, 4 | 5)` and scores `(B, N, C)` for `(B, 3, H, W)`."""
-        boxes, scores = self._session.run(["boxes", "scores"], {"images": pixels})
-        return boxes, scores
+        """Return the two outputs for `(B, 3, H, W)`, as `Session.infer` does."""
+        first, second = self._session.run(self._names, {"images": pixels})
+        return first, second
 
     def shapes(self, height: int, width: int) -> tuple[tuple[int, ...], ...]:
         """Return the outputs' shapes without the batch."""
         return tuple(output.shape[1:] for output in self(np.zeros((1, 3, height, width), np.float32)))
 
 
-def _input_spec(recipe: Recipe) -> InputSpec:
-    size = recipe.input
+def input_spec(size: InputConfig) -> InputSpec:
+    """Return what a manifest says of a recipe's [input]."""
     return InputSpec(height=size.height, width=size.width, color=size.color, mean=size.mean, std=size.std, pad=size.pad)
 
 
-def _golden_images(dataset: Dataset) -> list[NDArray[np.uint8]]:
+def golden_images(dataset: Dataset) -> list[NDArray[np.uint8]]:
     """Return up to four images spread over the set, RGB, at most 640 pixels on the longer side."""
     chosen = np.linspace(0, len(dataset) - 1, min(GOLDEN_IMAGES, len(dataset))).round().astype(int)
     images = []
@@ -140,7 +141,7 @@ def _golden_images(dataset: Dataset) -> list[NDArray[np.uint8]]:
     return images
 
 
-def _receipts(
+def receipts(
     splits: Mapping[str, Dataset], metrics: Mapping[str, Mapping[str, Any]], comparisons: Sequence[Comparison]
 ) -> tuple[dict[str, Any], ...]:
     """Return one row a finite figure, and one a comparison."""
@@ -149,7 +150,7 @@ def _receipts(
         "runtime": f"torch {torch.__version__}",
         "precision": "fp32",
         "machine": f"{platform.machine()} {platform.system()}",
-        "date": _now(),
+        "date": now(),
     }
     figures = [
         {"what": name, "value": value, "split": split}
@@ -176,14 +177,16 @@ def _provenance(
         "teachers": {name: each.source for name, each in teachers.items()},
         "data": {name: {"images": len(each), "sha256": data_fingerprint(each)} for name, each in splits.items()},
         "seed": recipe.train.seed,
-        "tools": {"python": platform.python_version(), **_versions()},
+        "tools": versions(),
     }
 
 
-def _versions() -> dict[str, str]:
-    """Return the versions of the distributions that are installed; OpenCV, say, has several."""
-    return {name: found for name in TOOLS for found in [each.version for each in metadata.distributions(name=name)][:1]}
+def versions() -> dict[str, str]:
+    """Return the versions of Python and the distributions that are installed; OpenCV, say, has several."""
+    found = {name: each[0].version for name in TOOLS if (each := [*metadata.distributions(name=name)][:1])}
+    return {"python": platform.python_version(), **found}
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time in UTC, as manifests write it."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")

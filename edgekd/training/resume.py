@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import RecipeError
 
@@ -11,9 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from .._recipe import Recipe
     from .data.sample import Dataset
-    from .teacher import Guide
 
 FREE = {
     "name",
@@ -33,11 +31,28 @@ FREE = {
 SPLITS = {"train": "training", "val": "validation", "test": "test", "unlabelled": "unlabelled"}
 
 
+class Plan(Protocol):
+    """A recipe of any task."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        ...
+
+
+class Known(Protocol):
+    """A teacher that says where it comes from: at least "state_sha256"."""
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Plain values."""
+        ...
+
+
 class RunIdentity:
     """What decides the outcome of a run: recipe keys, data and teachers."""
 
     def __init__(
-        self, recipe: Recipe, data: Mapping[str, Dataset], teachers: Mapping[str, Guide], prepare: object = None
+        self, recipe: Plan, data: Mapping[str, Dataset], teachers: Mapping[str, Known], prepare: object = None
     ) -> None:
         self.values = {key: value for key, value in _flat(recipe.to_dict()).items() if key not in FREE}
         self.values.update({f"{SPLITS[name]} data": data_fingerprint(each) for name, each in data.items()})

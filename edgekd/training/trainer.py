@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,23 +11,19 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import RecipeError
-from .advice import Advice
 from .checkpoint import Checkpoint, CheckpointFolder, optimizer_tensors, parameter_names, restore_optimizer, write_bytes
 from .data.loader import Batch, MixedBatches, TrainBatches, normalise
 from .distill import Distiller
 from .distributed import join_batch_norm, rank, world_size
 from .ema import WeightAverage
 from .evaluate import evaluate
-from .interrupt import Interrupted, StopSignal
+from .loop import Loop
 from .methods import Scene, Taps
 from .models import build_model
 from .models.heads import check_boxes
-from .models.heads.head import mean_over_ranks
 from .objective import Objective
 from .observe import OBSERVE_EVERY
 from .optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
-from .prefetch import Prefetch
-from .progress import MetricsLog, ProgressLine
 from .resume import RunIdentity
 from .seeding import derived_seed, seed_everything
 from .teacher import channels_of
@@ -42,6 +36,7 @@ if TYPE_CHECKING:
     from .._recipe import Recipe
     from .data.sample import Dataset
     from .models import Detector
+    from .progress import MetricsLog, ProgressLine
     from .teacher import Guide
 
 LOG_EVERY = 10  # steps
@@ -109,19 +104,20 @@ class Trainer:
             Interrupted: Ctrl-C or SIGTERM; a checkpoint was written first.
             RecipeError: the loss is no longer finite.
         """
-        if self.step >= self.config.steps:
-            return
-        batches = self._batches()
-        log = self._log() if rank() == 0 else None
-        progress = ProgressLine(self.config.steps, self.step)
-        progress.on &= rank() == 0
-        try:
-            with StopSignal() as stop:
-                self._loop(Prefetch(batches, self.step, self.config.steps, self.config.workers), log, progress, stop)
-        finally:
-            progress.close()
-            if log is not None:
-                log.close()
+        config = self.config
+        loop = Loop(
+            budget=config,
+            folder=self.folder,
+            batches=self._batches(),
+            advance=self._advance,
+            rate=lambda: float(self.optimizer.param_groups[0]["lr"]),
+            save=self._save,
+            validate=self._validate,
+            remedy=f"lower train.lr ({config.lr}) or train.clip_norm ({config.clip_norm}), or lengthen train.warmup",
+            log_every=LOG_EVERY,
+            tensorboard=self.tensorboard,
+        )
+        loop.run(self.step)
 
     def _check(self) -> None:
         config = self.config
@@ -194,34 +190,6 @@ class Trainer:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_bytes(self.folder / "recipe.json", (json.dumps(self.recipe.to_dict(), indent=2) + "\n").encode())
 
-    def _log(self) -> MetricsLog:
-        events = self.folder / "tensorboard" if self.tensorboard else None
-        return MetricsLog(self.folder / "metrics.jsonl", self.step, events)
-
-    def _loop(self, prefetch: Prefetch, log: MetricsLog | None, progress: ProgressLine, stop: StopSignal) -> None:
-        config = self.config
-        clock, advice = _Clock(self.step), Advice(config.steps)
-        advice.recall(log.history if log is not None else [])
-        for batch in prefetch:
-            total, values = self._advance(batch)
-            last = self.step == config.steps
-            if self.step % LOG_EVERY == 0 or last:
-                row = {"loss": self._finite(total), **_shared(values), "lr": self.optimizer.param_groups[0]["lr"]}
-                if log is not None:
-                    log.write(self.step, {**row, **clock.per_step(self.step, prefetch.waited)})
-                    for text in advice.read(self.step, row):
-                        log.warn(self.step, text)
-                        progress.warn(f"step {self.step}: {text}")
-                progress.show(self.step, row["loss"], row["lr"])
-            if config.eval_every and self.step % config.eval_every == 0 and not last:
-                self._validate(log, progress)
-            stopping = stop.requested()
-            if stopping or last or self.step % config.checkpoint_every == 0:
-                self._finite(total)
-                self._save()
-            if stopping and not last:
-                raise Interrupted(self.step, config.steps)
-
     def _advance(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Do one optimiser step; return the loss and its parts, detached."""
         step, config = self.step, self.config
@@ -263,27 +231,13 @@ class Trainer:
             if name in asked
         }
 
-    def _finite(self, total: Tensor) -> float:
-        """Return the loss over all ranks.
-
-        Raises:
-            RecipeError: it is no finite number.
-        """
-        loss = float(mean_over_ranks(total))
-        if not math.isfinite(loss):
-            raise RecipeError(
-                f"the loss is {loss} at step {self.step} of {self.config.steps}; lower train.lr "
-                f"({self.config.lr}) or train.clip_norm ({self.config.clip_norm}), or lengthen train.warmup"
-            )
-        return loss
-
-    def _validate(self, log: MetricsLog | None, progress: ProgressLine) -> None:
+    def _validate(self, step: int, log: MetricsLog | None, progress: ProgressLine) -> None:
         if log is None:
             return
         found = evaluate(self.average.model, self.val_set, self.recipe.input, self.device)
-        log.write(self.step, {f"val.{name}": value for name, value in found.items() if isinstance(value, float)})
+        log.write(step, {f"val.{name}": value for name, value in found.items() if isinstance(value, float)})
         accuracy = f"AP {100 * found['AP']:.1f} %, AP50 {100 * found['AP50']:.1f} %"
-        progress.say(f"step {self.step}: {accuracy} on {self.val_set.name}")
+        progress.say(f"step {step}: {accuracy} on {self.val_set.name}")
 
     def _save(self) -> None:
         if rank() != 0:
@@ -306,22 +260,3 @@ class Trainer:
         restore_optimizer(self.optimizer, self.names, found.part("optimizer"))
         self.scaler.load_state_dict(found.meta["scaler"])
         self.step = found.step
-
-
-class _Clock:
-    """Milliseconds per step since the last question: all of it, and what was spent waiting for data."""
-
-    def __init__(self, step: int) -> None:
-        self._step, self._began, self._waited = step, time.perf_counter(), 0.0
-
-    def per_step(self, step: int, waited: float) -> dict[str, float]:
-        now, steps = time.perf_counter(), step - self._step
-        spent = {"step_ms": 1e3 * (now - self._began) / steps, "data_ms": 1e3 * (waited - self._waited) / steps}
-        self._step, self._began, self._waited = step, now, waited
-        return spent
-
-
-def _shared(values: dict[str, Tensor]) -> dict[str, float]:
-    """Return the mean of each value over the ranks, in one exchange."""
-    means = mean_over_ranks(torch.stack([value.float() for value in values.values()])).tolist()
-    return dict(zip(values, means, strict=True))

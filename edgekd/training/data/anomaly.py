@@ -19,6 +19,8 @@ from .sample import Dataset, Sample
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
 NORMAL = ("good", "ok")
 CLASSES = ("defect",)
 SPLITS = ("train", "validation", "test")  # "val" is another word for the second
@@ -133,3 +135,31 @@ def _sample(image: Path, mask: Path | None, defect: str) -> Sample:
         anomalous=defect != "good",
         defect=defect,
     )
+
+
+def load_mask(sample: Sample, height: int, width: int) -> NDArray[np.bool_] | None:
+    """Return a sample's defect mask `(height, width)`, true where the file is not 0, stretched to that size.
+
+    Each pixel takes the one that its centre falls on: edges stay, and nothing is blended. A normal image has an empty
+    mask; an anomalous one without a file has None.
+
+    Raises:
+        DataError: the file cannot be decoded.
+    """
+    if not sample.anomalous:
+        return np.zeros((height, width), np.bool_)
+    if sample.mask is None:
+        return None
+    from PIL import Image
+
+    try:
+        with Image.open(sample.mask) as image:
+            mask = np.asarray(image)
+    except Exception as error:  # a damaged file reaches any decoder and any exception, as with images
+        raise DataError(f"cannot read the mask {sample.mask}: {error}") from error
+    defect = (mask if mask.ndim == 2 else mask[..., :3].any(axis=2)) != 0
+    rows, columns = (
+        (2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(defect.shape, (height, width), strict=True)
+    )
+    found: NDArray[np.bool_] = defect[rows[:, None], columns]
+    return found

@@ -138,3 +138,31 @@ def test_damaged_csv_raises_naming_the_line(
     write("split_csv/1cls.csv", ROWS.replace(old, new))
     with pytest.raises(DataError, match=says):
         read_visa(visa, "test")
+
+
+def test_mask_is_stretched_without_blending_and_any_value_is_a_defect(tmp_path: Path) -> None:
+    import dataclasses
+
+    import numpy as np
+    from PIL import Image
+
+    from edgekd.training.data.anomaly import load_mask
+    from edgekd.training.data.sample import Sample
+
+    mask = np.zeros((4, 6), np.uint8)
+    mask[1, 3] = 3  # a class id, as VisA has them
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    nothing = (np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, np.bool_))
+    sample = Sample(tmp_path / "x.png", (6, 4), *nothing, tmp_path / "mask.png", anomalous=True, defect="hole")
+    larger = np.zeros((8, 12), bool)
+    larger[2:4, 6:8] = True
+    np.testing.assert_array_equal(load_mask(sample, 8, 12), larger)
+    smaller = load_mask(sample, 2, 3)
+    np.testing.assert_array_equal(smaller, mask[1::2, 1::2] != 0)
+    normal = load_mask(dataclasses.replace(sample, anomalous=False), 2, 3)
+    assert normal is not None
+    assert not normal.any()
+    assert load_mask(dataclasses.replace(sample, mask=None), 2, 3) is None
+    (tmp_path / "mask.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"cannot read the mask .*mask\.png"):
+        load_mask(sample, 2, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from PIL import Image
 
 import edgekd
 from edgekd import _detector
+from edgekd._bundle import Bundle
 from edgekd._detections import Detections
 from edgekd._session import SessionInfo
 from edgekd.cli.main import main
@@ -90,6 +92,15 @@ class Oracle:
         return found(self.boxes.tolist(), self.boxes.shape[1])
 
 
+def stand_in(monkeypatch: pytest.MonkeyPatch, boxes: list[list[float]]) -> Oracle:
+    """Put an oracle where a bundle would be opened and loaded."""
+    oracle = Oracle(np.array(boxes, np.float32))
+    detector = SimpleNamespace(manifest=SimpleNamespace(task="detect"))
+    monkeypatch.setattr(Bundle, "read", lambda *_: contextlib.nullcontext(detector))
+    monkeypatch.setattr(_detector, "load", lambda *_, **__: oracle)
+    return oracle
+
+
 @pytest.fixture
 def aerial(tmp_path: Path) -> Path:
     """An oriented set in DOTA form: one image with a car, one with nothing."""
@@ -105,15 +116,13 @@ def aerial(tmp_path: Path) -> Path:
 def test_eval_thins_oriented_boxes_as_dota_does_and_upright_ones_as_coco_does(
     boxes: list[list[float]], kept: tuple[float, int], aerial: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    oracle = Oracle(np.array(boxes, np.float32))
-    monkeypatch.setattr(_detector, "load", lambda *_, **__: oracle)
+    oracle = stand_in(monkeypatch, boxes)
     edgekd.evaluate("model.bin", aerial)
     assert [(asked["conf"], asked["iou"], asked["max_det"]) for asked in oracle.asked] == [(0.001, *kept)] * 2
 
 
 def evaluated(monkeypatch: pytest.MonkeyPatch, boxes: list[list[float]], *words: str) -> int:
-    oracle = Oracle(np.array(boxes, np.float32))
-    monkeypatch.setattr(_detector, "load", lambda *_, **__: oracle)
+    stand_in(monkeypatch, boxes)
     return main(["eval", "model.bin", *words])
 
 

@@ -1,0 +1,124 @@
+"""`AnomalyRecipe`: all that a run of anomaly detection depends on, from one TOML file with `task = "anomaly"`."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ._recipe import InputConfig, build_section, plain, read_toml
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnomalyDataConfig:
+    """Where the images are: the folder of one category, `train/good`, `test/<defect>`, `ground_truth/<defect>`."""
+
+    path: str
+    format: str = "auto"  # auto | mvtec | btad | visa
+    calibration: float = 0.2  # share of the normal training images held out for the thresholds; more if alpha needs it
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnomalyTeacherConfig:
+    """One frozen teacher. `weights`, `sha256`, `stages` and `input` as of a detector's [teacher]."""
+
+    backbone: str  # resnet18 | resnet34 | resnet50 | resnet101 | mobilenetv2 | mobilenetv2-tf | squeezenet1.1
+    width: float = 1.0
+    weights: str = "none"
+    sha256: str | None = None
+    stages: str = "all"
+    input: InputConfig | None = (
+        None  # what its weights were trained on; None: as the network's. Sizes are not looked at
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnomalyModelConfig:
+    """Student, fusion and loss; see docs/anomaly.md."""
+
+    target: str = "single"  # single | fused_sg | both_raw
+    student: str = "plain"  # plain | mirror; mirror needs a ResNet first and target single or fused_sg
+    widths: tuple[int, int, int] = (64, 128, 256)  # of the plain student, at strides 4, 8, 16
+    fusion: str = "iaff"  # of two teachers: iaff | add
+    loss: str = "global"  # global | per_location
+    freeze: float = 0.1  # of target fused_sg: share of the steps after which attention and fusion stay as they are
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnomalyTrainConfig:
+    """Budget and optimiser: Adam with betas 0.5 and 0.999 at a constant rate, as RD4AD. The last weights count."""
+
+    steps: int = 3000
+    batch: int = 16
+    lr: float = 5e-3
+    fusion_lr: float = 1e-3  # of attention and fusion
+    clip_norm: float = 0.0  # 0: no limit
+    seed: int = 0
+    threads: int = 0  # torch CPU threads; 0: torch's own choice
+    workers: int = 0
+    checkpoint_every: int = 200
+
+    @property
+    def eval_every(self) -> int:
+        """Never: there is nothing to validate on but test images, which must not choose anything."""
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnomalyPredictConfig:
+    """What the thresholds promise; see `edgekd._thresholds`."""
+
+    alpha: float = 0.05
+    pixel_alpha: float = 1e-3
+
+
+def _square() -> InputConfig:
+    return InputConfig(height=256, width=256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnomalyRecipe:
+    """A whole run; see the fields of each section."""
+
+    name: str
+    data: AnomalyDataConfig
+    teachers: tuple[AnomalyTeacherConfig, ...]  # [[teachers]], one or two
+    task: str = "anomaly"
+    input: InputConfig = field(default_factory=_square)
+    model: AnomalyModelConfig = field(default_factory=AnomalyModelConfig)
+    train: AnomalyTrainConfig = field(default_factory=AnomalyTrainConfig)
+    predict: AnomalyPredictConfig = field(default_factory=AnomalyPredictConfig)
+
+    @classmethod
+    def read(cls, path: str | Path) -> AnomalyRecipe:
+        """Read a recipe; relative paths in it are taken from the file's folder.
+
+        Raises:
+            RecipeError: the file is missing, is no TOML, or has a wrong, missing or unknown key.
+        """
+        path = Path(path)
+        return cls.from_dict(read_toml(path)).resolved(path.parent.resolve())
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> AnomalyRecipe:
+        """Build a recipe from plain dicts and lists (TOML or JSON); unknown keys raise RecipeError."""
+        return typing.cast(AnomalyRecipe, build_section(cls, raw, "recipe"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts, lists and scalars; `AnomalyRecipe.from_dict(r.to_dict()) == r`."""
+        return plain(self)
+
+    def resolved(self, folder: Path) -> AnomalyRecipe:
+        """Return a copy whose relative paths are absolute, taken from `folder`."""
+
+        def absolute(text: str) -> str:
+            return str((folder / text).resolve())
+
+        teachers = tuple(
+            each if each.weights == "none" else dataclasses.replace(each, weights=absolute(each.weights))
+            for each in self.teachers
+        )
+        data = dataclasses.replace(self.data, path=absolute(self.data.path))
+        return dataclasses.replace(self, data=data, teachers=teachers)

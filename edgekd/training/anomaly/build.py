@@ -1,0 +1,106 @@
+"""`build_network`: an anomaly network from a recipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ...errors import RecipeError
+from ..models import load_weights
+from ..models.backbones import build_backbone
+from .cosine import LOSSES
+from .embedding import Embedding
+from .fusion import FUSIONS, AddFusion, AttentionalFusion
+from .network import TARGETS, AnomalyNetwork
+from .pyramid import TAPS, Pyramid
+from .students import STUDENTS, MirrorStudent, PlainStudent
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..._anomaly_recipe import AnomalyRecipe, AnomalyTeacherConfig
+    from ..._recipe import InputConfig
+
+
+def build_network(recipe: AnomalyRecipe) -> AnomalyNetwork:
+    """Build a network on the CPU, in training mode; random parts depend on the recipe's seed alone.
+
+    Raises:
+        RecipeError: an impossible combination.
+        WeightsError: a teacher's weights are missing, damaged or do not fit.
+    """
+    _check(recipe)
+    model = recipe.model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.train.seed)
+        teachers = [_teacher(each, recipe.input) for each in recipe.teachers]
+        channels = teachers[0].channels
+        fusion: AddFusion | AttentionalFusion | None = None
+        if len(teachers) == 2:
+            fusion = AttentionalFusion(channels) if model.fusion == "iaff" else AddFusion()
+        embedding = Embedding(channels, bottleneck=teachers[0].name in ("resnet50", "resnet101"))
+        student: nn.Module
+        if model.student == "mirror":
+            student = MirrorStudent(teachers[0], embedding.outputs)
+        else:
+            targets = [each.channels for each in teachers] if model.target == "both_raw" else [channels]
+            student = PlainStudent(embedding.outputs, targets, model.widths)
+        return AnomalyNetwork(teachers, fusion, embedding, student, model.target).train()
+
+
+def _teacher(config: AnomalyTeacherConfig, ours: InputConfig) -> Pyramid:
+    if config.backbone not in TAPS:
+        raise RecipeError(f"a {config.backbone!r} backbone is no anomaly teacher; possible: {', '.join(sorted(TAPS))}")
+    backbone = build_backbone(config.backbone, config.width)
+    report = None
+    if config.weights != "none":
+        report = load_weights(backbone, config.weights, sha256=config.sha256, stages=config.stages)
+    teacher = Pyramid(config.backbone, backbone, ours, config.input)
+    if report is not None:
+        teacher.pretrained = {"file": report.path.name, "sha256": report.sha256}
+    return teacher
+
+
+def _check(recipe: AnomalyRecipe) -> None:
+    model = recipe.model
+    choices = (
+        ("target", model.target, TARGETS),
+        ("student", model.student, STUDENTS),
+        ("fusion", model.fusion, FUSIONS),
+        ("loss", model.loss, LOSSES),
+    )
+    for name, value, possible in choices:
+        if value not in possible:
+            raise RecipeError(f"model.{name} = {value!r}; possible: {', '.join(possible)}")
+    wanted = 1 if model.target == "single" else 2
+    if len(recipe.teachers) != wanted:
+        raise RecipeError(
+            f"model.target = {model.target!r} takes {wanted} [[teachers]], the recipe has {len(recipe.teachers)}; "
+            "'single' is for one, 'fused_sg' and 'both_raw' are for two"
+        )
+    if model.target == "both_raw" and model.student == "mirror":
+        raise RecipeError("model.target = 'both_raw' predicts two pyramids, a mirror only one: use student = 'plain'")
+    _check_numbers(recipe)
+
+
+def _check_numbers(recipe: AnomalyRecipe) -> None:
+    coarsest = AnomalyNetwork.strides[-1]
+    for name, size in (("height", recipe.input.height), ("width", recipe.input.width)):
+        if size < coarsest or size % coarsest:
+            near = max(coarsest, round(size / coarsest) * coarsest)
+            raise RecipeError(f"input.{name} = {size} should be a multiple of {coarsest}, for example {near}")
+    train = recipe.train
+    for name, value, least in (
+        ("steps", train.steps, 1),
+        ("batch", train.batch, 2),  # BatchNorm of the embedding sees one value a channel on the smallest inputs
+        ("checkpoint_every", train.checkpoint_every, 1),
+        ("lr", train.lr, 0),
+        ("fusion_lr", train.fusion_lr, 0),
+    ):
+        if value < least:
+            raise RecipeError(f"train.{name} should be at least {least}, got {value}")
+    if not 0 <= recipe.model.freeze <= 1:
+        raise RecipeError(f"model.freeze should be in [0, 1], got {recipe.model.freeze}")
+    if any(width < 1 for width in recipe.model.widths):
+        raise RecipeError(f"model.widths should be positive, got {list(recipe.model.widths)}")

@@ -1,0 +1,153 @@
+"""The optimiser step of reverse distillation, and the state of a run on the disk."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ...errors import RecipeError
+from ..checkpoint import CheckpointFolder, optimizer_tensors, parameter_names, restore_optimizer, write_bytes
+from ..data.loader import normalise
+from ..distributed import world_size
+from ..loop import Loop
+from ..optim import clip_gradients
+from ..resume import RunIdentity
+from ..seeding import derived_seed, seed_everything
+from .build import build_network
+from .images import NormalBatches
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from ..._anomaly_recipe import AnomalyRecipe
+    from ..checkpoint import Checkpoint
+    from ..data.sample import Dataset
+
+BETAS = (0.5, 0.999)  # RD4AD, section 4.1
+LOG_EVERY = 10  # steps
+FROZEN = "teachers."
+
+
+class AnomalyTrainer:
+    """One run. Everything random is a function of seed and step: resumed on a CPU, it ends with the same bits.
+
+    Args:
+        recipe: what to do.
+        folder: receives `recipe.json`, `metrics.jsonl` and `checkpoints/`.
+        train: normal images.
+        device: where to train.
+        resume: go on from the newest checkpoint in `folder`; False: start anew and remove what is there.
+        tensorboard: write TensorBoard events to `folder/tensorboard` too.
+
+    Attributes:
+        network: after `run`, as the last step left it.
+        step: finished optimiser steps.
+
+    Raises:
+        RecipeError: an impossible recipe, or `folder` holds a run of another one.
+    """
+
+    def __init__(
+        self,
+        recipe: AnomalyRecipe,
+        folder: Path,
+        train: Dataset,
+        *,
+        device: torch.device,
+        resume: bool = True,
+        tensorboard: bool = False,
+    ) -> None:
+        if world_size() > 1:
+            raise RecipeError(f"anomaly detection trains in one process, not in {world_size()}: leave out torchrun")
+        self.recipe, self.folder, self.device, self.tensorboard = recipe, folder, device, tensorboard
+        config = recipe.train
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        seed_everything(config.seed)
+        self.batches = NormalBatches(train.samples, recipe.input, config.batch, config.seed)
+        self.network = build_network(recipe).to(device)
+        known = {f"teacher {place}": teacher for place, teacher in enumerate(self.network.pyramids)}
+        self.identity = RunIdentity(recipe, {"train": train}, known)
+        self.names = parameter_names(network=self.network)
+        self.optimizer = self._optimizer()
+        self.checkpoints = CheckpointFolder(folder / "checkpoints")
+        self.step = 0
+        self._start(resume)
+
+    def run(self) -> None:
+        """Train to the last step.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; a checkpoint was written first.
+            RecipeError: the loss is no longer finite.
+        """
+        config = self.recipe.train
+        Loop(
+            budget=config,
+            folder=self.folder,
+            batches=self.batches,
+            advance=self._advance,
+            rate=lambda: config.lr,
+            save=self._save,
+            remedy=f"lower train.lr ({config.lr}), or set train.clip_norm = 1.0 (now {config.clip_norm})",
+            log_every=LOG_EVERY,
+            tensorboard=self.tensorboard,
+        ).run(self.step)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        config, fusion = self.recipe.train, self.network.fusion
+        fused = list(fusion.parameters()) if fusion is not None else []
+        apart = {id(parameter) for parameter in fused}
+        others = [each for each in self.network.parameters() if each.requires_grad and id(each) not in apart]
+        groups = [{"params": others, "lr": config.lr}, {"params": fused, "lr": config.fusion_lr}]
+        return torch.optim.Adam([group for group in groups if group["params"]], betas=BETAS)
+
+    def _advance(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Do one optimiser step; return the loss and the gates."""
+        config, model = self.recipe.train, self.recipe.model
+        torch.manual_seed(derived_seed(config.seed, "step", self.step))
+        if self.step >= math.ceil(model.freeze * config.steps):
+            self.network.freeze_fusion()
+        self.network.train()
+        total, values = self.network.loss(normalise(images.to(self.device), self.recipe.input), model.loss)
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        values["grad_norm"] = clip_gradients(self.network, config.clip_norm)
+        self.optimizer.step()
+        self.step += 1
+        return total.detach(), values
+
+    def _start(self, resume: bool) -> None:
+        """Restore the newest checkpoint, or prepare folder and scales for a new run."""
+        found = self.checkpoints.latest() if resume else None
+        if found is not None:
+            self.identity.check(found.meta["identity"], self.folder)
+            self._restore(found)
+        else:
+            self.checkpoints.clear()
+            images = (normalise(each.to(self.device), self.recipe.input) for each in self.batches.all())
+            self.network.equalise(images)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(self.folder / "recipe.json", (json.dumps(self.recipe.to_dict(), indent=2) + "\n").encode())
+
+    def _save(self) -> None:
+        state = {name: value for name, value in self.network.state_dict().items() if not name.startswith(FROZEN)}
+        parts: dict[str, dict[str, Tensor]] = {
+            "network": state,
+            "optimizer": optimizer_tensors(self.optimizer, self.names),
+        }
+        tensors = {f"{part}.{name}": tensor for part, held in parts.items() for name, tensor in held.items()}
+        meta: dict[str, Any] = {"identity": self.identity.to_dict()}
+        self.checkpoints.write(self.step, tensors, meta)
+
+    def _restore(self, found: Checkpoint) -> None:
+        """Put back all but the teachers, whose fingerprints the identity has compared."""
+        state = self.network.state_dict()
+        self.network.load_state_dict({**state, **found.part("network")})
+        restore_optimizer(self.optimizer, self.names, found.part("optimizer"))
+        self.step = found.step

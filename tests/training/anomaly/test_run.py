@@ -1,0 +1,386 @@
+"""From a folder to a bundle: held-out images, resuming, thresholds, figures, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import edgekd
+from edgekd import AnomalyRecipe, Bundle
+from edgekd._anomaly_recipe import (
+    AnomalyDataConfig,
+    AnomalyModelConfig,
+    AnomalyPredictConfig,
+    AnomalyTeacherConfig,
+    AnomalyTrainConfig,
+)
+from edgekd._recipe import InputConfig
+from edgekd.cli.main import main
+from edgekd.errors import DataError, RecipeError, UsageError
+from edgekd.training.anomaly import run as run_module
+from edgekd.training.anomaly import trainer as trainer_module
+from edgekd.training.anomaly.images import hold_out
+from edgekd.training.anomaly.run import read_splits
+from edgekd.training.anomaly.trainer import AnomalyTrainer
+from edgekd.training.checkpoint import read_meta, read_tensors
+from edgekd.training.data.read import read
+from edgekd.training.interrupt import Interrupted
+
+WEIGHTS = Path(__file__).resolve().parents[4] / "shared" / "data" / "weights"
+SIZE = (72, 60)  # width, height: not square, so that stretching matters
+CAFFE = InputConfig(color="bgr", mean=(104.0, 117.0, 123.0), std=(1.0, 2.0, 3.0))
+ONE = (AnomalyTeacherConfig(backbone="resnet18", width=0.25),)
+TWO = (
+    *ONE,
+    AnomalyTeacherConfig(backbone="mobilenetv2", width=0.5, input=InputConfig(color="bgr", std=(1.0, 2.0, 3.0))),
+)
+SMALL = AnomalyModelConfig(widths=(8, 8, 16))
+
+
+def picture(seed: int, defect: bool = False) -> tuple[Image.Image, Image.Image]:
+    rng = np.random.default_rng(seed)
+    columns = np.arange(SIZE[0]) + rng.uniform(0, 6)
+    grey = 128 + 60 * np.sin(columns)[None, :, None] + rng.normal(0, 4, (SIZE[1], SIZE[0], 3))
+    mask = np.zeros((SIZE[1], SIZE[0]), np.uint8)
+    if defect:
+        y, x = rng.integers(10, 30, 2)
+        grey[y : y + 14, x : x + 14] = rng.uniform(0, 255, 3)
+        mask[y : y + 14, x : x + 14] = 255
+    return Image.fromarray(grey.clip(0, 255).astype(np.uint8)), Image.fromarray(mask)
+
+
+@pytest.fixture(scope="module")
+def category(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MVTec-style category: 24 normal training images, 4 good and 5 spoilt test images, one without a mask."""
+    root = tmp_path_factory.mktemp("sets") / "stripes"
+    for folder, count, defect in (("train/good", 24, False), ("test/good", 4, False), ("test/spot", 5, True)):
+        (root / folder).mkdir(parents=True)
+        for number in range(count):
+            image, mask = picture(1000 * defect + 100 * folder.startswith("test") + number, defect)
+            image.save(root / folder / f"{number:03d}.png")
+            if defect and number:
+                (root / "ground_truth" / "spot").mkdir(parents=True, exist_ok=True)
+                mask.save(root / "ground_truth" / "spot" / f"{number:03d}_mask.png")
+    return root
+
+
+def recipe(category: Path, **changes: Any) -> AnomalyRecipe:
+    train = AnomalyTrainConfig(steps=6, batch=4, checkpoint_every=2, threads=1)
+    known = {name: changes.pop(name) for name in list(changes) if name in AnomalyRecipe.__dataclass_fields__}
+    made = AnomalyRecipe(
+        name="stripes",
+        data=AnomalyDataConfig(path=str(category)),
+        teachers=ONE,
+        input=InputConfig(height=64, width=64),
+        model=SMALL,
+        train=dataclasses.replace(train, **changes),
+        predict=AnomalyPredictConfig(alpha=0.1, pixel_alpha=0.01),
+    )
+    return dataclasses.replace(made, **known)
+
+
+def two(target: str, category: Path, **changes: Any) -> AnomalyRecipe:
+    return recipe(category, teachers=TWO, model=dataclasses.replace(SMALL, target=target, freeze=0.5), **changes)
+
+
+def build(plan: AnomalyRecipe, folder: Path, **options: Any) -> AnomalyTrainer:
+    return AnomalyTrainer(plan, folder, read_splits(plan)["train"], device=torch.device("cpu"), **options)
+
+
+@pytest.mark.parametrize("target", ["single", "fused_sg", "both_raw"])
+def test_run_that_was_stopped_and_resumed_has_the_same_bits(
+    target: str, category: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = recipe(category) if target == "single" else two(target, category)
+    whole = build(plan, tmp_path / "whole")
+    whole.run()
+    stopped = build(plan, tmp_path / "parts")
+    with monkeypatch.context() as patch:
+        patch.setattr("edgekd.training.interrupt.StopSignal.requested", lambda _: stopped.step >= 3)
+        with pytest.raises(Interrupted, match="step 3 of 6"):
+            stopped.run()
+    resumed = build(plan, tmp_path / "parts")
+    assert resumed.step == 3
+    resumed.run()
+    for (name, ours), theirs in zip(
+        whole.network.state_dict().items(), resumed.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+    rows = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 6
+    assert ("gate.p3" in rows[-1]) == (target != "single")
+
+
+def test_fused_target_stops_moving_after_its_share_of_the_steps(category: Path, tmp_path: Path) -> None:
+    run = build(two("fused_sg", category), tmp_path)
+    frozen, states = [], []
+    advance = run._advance
+
+    def noted(images: torch.Tensor) -> Any:
+        result = advance(images)
+        frozen.append(run.network.fusion.frozen)  # type: ignore[union-attr]
+        states.append({name: value.clone() for name, value in run.network.fusion.state_dict().items()})  # type: ignore[union-attr]
+        return result
+
+    run._advance = noted  # type: ignore[method-assign]
+    run.run()
+    assert frozen == [False, False, False, True, True, True]
+    assert any(not torch.equal(value, states[2][name]) for name, value in states[1].items())
+    assert all(torch.equal(value, states[5][name]) for name, value in states[2].items())
+
+
+def test_only_what_learns_is_in_the_optimiser_and_fusion_has_a_rate_of_its_own(category: Path, tmp_path: Path) -> None:
+    run = build(two("fused_sg", category), tmp_path)
+    held = [(run.names[each], group["lr"]) for group in run.optimizer.param_groups for each in group["params"]]
+    names = {name.split(".")[1] for name, _ in held}
+    assert names == {"fusion", "embedding", "student"}
+    assert {rate for name, rate in held if ".fusion." in name} == {1e-3}
+    assert {rate for name, rate in held if ".fusion." not in name} == {5e-3}
+    assert run.optimizer.param_groups[0]["betas"] == (0.5, 0.999)
+    scales = run.network.equalisers[1].scales
+    assert not torch.equal(scales, torch.ones(3))
+
+
+def test_checkpoints_hold_no_teacher(category: Path, tmp_path: Path) -> None:
+    run = build(recipe(category, steps=2), tmp_path)
+    run.run()
+    (file,) = run.checkpoints.files()
+    assert not any("teachers." in name for name in read_tensors(file))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"lr": 1e-3}, r"train\.lr"),
+        ({"teachers": (AnomalyTeacherConfig(backbone="resnet34", width=0.25),)}, "teacher"),
+        ({"model": dataclasses.replace(SMALL, student="mirror")}, "model"),
+    ],
+)
+def test_folder_of_another_run_is_refused(changes: dict[str, Any], why: str, category: Path, tmp_path: Path) -> None:
+    build(recipe(category, steps=2), tmp_path).run()
+    with pytest.raises(RecipeError, match=rf"holds another run .*{why}"):
+        build(recipe(category, **{"steps": 2, **changes}), tmp_path)
+    assert build(recipe(category, **{"steps": 2, **changes}), tmp_path, resume=False).step == 0
+
+
+def test_loss_that_is_not_finite_stops_the_run_and_says_what_to_change(
+    category: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer_module, "normalise", lambda images, _: images.float() * math.nan)
+    with pytest.raises(RecipeError, match=r"loss is nan at step 2 of 6; lower train\.lr \(0\.005\)"):
+        build(recipe(category), tmp_path).run()
+
+
+def test_images_held_out_are_normal_disjoint_and_the_same_for_a_seed(category: Path) -> None:
+    whole = read(category, "auto", "train")
+    train, held = hold_out(whole, 0.2, 0.1, seed=3)
+    again, other = hold_out(whole, 0.2, 0.1, seed=3)[1], hold_out(whole, 0.2, 0.1, seed=4)[1]
+    names = [{sample.path.name for sample in part.samples} for part in (train, held)]
+    assert len(held) == 9  # alpha = 0.1 takes 9; a fifth of 24 would be 5
+    assert names[0] | names[1] == {sample.path.name for sample in whole.samples}
+    assert not names[0] & names[1]
+    assert not any(sample.anomalous for sample in held.samples)
+    assert {sample.path for sample in again.samples} == {sample.path for sample in held.samples}
+    assert {sample.path for sample in other.samples} != {sample.path for sample in held.samples}
+    assert len(hold_out(whole, 0.4, 0.1, seed=3)[1]) == 10
+
+
+def test_too_few_normal_images_for_alpha_say_what_would_do(category: Path) -> None:
+    with pytest.raises(DataError, match=r"24 normal images; .*alpha = 0\.05 takes 19 .*alpha \(0\.077"):
+        hold_out(read(category, "auto", "train"), 0.2, 0.05, seed=0)
+    hold_out(read(category, "auto", "train"), 0.2, 0.08, seed=0)
+
+
+@pytest.fixture(scope="module")
+def trained(category: Path, tmp_path_factory: pytest.TempPathFactory) -> edgekd.TrainReport:
+    folder = tmp_path_factory.mktemp("trained")
+    return edgekd.train(recipe(category, steps=40, checkpoint_every=50), folder, device="cpu")
+
+
+def test_bundle_says_what_was_trained_and_how_it_decides(trained: edgekd.TrainReport) -> None:
+    with Bundle.read(trained.bundle) as bundle:
+        manifest = bundle.manifest
+    assert manifest.task == "anomaly"
+    assert [(item.kind, item.shape) for item in manifest.outputs] == [("map", (1, 16, 16)), ("score", ())]
+    found = manifest.thresholds
+    assert found is not None
+    assert (found.alpha, found.pixel_alpha, found.images, found.sigma) == (0.1, 0.01, 9, 1.0)
+    assert found.low <= found.image
+    assert len(manifest.golden) == 4
+    assert manifest.provenance["teachers"][0]["pretrained"] is None
+    assert {row["what"] for row in manifest.receipts} >= {"image_AUROC", "AUPRO", "false_alarms"}
+    assert AnomalyRecipe.from_dict(manifest.recipe or {}).name == "stripes"
+    assert read_meta(trained.weights)["recipe"]["task"] == "anomaly"
+
+
+def test_graph_gives_what_the_network_gives(trained: edgekd.TrainReport, category: Path) -> None:
+    from edgekd.training.anomaly.build import build_network
+    from edgekd.training.anomaly.images import network_input
+    from edgekd.training.finish import Portable
+
+    with Bundle.read(trained.bundle) as bundle:
+        infer = Portable(bytes(bundle.chunk(bundle.manifest.graph)), ("map", "score"))
+        spec = bundle.manifest.input
+    network = build_network(recipe(category)).eval()
+    network.load_state_dict(read_tensors(trained.weights))
+    pixels = network_input(read(category, "auto", "test").samples[:3], spec)
+    for batch in (pixels, pixels[:1]):
+        maps, scores = infer(batch)
+        with torch.no_grad():
+            raw, score = network(torch.from_numpy(batch))
+        np.testing.assert_allclose(maps, raw.numpy(), atol=1e-4)
+        np.testing.assert_allclose(scores, score.numpy(), atol=1e-4)
+
+
+def test_eval_gives_the_figures_of_the_training_run(trained: edgekd.TrainReport, category: Path) -> None:
+    report = edgekd.evaluate(trained.bundle, category, device="reference")
+    assert (report.images, report.objects) == (9, 5)
+    ours = trained.metrics["test"]
+    for name in ("image_AUROC", "pixel_AUROC", "AUPRO", "image_F1_max", "pixel_AP"):
+        assert report.metrics[name] == pytest.approx(ours[name], abs=1e-6), name
+        assert 0 <= ours[name] <= 1
+    assert report.metrics["undefined"] == {}
+
+
+def test_verbs_that_know_only_boxes_refuse_the_bundle(trained: edgekd.TrainReport, category: Path) -> None:
+    for verb in (
+        lambda: edgekd.load(trained.bundle),
+        lambda: edgekd.verify(trained.bundle),
+        lambda: edgekd.build(trained.bundle, targets="openvino"),
+    ):
+        with pytest.raises(UsageError, match="is for task anomaly; only detectors"):
+            verb()
+    with pytest.raises(UsageError, match="tile, mode: for detectors only"):
+        edgekd.evaluate(trained.bundle, category, tile=640, mode="area")
+
+
+def test_eval_on_a_command_line(
+    trained: edgekd.TrainReport, category: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", str(trained.bundle), str(category), "--device", "reference"]) == 0
+    shown = capsys.readouterr().out
+    assert "9 images, 5 objects" in shown
+    assert "AUPRO" in shown
+    assert main(["eval", str(trained.bundle), str(category / "train"), "--device", "reference"]) == 0
+    assert "image_AUROC   no anomalous image" in capsys.readouterr().out
+    assert main(["eval", str(trained.bundle), str(category), "--device", "reference", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["oracle"].keys() == {"image", "pixel"}
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_a_teacher_that_knows_photographs_finds_what_is_no_stripe(category: Path, tmp_path: Path) -> None:
+    """Map, mask and image lie on each other, and a defect scores more than what is normal."""
+    from edgekd._manifest import Thresholds
+    from edgekd.training.anomaly.measure import evaluate
+    from edgekd.training.finish import input_spec
+
+    weights = WEIGHTS / "resnet18_imagenet1k_v1_conv1_to_layer3.npz"
+    if not weights.is_file():
+        pytest.skip(f"no {weights}")
+    teacher = AnomalyTeacherConfig(backbone="resnet18", weights=str(weights), stages="layer3")
+    wide = AnomalyModelConfig(widths=(32, 32, 64))
+    run = build(recipe(category, teachers=(teacher,), model=wide, steps=40, batch=6, lr=2e-3), tmp_path)
+    run.run()
+    network = run.network.eval()
+
+    def infer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.no_grad():
+            raw, score = network(torch.from_numpy(pixels))
+        return raw.numpy(), score.numpy()
+
+    fitted = Thresholds(image=0.0, pixel=0.0, low=0.0, alpha=0.1, pixel_alpha=0.01, images=9, sigma=1.0)
+    found = evaluate(infer, read(category, "auto", "test"), input_spec(run.recipe.input), fitted)
+    assert found["image_AUROC"] > 0.9
+    assert found["pixel_AUROC"] > 0.9
+    assert (found["found"], found["false_alarms"]) == (1.0, 1.0)  # nothing scores 0 or less
+
+
+@pytest.mark.slow  # torch's exporter takes minutes for two teachers on a busy machine
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("student", "target", "fusion"), [("mirror", "fused_sg", "add"), ("plain", "both_raw", "iaff")]
+)
+def test_every_kind_of_network_becomes_a_bundle(
+    student: str, target: str, fusion: str, category: Path, tmp_path: Path
+) -> None:
+    model = dataclasses.replace(SMALL, student=student, target=target, fusion=fusion)
+    plan = recipe(category, teachers=TWO, model=model, steps=2)
+    report = edgekd.train(plan, tmp_path, device="cpu")
+    assert edgekd.evaluate(report.bundle, category, device="reference").images == 9
+
+
+@pytest.fixture
+def exported(trained: edgekd.TrainReport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the graph of the trained network for any other: exporting takes long."""
+    with Bundle.read(trained.bundle) as bundle:
+        graph = bytes(bundle.chunk(bundle.manifest.graph))
+    monkeypatch.setattr(run_module, "export_onnx", lambda *_, **__: graph)
+
+
+@pytest.mark.usefixtures("exported")
+def test_train_reads_a_recipe_file_and_its_relative_paths(
+    category: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = category.parent / "recipe.toml"
+    file.write_text(
+        'name = "stripes"\ntask = "anomaly"\ndata.path = "stripes"\ninput = {height = 64, width = 64}\n'
+        "model.widths = [8, 8, 16]\npredict.alpha = 0.1\n"
+        "train = {steps = 40, batch = 4, threads = 1}\n"
+        '[[teachers]]\nbackbone = "resnet18"\nwidth = 0.25\n'
+    )
+    assert main(["train", str(file), "--out", str(tmp_path), "--steps", "2", "--seed", "5", "--device", "cpu"]) == 0
+    assert "image_AUROC" in capsys.readouterr().out
+    kept = json.loads((tmp_path / "recipe.json").read_text())
+    assert (kept["train"]["steps"], kept["train"]["seed"]) == (2, 5)
+    assert AnomalyRecipe.from_dict(kept) == dataclasses.replace(
+        AnomalyRecipe.read(file), train=dataclasses.replace(AnomalyRecipe.read(file).train, steps=2, seed=5)
+    )
+
+
+@pytest.mark.usefixtures("exported")
+def test_set_without_a_test_folder_trains_and_is_not_measured(category: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(category / "train", tmp_path / "set" / "train")
+    report = edgekd.train(recipe(tmp_path / "set", steps=2), tmp_path / "out", device="cpu")
+    assert report.metrics == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"model": AnomalyModelConfig(target="both")}, r"model\.target = 'both'; possible: fused_sg, both_raw, single"),
+        ({"model": AnomalyModelConfig(student="big")}, r"model\.student = 'big'; possible: plain, mirror"),
+        ({"model": AnomalyModelConfig(fusion="mean")}, r"model\.fusion = 'mean'; possible: iaff, add"),
+        ({"model": AnomalyModelConfig(loss="l2")}, r"model\.loss = 'l2'; possible: global, per_location"),
+        ({"model": AnomalyModelConfig(freeze=2.0)}, r"model\.freeze should be in \[0, 1\]"),
+        ({"model": AnomalyModelConfig(widths=(0, 8, 8))}, r"model\.widths should be positive"),
+        ({"teachers": TWO}, r"target = 'single' takes 1 \[\[teachers\]\], the recipe has 2"),
+        (
+            {"teachers": (), "model": AnomalyModelConfig(target="fused_sg")},
+            r"takes 2 .* the recipe has 0",
+        ),
+        ({"teachers": TWO, "model": AnomalyModelConfig(target="both_raw", student="mirror")}, "use student = 'plain'"),
+        ({"teachers": (AnomalyTeacherConfig(backbone="csp-tiny"),)}, "'csp-tiny' backbone is no anomaly teacher"),
+        (
+            {"input": InputConfig(height=64, width=100)},
+            r"input\.width = 100 should be .* for example 96",
+        ),
+        ({"steps": 0}, r"train\.steps should be at least 1"),
+        ({"batch": 1}, r"train\.batch should be at least 2"),
+    ],
+)
+def test_impossible_recipes_say_what_is_possible(
+    changes: dict[str, Any], why: str, category: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=why):
+        build(recipe(category, **changes), tmp_path)
