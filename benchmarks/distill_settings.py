@@ -104,6 +104,7 @@ SMALL: dict[str, Pair] = {
         student_steps={"bccd": 600, "sixray": 2000, "xray": 600},
         teacher_steps={"bccd": 1200, "sixray": 2000, "xray": 3000},
         methods=("baseline", "pkd"),
+        tuned_by="tiny",
         teachers={
             "xray": {
                 "backbone": "resnet18", "width": 0.5, "neck": "pafpn", "channels": 64, "head": "dense", "lr": 2e-3,

@@ -95,17 +95,18 @@ def common_recall(rows: list[Row]) -> str | None:
 
 
 def tuning(rows: list[Row]) -> str:
-    """Return AP on validation by method and factor of its weight, a table for each data set."""
-    sets: dict[str, dict[str, dict[float, float]]] = {}
+    """Return AP on validation by method and factor of its weight, a table for each pair and data set."""
+    sets: dict[tuple[str, str], dict[str, dict[float, float]]] = {}
     for row in rows:
         name, factor = row["method"].removeprefix("tune-").rsplit("-x", 1)
-        sets.setdefault(row["data"], {}).setdefault(name, {})[float(factor)] = 100 * row["metrics"]["AP"]
+        found = sets.setdefault((row["pair"], row["data"]), {})
+        found.setdefault(name, {})[float(factor)] = 100 * row["metrics"]["AP"]
     lines = []
-    for data, methods in sorted(sets.items()):
+    for (pair, data), methods in sorted(sets.items()):
         factors = sorted({factor for found in methods.values() for factor in found})
-        steps = next(row["recipe"]["train"]["steps"] for row in rows if row["data"] == data)
+        steps = next(r["recipe"]["train"]["steps"] for r in rows if (r["pair"], r["data"]) == (pair, data))
         lines += [
-            f"| {data}, {steps} steps: AP on validation at | {' | '.join(f'{f:g}×' for f in factors)} |",
+            f"| {pair}, {data}, {steps} steps: AP on validation at | {' | '.join(f'{f:g}×' for f in factors)} |",
             "|---" * (len(factors) + 1) + "|",
         ]
         for name, found in methods.items():
