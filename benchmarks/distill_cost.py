@@ -43,14 +43,15 @@ def main() -> None:
     parser.add_argument("--size", choices=tuple(SIZES), default="small")
     parser.add_argument("--pair", default="retina")
     parser.add_argument("--steps", type=int, default=15)
-    parser.add_argument("--methods", default=",".join(name for name in METHODS if name != "baseline"))
+    parser.add_argument("--methods", help="default: those that the pair is compared by")
     parser.add_argument("--one", help="measure this method in this process and print JSON")
     args = parser.parse_args()
     if args.one:
         print(json.dumps(measure(args)))
         return
     rows = {}
-    for name in ("baseline", *args.methods.split(",")):
+    methods = args.methods.split(",") if args.methods else SIZES[args.size][args.pair].methods
+    for name in ("baseline", *(each for each in methods if METHODS[each])):
         command = [sys.executable, __file__, "--one", name, "--size", args.size, "--pair", args.pair]
         done = subprocess.run([*command, "--steps", str(args.steps)], capture_output=True, text=True, check=True)
         rows[name] = json.loads(done.stdout.splitlines()[-1])
@@ -86,6 +87,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     images = torch.randint(0, 256, (pair.batch, 3, pair.size, pair.size), dtype=torch.uint8).to(device)
     pixels = torch.randn(pair.batch, 3, pair.size, pair.size).to(device).contiguous(memory_format=torch.channels_last)
     boxes = torch.tensor([[20.0, 20, 90, 80], [120, 100, 200, 220], [30, 150, 60, 190]]).to(device)
+    if student.box_columns == 5:  # read as centre, sides and angle
+        boxes = torch.tensor([[55.0, 50, 70, 60, 0.3], [160, 160, 120, 80, -0.7], [45, 170, 40, 30, 1.2]]).to(device)
     labels = torch.arange(3).to(device)
     scene = Scene([boxes] * pair.batch, [labels] * pair.batch, pair.size, pair.size, 500, 1000)
     optimizer = build_optimizer([student, *([distiller] if distiller else [])], TrainConfig())

@@ -48,7 +48,7 @@ class Pair:
     student_lr: float = 2e-3
     teacher_lr: float = 5e-4
     teachers: dict[str, dict[str, Any]] = field(default_factory=dict)  # another teacher (and "lr") for a data set
-    methods: tuple[str, ...] = ("baseline", "pkd", "fgd", "mgd", "cwd", "xfkd", "fad")
+    methods: tuple[str, ...] = ("baseline", "pkd", "fgd", "mgd", "cwd", "xfkd", "xfkd_features", "fad")
     heads: dict[str, str] = field(default_factory=dict)  # method -> another head for the student
     tuned_by: str = "retina"  # the pair whose tuning says how much each method weighs
     augment: dict[str, Any] = field(default_factory=dict)
@@ -139,6 +139,7 @@ METHODS: dict[str, list[dict[str, Any]]] = {  # [[distill]] entries
     "mgd": [{"method": "mgd"}],
     "cwd": [{"method": "cwd"}],
     "xfkd": [{"method": "xfkd"}],
+    "xfkd_features": [{"method": "xfkd", "options": {"alpha": 1e-2, "beta": 5e-3}}],  # features ten times the masks
     "fad": [{"method": "fad", "warmup": 100}],
     "nsd": [{"method": "nsd"}],
     "nsd_pos": [{"method": "nsd", "options": {"sample": "both", "pixel_foreground": 3.0}}],
