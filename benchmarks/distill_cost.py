@@ -61,8 +61,13 @@ def main() -> None:
             file=sys.stderr,
         )
     what = f"pair {args.pair}, size {args.size}, bf16 autocast on a CPU (fp16 on a GPU), one thread"
+    parts = [
+        "distill_cost",
+        *([args.size] if args.size != "small" else []),
+        *([args.pair] if args.pair != "retina" else []),
+    ]
     write(
-        f"distill_cost{'' if args.size == 'small' else '_' + args.size}",
+        "_".join(parts),
         {"what": what, "goal": GOAL, "methods": rows, **conditions("torch")},
     )
 
