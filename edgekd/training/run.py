@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
@@ -175,15 +176,14 @@ def _finish(
     compare: Callable[[dict[str, dict[str, Any]]], tuple[Comparison, ...]] | None,
 ) -> Outcome:
     held = left_by(trainer, folder)
-    if held is not None:
-        announce(f"{held.bundle} holds this very student: it stays, with what was built into it")
-        if compare is None:
-            return held
     model, recipe = trainer.average.model, trainer.recipe
     metrics = measure(trainer, splits)
     comparisons = compare(metrics) if compare is not None else ()
     outcome = Outcome(folder / "model.bin", folder / "student.safetensors", metrics, comparisons)
     if held is not None:
+        announce(f"{held.bundle} holds this very student: it stays, with what was built into it")
+        if compare is None:
+            return dataclasses.replace(outcome, comparisons=held.comparisons)
         add_comparisons(outcome.bundle, splits, comparisons)
         return outcome
     write_detector(outcome.weights, model, splits["train"].classes)
