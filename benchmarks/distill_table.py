@@ -14,6 +14,7 @@ UPRIGHT = ("AP", "AP50", "AP small")
 ORIENTED = ("AP", "AP50", "AP50 (VOC07)")
 FIRST = ("teacher", "regress", "baseline", "longer")
 LABELS = {
+    "xfkd_features": "+ XFKD, features ten times the masks",
     "teacher": "teacher",
     "regress": "student alone, angle regressed",
     "baseline": "student alone",
