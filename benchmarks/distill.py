@@ -44,10 +44,10 @@ from machine import RESULTS, conditions, write
 
 import edgekd
 from edgekd._recipe import Recipe
-from edgekd.training.trainer import LOG_EVERY
+from edgekd.training.loop import LOG_EVERY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from distill_settings import DataSet
 
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--size", choices=tuple(SIZES), default="small")
     parser.add_argument("--pairs", default="retina,mobile")
     parser.add_argument("--data", default="bccd,sixray,xray,ucas,aerial", help="those that a pair has a budget for")
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", help="default: those that a pair is compared by")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no run after so many minutes")
     parser.add_argument("--threads", type=int, default=1)
@@ -127,23 +127,26 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Cell, int, str, list[dict[s
         for pair in args.pairs.split(",")
         if data in SIZES[args.size][pair].student_steps
     ]
-    wanted = args.methods.split(",")
     if args.command == "tune":
         for cell in cells:
-            for name in wanted:
+            for name in methods_of(cell, args):
                 for factor in TUNED[cell.data_name] if METHODS[name] else (1.0,):
-                    if name in cell.pair.methods:
-                        yield cell, TUNE_SEED, f"tune-{name}-x{factor:g}", scaled(METHODS[name], factor)
+                    yield cell, TUNE_SEED, f"tune-{name}-x{factor:g}", scaled(METHODS[name], factor)
         return
     for seed in (int(item) for item in args.seeds.split(",")):
         for cell in cells:
-            methods = {name: METHODS[name] for name in wanted if name in cell.pair.methods}
+            methods = {name: METHODS[name] for name in methods_of(cell, args)}
             if args.command == "ablate":
                 methods = {"baseline": [], **ABLATIONS}
             for name, entries in methods.items():
                 yield cell, seed, name, scaled(entries, best_factor(cell, name, entries))
             if args.command == "run" and seed == 0:
                 yield cell, seed, LONGER, []
+
+
+def methods_of(cell: Cell, args: argparse.Namespace) -> Sequence[str]:
+    """Return the names asked for, or those of the pair."""
+    return args.methods.split(",") if args.methods else cell.pair.methods
 
 
 def best_factor(cell: Cell, name: str, entries: list[dict[str, Any]]) -> float:

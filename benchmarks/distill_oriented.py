@@ -27,33 +27,32 @@ AERIAL_TILE, UCAS_TILE = (128, 32), (256, 64)  # size, overlap
 METHODS = ("baseline", "pkd", "fgd", "nsd", "nsd_pos")
 TURNED = {"flip_vertical": 0.5, "rotate_deg": 45.0}  # seen from above, nothing is upright
 
+BUDGET: dict[str, Any] = {
+    "student_steps": {"ucas": 800, "aerial": 800},
+    "teacher_steps": {"ucas": 2000, "aerial": 2500},
+    "size": 192,
+    "tuned_by": "retina-obb",
+    "augment": TURNED,
+    "teacher_augment": TURNED,
+}
+
 PAIRS: dict[str, Pair] = {
     "retina-obb": Pair(
         note="rotated RetinaNet ResNet-18 -> the same of a quarter of the width; angles as classes in both",
         student={"backbone": "resnet18", "width": 0.25, "neck": "fpn", "channels": 64, "head": "retina-obb-class"},
         teacher={"backbone": "resnet18", "neck": "fpn", "channels": 64, "head": "retina-obb-class", **RESNET18},
-        student_steps={"ucas": 800, "aerial": 800},
-        teacher_steps={"ucas": 2000, "aerial": 2500},
-        size=192,
         methods=("regress", *METHODS),
         heads={"regress": "retina-obb"},
-        tuned_by="retina-obb",
-        augment=TURNED,
-        teacher_augment=TURNED,
+        **BUDGET,
     ),
     "dense-obb": Pair(
         note="real time: dense-obb ResNet-18 -> MobileNetV3-small of half the width, anchor-free, angle regressed",
         student={"backbone": "mobilenetv3-small", "width": 0.5, "neck": "pafpn", "channels": 48, "head": "dense-obb"},
         teacher={"backbone": "resnet18", "neck": "pafpn", "channels": 96, "head": "dense-obb", **RESNET18},
-        student_steps={"ucas": 800, "aerial": 800},
-        teacher_steps={"ucas": 2000, "aerial": 2500},
-        size=192,
         methods=METHODS,
-        tuned_by="retina-obb",
-        augment=TURNED,
-        teacher_augment=TURNED,
+        **BUDGET,
     ),
-}  # fmt: skip
+}
 
 
 def oriented_sets(work: Path) -> dict[str, DataSet]:

@@ -48,7 +48,7 @@ class Pair:
     student_lr: float = 2e-3
     teacher_lr: float = 5e-4
     teachers: dict[str, dict[str, Any]] = field(default_factory=dict)  # another teacher (and "lr") for a data set
-    methods: tuple[str, ...] = ("baseline", "pkd", "fgd", "mgd", "cwd", "xfkd", "xfkd_features", "fad")
+    methods: tuple[str, ...] = ("baseline", "pkd", "fgd", "mgd", "cwd", "xfkd", "fad")
     heads: dict[str, str] = field(default_factory=dict)  # method -> another head for the student
     tuned_by: str = "retina"  # the pair whose tuning says how much each method weighs
     augment: dict[str, Any] = field(default_factory=dict)

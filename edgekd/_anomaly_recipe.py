@@ -10,6 +10,9 @@ from typing import Any
 
 from ._recipe import InputConfig, build_section, plain, read_toml
 
+ALPHA = 0.05  # false alarms: one of twenty normal images at most
+PIXEL_ALPHA = 1e-3
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnomalyDataConfig:
@@ -29,9 +32,7 @@ class AnomalyTeacherConfig:
     weights: str = "none"
     sha256: str | None = None
     stages: str = "all"
-    input: InputConfig | None = (
-        None  # what its weights were trained on; None: as the network's. Sizes are not looked at
-    )
+    input: InputConfig | None = None  # what its weights know; None: as the network's. Sizes are not looked at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +71,8 @@ class AnomalyTrainConfig:
 class AnomalyPredictConfig:
     """What the thresholds promise; see `edgekd._thresholds`."""
 
-    alpha: float = 0.05
-    pixel_alpha: float = 1e-3
+    alpha: float = ALPHA
+    pixel_alpha: float = PIXEL_ALPHA
 
 
 def _square() -> InputConfig:

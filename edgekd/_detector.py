@@ -67,7 +67,11 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto", *, thr
         UsageError: the device or precision is not in the bundle; the message lists what is and what to type.
         TargetUnavailableError: nothing in the bundle can run here; the message says why, one line a candidate.
     """
-    bundle = Bundle.read(path)
+    return start(Bundle.read(path), device, precision, threads)
+
+
+def start(bundle: Bundle, device: str, precision: str, threads: int) -> Detector:
+    """Return a detector that owns the bundle; arguments and errors as `load`, on which the bundle is closed."""
     try:
         check_detector(bundle)
         choice = choose(bundle, device, precision)

@@ -95,11 +95,12 @@ def evaluate(
         from .training.metrics.measure import check, limits, measure
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"evaluation needs {error.name}: pip install 'edgekd[train]'") from error
-    with Bundle.read(bundle) as opened:
-        if opened.manifest.task == "anomaly":
-            given = {"tile": tile, "overlap": overlap, "mode": mode}
+    opened = Bundle.read(bundle)
+    if opened.manifest.task == "anomaly":
+        given = {"tile": tile, "overlap": overlap, "mode": mode}
+        with opened:
             return _evaluate_anomaly(opened, read(data, format, split or "test"), device, precision, threads, given)
-    with _detector.load(bundle, device=device, precision=precision, threads=threads) as detector:
+    with _detector.start(opened, device, precision, threads) as detector:
         dataset = read(data, format, split, detector.names)
         check(mode, dataset)  # a wrong word should not cost an evaluation
         cut = limits(dataset, oriented_boxes=detector.manifest.angle is not None)._asdict()

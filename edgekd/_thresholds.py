@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._anomaly_recipe import ALPHA, PIXEL_ALPHA
 from ._manifest import Thresholds
 from .errors import UsageError
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-ALPHA = 0.05  # false alarms: one of twenty normal images at most
-PIXEL_ALPHA = 1e-3
 LOW = 0.01  # quantile of the normal scores that a calibrated score shows as 0
 
 

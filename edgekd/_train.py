@@ -97,8 +97,8 @@ def train(
         MissingPackageError: the packages for training are not installed.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; a checkpoint was written first.
     """
-    if isinstance(recipe, (str, Path)) and read_toml(Path(recipe)).get("task") == "anomaly":
-        recipe = AnomalyRecipe.read(recipe)
+    if isinstance(recipe, (str, Path)):
+        recipe = _read(Path(recipe))
     if isinstance(recipe, AnomalyRecipe):
         return _train_anomaly(_rebudgeted(recipe, seed, steps), out, device, resume=resume, tensorboard=tensorboard)
     plan = adjusted(recipe, seed, steps)
@@ -128,14 +128,27 @@ def _train_anomaly(
     )
 
 
+def _read(path: Path) -> Recipe | AnomalyRecipe:
+    """Read a recipe of any task; arguments and errors as `Recipe.read`."""
+    raw = read_toml(path)
+    kind = AnomalyRecipe if raw.get("task") == "anomaly" else Recipe
+    return kind.from_dict(raw).resolved(path.parent.resolve())
+
+
 def _rebudgeted(plan: AnomalyRecipe, seed: int | None, steps: int | None) -> AnomalyRecipe:
     wanted = {name: value for name, value in (("seed", seed), ("steps", steps)) if value is not None}
     return dataclasses.replace(plan, train=dataclasses.replace(plan.train, **wanted))
 
 
 def adjusted(recipe: Recipe | str | Path, seed: int | None, steps: int | None) -> Recipe:
-    """Return the recipe, read if it is a path, with another seed or budget where given."""
-    plan = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+    """Return the recipe, read if it is a path, with another seed or budget where given.
+
+    Raises:
+        RecipeError: as `Recipe.read`, or the file is of task anomaly.
+    """
+    plan = recipe if isinstance(recipe, Recipe) else _read(Path(recipe))
+    if isinstance(plan, AnomalyRecipe):
+        raise RecipeError(f"recipe {plan.name!r} is of task anomaly, whose teachers it names itself: `edgekd train` it")
     train = plan.train
     return plan.replace(
         train=dataclasses.replace(

@@ -65,8 +65,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     session = report.session
     print(f"{args.bundle} on {session.target} {session.precision} (computes in {session.compute}, {session.device})")
-    print(f"{report.data}: {report.images} images, {report.objects} objects, {report.seconds:.1f} s")
-    if "image_AUROC" in report.metrics:
+    of_anomalies = "image_AUROC" in report.metrics
+    counted = f"{report.objects} of them anomalous" if of_anomalies else f"{report.objects} objects"
+    print(f"{report.data}: {report.images} images, {counted}, {report.seconds:.1f} s")
+    if of_anomalies:
         _show_anomaly(report.metrics)
     elif "mode" in report.metrics:
         _show_oriented(report.metrics)

@@ -14,6 +14,8 @@ from ._text import plain, table
 if TYPE_CHECKING:
     import argparse
 
+    from edgekd._manifest import Manifest
+
 CLASSES_SHOWN = 12
 
 
@@ -64,15 +66,23 @@ def _summary(found: edgekd.Inspection) -> None:
     ]
     for output in manifest.outputs:
         words = " ".join(word for word in (output.layout, output.activation) if word)
-        rows.append(("output", f"{output.name} ({', '.join(map(str, output.shape))}) {output.kind} {words}"))
-    limits = manifest.predict
-    rows.append(("predict", f"conf {limits.conf:g}, iou {limits.iou:g}, max_det {limits.max_det}"))
+        rows.append(("output", f"{output.name} ({', '.join(map(str, output.shape))}) {output.kind} {words}".rstrip()))
+    rows.append(_decided(manifest))
     rows.append(("golden set", f"{len(manifest.golden)} images, {_size(_used(found, 'golden [0-9]+'))}"))
     rows.append(
         ("written by", f"edgekd {manifest.edgekd or '?'}, {manifest.created or 'no date'}, format {manifest.format}")
     )
     for name, value in rows:
         print(f"{name:<11}{value}")
+
+
+def _decided(manifest: Manifest) -> tuple[str, str]:
+    """Return what turns outputs into decisions."""
+    found, limits = manifest.thresholds, manifest.predict
+    if found is None:
+        return "predict", f"conf {limits.conf:g}, iou {limits.iou:g}, max_det {limits.max_det}"
+    said = f"image {found.image:.4g} (alpha {found.alpha:g}), pixel {found.pixel:.4g} (alpha {found.pixel_alpha:g})"
+    return "thresholds", f"{said}, from {found.images} normal images; blur {found.sigma:g} px of the map"
 
 
 def _artifacts(found: edgekd.Inspection) -> None:

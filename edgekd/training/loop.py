@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LOG_EVERY = 10  # steps
+
 
 class Budget(Protocol):
     """How long a run is: `TrainConfig`, or another section with these fields."""

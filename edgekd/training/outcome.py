@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left: `model.bin`, `student.safetensors`, and split -> metrics of its last averaged weights.
+    """What a run left: its bundle, the network's weights, and split -> metrics of these.
 
     `comparisons` hold the same figures of other runs beside this one's, if the bundle tells of any.
     """

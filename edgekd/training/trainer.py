@@ -17,7 +17,7 @@ from .distill import Distiller
 from .distributed import join_batch_norm, rank, world_size
 from .ema import WeightAverage
 from .evaluate import evaluate
-from .loop import Loop
+from .loop import LOG_EVERY, Loop
 from .methods import Scene, Taps
 from .models import build_model
 from .models.heads import check_boxes
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from .models import Detector
     from .progress import MetricsLog, ProgressLine
     from .teacher import Guide
-
-LOG_EVERY = 10  # steps
 
 
 class Trainer:

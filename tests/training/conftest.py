@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from edgekd._recipe import AugmentConfig, DataConfig, InputConfig, ModelConfig, Recipe, TrainConfig
+from edgekd._recipe import AugmentConfig, DataConfig, DistillConfig, InputConfig, ModelConfig, Recipe, TrainConfig
+from edgekd._train import train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +71,15 @@ def small(scenes: DataConfig) -> Callable[..., Recipe]:
         return recipe.replace(**sections)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def taught(small: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A recipe of two steps that distils with PKD, its teacher trained as long."""
+    recipe = small(steps=2)
+    teacher = train(recipe, tmp_path_factory.mktemp("taught"))
+    config = dataclasses.replace(recipe.student, weights=str(teacher.weights))
+    return recipe.replace(teacher=config, distill=(DistillConfig(method="pkd"),))
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from ... import ops
 from ..._thresholds import images_needed
 from ...errors import DataError
+from ..data.cache import CACHE_BYTES, Cache
 from ..data.sample import Dataset
 from ..seeding import derived_seed
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ..._recipe import InputConfig
     from ..data.sample import Sample
 
-CACHE_BYTES = 2 << 30  # of stretched images; beyond that they are decoded each time
 MOST_HELD_OUT = 0.5
 
 
@@ -44,34 +43,20 @@ class NormalBatches:
 
     def __init__(self, samples: Sequence[Sample], input: InputConfig, batch: int, seed: int) -> None:  # noqa: A002
         self.samples, self.input, self.batch, self.seed = samples, input, batch, seed
-        self._cached: dict[int, NDArray[np.uint8]] = {}
-        self._room = CACHE_BYTES
-        self._lock = threading.Lock()
+        self._images = Cache(CACHE_BYTES, lambda row: stretched(samples[row], input), lambda image: image.nbytes)
         self._order = functools.lru_cache(maxsize=2)(self._shuffle)
 
     def batch_at(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
         """Return the batch of a step; one process only."""
         assert (rank, world) == (0, 1)
         places = (divmod(step * self.batch + slot, len(self.samples)) for slot in range(self.batch))
-        return torch.from_numpy(np.stack([self.image(int(self._order(epoch)[place])) for epoch, place in places]))
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """Return one stretched image, `(3, H, W)`."""
-        found = self._cached.get(index)
-        if found is not None:
-            return found
-        made = stretched(self.samples[index], self.input)
-        with self._lock:
-            if index not in self._cached and made.nbytes <= self._room:
-                self._cached[index] = made
-                self._room -= made.nbytes
-        return made
+        return torch.from_numpy(np.stack([self._images[int(self._order(epoch)[place])] for epoch, place in places]))
 
     def all(self) -> Iterator[Tensor]:
         """Yield every image once, in batches."""
         for start in range(0, len(self.samples), self.batch):
             rows = range(start, min(start + self.batch, len(self.samples)))
-            yield torch.from_numpy(np.stack([self.image(row) for row in rows]))
+            yield torch.from_numpy(np.stack([self._images[row] for row in rows]))
 
     def _shuffle(self, epoch: int) -> NDArray[np.int64]:
         return np.random.default_rng(derived_seed(self.seed, "order", epoch)).permutation(len(self.samples))

@@ -12,7 +12,7 @@ from ...errors import RecipeError
 from ..checkpoint import CheckpointFolder, optimizer_tensors, parameter_names, restore_optimizer, write_bytes
 from ..data.loader import normalise
 from ..distributed import world_size
-from ..loop import Loop
+from ..loop import LOG_EVERY, Loop
 from ..optim import clip_gradients
 from ..resume import RunIdentity
 from ..seeding import derived_seed, seed_everything
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ..data.sample import Dataset
 
 BETAS = (0.5, 0.999)  # RD4AD, section 4.1
-LOG_EVERY = 10  # steps
 FROZEN = "teachers."
 
 

@@ -6,7 +6,6 @@ So a run resumed at any step goes on exactly as it would have, and `torchrun` ra
 from __future__ import annotations
 
 import functools
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import torch
 
 from ...errors import DataError, UsageError
 from .augment import Augment
+from .cache import CACHE_BYTES, Cache
 from .polygon import stretch
 
 if TYPE_CHECKING:
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
     from ..._recipe import AugmentConfig, InputConfig
     from .augment import Scene
-    from .sample import Dataset, Sample
+    from .sample import Dataset
 
-CACHE_BYTES = 2 << 30  # decoded pictures kept; beyond that they are decoded each time
 OVERSIZE = 1.5  # cached pictures are at most this much larger than the network input, so that zooming in stays sharp
 
 _ORDER, _VIEW = 0, 1  # separate streams of chance
@@ -86,9 +85,7 @@ class TrainBatches:
         self.batch = batch
         self.seed = seed
         self._augment = Augment(augment, input.height, input.width, input.pad)
-        self._cached: dict[int, Scene] = {}
-        self._room = CACHE_BYTES if cache else 0
-        self._lock = threading.Lock()
+        self._scenes = Cache(CACHE_BYTES if cache else 0, self._shrunk, lambda scene: scene[0].nbytes)
         self._permutation = functools.lru_cache(maxsize=2)(self._shuffle)
 
     def batch_at(self, step: int, rank: int = 0, world: int = 1) -> Batch:
@@ -122,26 +119,16 @@ class TrainBatches:
         waiting = [int(self._permutation(epoch)[place])]
 
         def pick() -> Scene:
-            return self._scene(waiting.pop() if waiting else int(rng.integers(len(self.dataset))))
+            return self._scenes[waiting.pop() if waiting else int(rng.integers(len(self.dataset)))]
 
         return self._augment(rng, pick)
 
     def _shuffle(self, epoch: int) -> NDArray[np.int64]:
         return np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self.dataset))
 
-    def _scene(self, index: int) -> Scene:
+    def _shrunk(self, index: int) -> Scene:
         """Return a decoded picture, shrunk to about network size, with its training targets."""
-        found = self._cached.get(index)
-        if found is not None:
-            return found
-        scene = self._shrunk(self.dataset.samples[index])
-        with self._lock:
-            if index not in self._cached and scene[0].nbytes <= self._room:
-                self._cached[index] = scene
-                self._room -= scene[0].nbytes
-        return scene
-
-    def _shrunk(self, sample: Sample) -> Scene:
+        sample = self.dataset.samples[index]
         image = sample.load()
         taught = self.dataset.taught(sample)
         boxes, labels = sample.boxes[taught], sample.labels[taught]

@@ -267,12 +267,23 @@ def test_eval_on_a_command_line(
 ) -> None:
     assert main(["eval", str(trained.bundle), str(category), "--device", "reference"]) == 0
     shown = capsys.readouterr().out
-    assert "9 images, 5 objects" in shown
+    assert "9 images, 5 of them anomalous" in shown
     assert "AUPRO" in shown
     assert main(["eval", str(trained.bundle), str(category / "train"), "--device", "reference"]) == 0
     assert "image_AUROC   no anomalous image" in capsys.readouterr().out
     assert main(["eval", str(trained.bundle), str(category), "--device", "reference", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"]["oracle"].keys() == {"image", "pixel"}
+
+
+def test_inspect_shows_the_thresholds_and_not_what_detectors_have(
+    trained: edgekd.TrainReport, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(trained.bundle)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [each for each in lines if each.startswith("thresholds")]
+    assert "(alpha 0.1), pixel" in line
+    assert line.endswith("(alpha 0.01), from 9 normal images; blur 1 px of the map")
+    assert not any(each.startswith("predict") or each != each.rstrip() for each in lines)
 
 
 @pytest.mark.data
@@ -339,6 +350,8 @@ def test_train_reads_a_recipe_file_and_its_relative_paths(
     )
     assert main(["train", str(file), "--out", str(tmp_path), "--steps", "2", "--seed", "5", "--device", "cpu"]) == 0
     assert "image_AUROC" in capsys.readouterr().out
+    assert main(["distill", str(file), "--out", str(tmp_path / "distilled")]) == 2
+    assert "is of task anomaly, whose teachers it names itself: `edgekd train` it" in capsys.readouterr().err
     kept = json.loads((tmp_path / "recipe.json").read_text())
     assert (kept["train"]["steps"], kept["train"]["seed"]) == (2, 5)
     assert AnomalyRecipe.from_dict(kept) == dataclasses.replace(

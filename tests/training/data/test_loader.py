@@ -125,14 +125,14 @@ def test_large_picture_is_shrunk_with_its_boxes(columns: int, tmp_path: Path) ->
     batch = source.batch_at(0)
     expected = [12, 8, 24, 16] if columns == 4 else [12, 8, 24, 16, 0.25]
     np.testing.assert_allclose(batch.boxes[0][0], expected, atol=1e-4)
-    cached = source._cached[0][0]
+    cached = source._scenes[0][0]
     assert cached.shape == (48, 72, 3)
 
 
 def test_small_picture_keeps_its_size_in_the_cache(dataset: Dataset) -> None:
     source = batches(dataset)
     source.batch_at(0)
-    assert all(picture.shape == (32, 48, 3) for picture, _, _ in source._cached.values())
+    assert all(source._scenes[row][0].shape == (32, 48, 3) for row in range(len(dataset)))
 
 
 def test_cached_pictures_are_decoded_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_full_cache_takes_no_more_and_changes_nothing(dataset: Dataset, monkeypa
     monkeypatch.setattr(loader, "CACHE_BYTES", 2 * 32 * 48 * 3)
     tight = batches(dataset, WILD)
     assert all(equal(free.batch_at(step), tight.batch_at(step)) for step in range(5))
-    assert len(tight._cached) == 2
+    assert len(tight._scenes) == 2
 
 
 def test_threads_get_the_same_batches(dataset: Dataset) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,8 +95,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, boxes: list[list[float]]) -> Oracl
     """Put an oracle where a bundle would be opened and loaded."""
     oracle = Oracle(np.array(boxes, np.float32))
     detector = SimpleNamespace(manifest=SimpleNamespace(task="detect"))
-    monkeypatch.setattr(Bundle, "read", lambda *_: contextlib.nullcontext(detector))
-    monkeypatch.setattr(_detector, "load", lambda *_, **__: oracle)
+    monkeypatch.setattr(Bundle, "read", lambda *_: detector)
+    monkeypatch.setattr(_detector, "start", lambda *_: oracle)
     return oracle
 
 
