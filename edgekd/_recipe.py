@@ -139,7 +139,7 @@ class PredictConfig:
     """Defaults of `predict`, copied into the manifest."""
 
     conf: float = 0.25
-    iou: float = 0.5
+    iou: float | None = None  # None: 0.5; of oriented boxes 0.1: neighbours that lie side by side hardly overlap
     max_det: int = 300
 
 

@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .._comparison import Comparison
-    from .._recipe import InputConfig, Recipe
+    from .._recipe import InputConfig, PredictConfig, Recipe
     from .._session import Outputs
     from .data.sample import Dataset
     from .models import Detector
     from .teacher import Guide
 
+OVERLAP, OVERLAP_ORIENTED = 0.5, 0.1  # IoU above which `predict` drops the worse of two boxes
 GOLDEN_IMAGES = 4
 GOLDEN_SIDE = 640  # pixels, the longer side at most
 TOOLS = ("edgekd", "torch", "onnx", "onnxruntime", "onnxslim", "numpy", "opencv-python-headless", "pycocotools")
@@ -75,7 +76,7 @@ def write_bundle(
             OutputSpec(name="boxes", kind="boxes", shape=shapes[0], layout="xywhr" if oriented else "xyxy"),
             OutputSpec(name="scores", kind="scores", shape=shapes[1], activation="sigmoid"),
         ),
-        predict=Suppression(conf=recipe.predict.conf, iou=recipe.predict.iou, max_det=recipe.predict.max_det),
+        predict=_suppression(recipe.predict, oriented),
         angle=ANGLE if oriented else None,
         created=now(),
         edgekd=metadata.version("edgekd"),
@@ -85,6 +86,12 @@ def write_bundle(
     )
     bundle = Bundle.create(manifest, {manifest.graph: graph})
     add_golden(bundle, golden_images(splits["val"]), infer).write(path)
+
+
+def _suppression(asked: PredictConfig, oriented: bool) -> Suppression:
+    """Return the defaults of `predict`; without a wish, the overlap that suits the boxes."""
+    usual = OVERLAP_ORIENTED if oriented else OVERLAP
+    return Suppression(conf=asked.conf, iou=usual if asked.iou is None else asked.iou, max_det=asked.max_det)
 
 
 def add_comparisons(path: Path, splits: Mapping[str, Dataset], comparisons: Sequence[Comparison]) -> None:

@@ -88,6 +88,7 @@ def test_run_leaves_a_bundle_of_oriented_boxes(small: Small, turned: DataConfig,
     boxes, scores = bundle.manifest.outputs
     assert (boxes.shape, boxes.layout, scores.shape) == ((84, 5), "xywhr", (84, 2))
     assert bundle.manifest.angle == ANGLE
+    assert bundle.manifest.predict.iou == 0.1  # nobody asked: neighbours side by side hardly overlap
     found = golden_outputs(bundle, bundle.manifest.golden[0])[0]
     assert bool((found[..., 2] >= found[..., 3]).all())
     assert bool((np.abs(found[..., 4]) <= np.float32(math.pi / 2)).all())

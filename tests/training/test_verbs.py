@@ -68,7 +68,7 @@ def test_bundle_says_where_it_comes_from(done: TrainReport, small: Small) -> Non
     assert [(spec.kind, spec.shape) for spec in manifest.outputs] == [("boxes", (84, 4)), ("scores", (84, 2))]
     assert manifest.recipe is not None
     assert Recipe.from_dict(manifest.recipe) == recipe
-    assert manifest.predict.conf == recipe.predict.conf
+    assert (manifest.predict.conf, manifest.predict.iou) == (recipe.predict.conf, 0.5)
     data = manifest.provenance["data"]
     assert data["train"] == {"images": 12, "sha256": data_fingerprint(splits["train"])}
     assert set(data) == {"train", "val", "test"}
