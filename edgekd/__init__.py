@@ -16,12 +16,14 @@ from ._detector import Detector, DetectorInfo, load
 from ._distill import distill
 from ._doctor import Health, TargetHealth, doctor
 from ._eval import EvalReport, evaluate
+from ._import import ImportReport, import_model
 from ._inspect import Inspection, inspect
 from ._manifest import Manifest
 from ._recipe import Recipe
 from ._session import SessionInfo
 from ._train import TrainReport, train
 from ._verify import ArtifactReport, VerifyReport, verify
+from .importing.heads import GenericHead, Pixels
 
 if TYPE_CHECKING:  # data sets are checked with the training packages, which the facade does not load
     from .training.data.lint_report import LintReport as LintReport
@@ -40,9 +42,12 @@ __all__ = [
     "Detector",
     "DetectorInfo",
     "EvalReport",
+    "GenericHead",
     "Health",
+    "ImportReport",
     "Inspection",
     "Manifest",
+    "Pixels",
     "Recipe",
     "SessionInfo",
     "TargetHealth",
@@ -59,6 +64,7 @@ __all__ = [
     "errors",
     "evaluate",
     "geometry",
+    "import_model",
     "inspect",
     "load",
     "ops",

@@ -38,7 +38,7 @@ LAYER_4 = {
     "_thresholds",
     "_tiles",
 }
-VERBS = {"_train", "_distill", "_build", "_eval", "_verify", "_inspect", "_doctor", "_data", "_demo"}
+VERBS = {"_train", "_distill", "_import", "_build", "_eval", "_verify", "_inspect", "_doctor", "_data", "_demo"}
 ONLY_WHEN_CALLED = {("_detections", "_plot")}  # a method that draws; the import is inside it
 
 
@@ -113,8 +113,10 @@ def _allowed(room: str) -> set[str] | None:
         return LAYER_2 | LAYER_3 | {"targets"}
     if room == "training":
         return LAYER_2 | LAYER_3 | LAYER_4 | {"training"}
+    if room == "importing":
+        return LAYER_2 | {"importing"}
     if room in VERBS:
-        return LAYER_2 | LAYER_3 | LAYER_4 | VERBS | {"training"}
+        return LAYER_2 | LAYER_3 | LAYER_4 | VERBS | {"importing", "training"}
     if room in facade:
         return None
     return None if room == "cli" else set()
@@ -123,7 +125,13 @@ def _allowed(room: str) -> set[str] | None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_follow_the_layer_table(path: Path) -> None:
     room = _room(path)
-    known = LAYER_2 | LAYER_3 | LAYER_4 | VERBS | {"cli", "training", "target", "targets", "kernels", "__init__"}
+    known = (
+        LAYER_2
+        | LAYER_3
+        | LAYER_4
+        | VERBS
+        | {"cli", "importing", "training", "target", "targets", "kernels", "__init__"}
+    )
     assert room in known, f"{path} is in no layer: add it to this test and to AGENTS.md"
     allowed = _allowed(room)
     for top, module, at_module_level in _imports(path):
@@ -132,10 +140,10 @@ def test_imports_follow_the_layer_table(path: Path) -> None:
             pytest.fail(f"{where}: from the root these are second copies")
         if top == "edgekd" and module and allowed is not None and (room, module) not in ONLY_WHEN_CALLED:
             assert module in allowed or module.isupper() or module == "__version__", where
-        if module == "training" and room in VERBS:
-            assert not at_module_level, f"{where} at module level: torch would load with it"
-        if top in VENDOR and room not in ("training", "target"):
-            pytest.fail(f"{where}: vendor packages belong to targets/ and training/")
+        if module in ("training", "importing") and room in VERBS:
+            assert not at_module_level, f"{where} at module level: torch or onnx would load with it"
+        if top in VENDOR and room not in ("training", "importing", "target"):
+            pytest.fail(f"{where}: vendor packages belong to targets/, training/ and importing/")
         if top in VENDOR and room == "target":
             private = path.name.startswith("_") and path.name != "__init__.py"
             assert private or not at_module_level, f"{where}: SDKs load on first use"

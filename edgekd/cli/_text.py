@@ -16,6 +16,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def size(count: int) -> str:
+    """Return a number of bytes as KiB or MiB."""
+    return f"{count / 1024:.1f} KiB" if count < 1 << 20 else f"{count / (1 << 20):.2f} MiB"
+
+
 def plain(value: object) -> str:
     """Return text that cannot move the cursor or forge a line: a bundle's free fields hold anything."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

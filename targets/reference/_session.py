@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnxruntime
 
 from edgekd._session import Outputs, SessionInfo, check_outputs, check_pixels, output_arrays
@@ -12,7 +13,6 @@ from edgekd.errors import ClosedError, SessionError, UsageError
 from . import DEVICES
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from edgekd._bundle import Bundle
@@ -39,6 +39,7 @@ class ReferenceSession:
                 f"ONNX Runtime {onnxruntime.__version__} cannot load the portable graph: {error}"
             ) from error
         self._session: onnxruntime.InferenceSession | None = session
+        self._one_image = session.get_inputs()[0].shape[0] == 1  # so some imported graphs were exported
         self._input = bundle.manifest.input
         self._outputs = bundle.manifest.outputs
         runtime = f"ONNX Runtime {onnxruntime.__version__}"
@@ -55,10 +56,7 @@ class ReferenceSession:
         if session is None:
             raise ClosedError("this session was closed; load the bundle again")
         check_pixels(pixels, self._input)
-        try:
-            outputs = session.run([spec.name for spec in self._outputs], {self._input.name: pixels})
-        except Exception as error:  # onnxruntime's exceptions share no other base
-            raise SessionError(f"ONNX Runtime failed: {error}") from error
+        outputs = self._run(session, pixels)
         shapes = {spec.name: output.shape[1:] for spec, output in zip(self._outputs, outputs, strict=True)}
         check_outputs(shapes, self._outputs, REBUILD)  # here, since an ONNX graph need not declare its shapes
         if out is None:
@@ -66,6 +64,15 @@ class ReferenceSession:
         for array, output in zip(output_arrays(len(pixels), self._outputs, out), outputs, strict=True):
             array[...] = output
         return out
+
+    def _run(self, session: onnxruntime.InferenceSession, pixels: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        names = [spec.name for spec in self._outputs]
+        batches = np.split(pixels, len(pixels)) if self._one_image else [pixels]
+        try:
+            found = [session.run(names, {self._input.name: batch}) for batch in batches]
+        except Exception as error:  # onnxruntime's exceptions share no other base
+            raise SessionError(f"ONNX Runtime failed: {error}") from error
+        return found[0] if len(found) == 1 else [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
     def close(self) -> None:
         """Free the engine; a second call does nothing."""
