@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ._manifest import Manifest
     from ._session import Outputs, Session, SessionInfo
+    from ._stream import Stream
 
     Image = str | Path | bytes | bytearray | NDArray[Any] | PIL.Image.Image
 
@@ -187,6 +188,49 @@ class Detector:
         else:
             found = [self._detect_by_tiles(item, color, request, tiles, max_det) for item in items]
         return found if items is images else found[0]
+
+    def stream(
+        self,
+        source: Any,
+        *,
+        queue: int = 2,
+        drop: str = "auto",
+        workers: int = 2,
+        color: str = "bgr",
+        **options: Any,
+    ) -> Stream:
+        """Find objects in one picture after another, reading and predicting at the same time.
+
+            for frame, found in detector.stream("rtsp://camera/1", conf=0.4): ...
+
+        Args:
+            source: camera index; "/dev/video0"; "rtsp://..." or another network address; a GStreamer pipeline (holds
+                " ! "); a video or image file; a folder or a pattern ("shots/*.png") of image files; or an iterable of
+                what `predict` takes.
+            queue: pictures that may wait to be predicted. More hide a reader that stutters, and are older when seen.
+            drop: when the queue is full, "oldest" drops the picture that waited longest, "never" lets the reader wait;
+                "auto": "oldest" for cameras and network streams, which do not wait, "never" for the rest.
+            workers: pictures that are predicted at once, so that one is prepared while another is in the network.
+            color: "bgr" or "rgb": the order of the frames that come out, and of the arrays of an iterable.
+            **options: `conf`, `iou`, `max_det`, `classes`, `tile`, `overlap` of `predict`.
+
+        Returns:
+            An iterator over (frame, detections) in the order of the source, with the counts `dropped` and `skipped`.
+            `timings_ms` has "decode" (reading the picture) and "queue" (waiting for a worker) besides those of
+            `predict`. A picture that cannot be read is skipped; a camera or network stream that is lost is opened
+            again; both are said in the log `edgekd.stream`. What ends the stream is raised after what came before it.
+
+        Raises:
+            UsageError: no such file, or an option out of its range.
+            HostError: the source cannot be opened (raised when the first picture is asked for).
+            MissingPackageError: a video or camera without OpenCV.
+        """
+        from ._stream import Stream  # threads and sources that `predict` does without
+
+        def find(frame: NDArray[np.uint8]) -> Detections:
+            return self.predict(frame, color=color, **options)
+
+        return Stream(find, source, color=color, queue=queue, drop=drop, workers=workers)
 
     def warmup(self, runs: int = 3) -> None:
         """Run the whole path on a grey image, so that the first real call takes as long as the next."""

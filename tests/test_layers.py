@@ -35,6 +35,8 @@ LAYER_4 = {
     "_plot",
     "_preprocess",
     "_select",
+    "_sources",
+    "_stream",
     "_thresholds",
     "_tiles",
 }

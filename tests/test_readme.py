@@ -50,7 +50,7 @@ def test_commands_that_are_shown_parse(page: Path) -> None:
         assert command in (*COMMANDS, "bundle"), f"{page.name} mentions edgekd {command}"  # bundle: what is signed
 
 
-@pytest.mark.parametrize("page", ["anomaly.md", "exactness.md", "distillation.md"])
+@pytest.mark.parametrize("page", ["anomaly.md", "exactness.md", "distillation.md", "streams.md"])
 def test_python_snippets_run(page: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
     assert blocks
