@@ -19,11 +19,13 @@ from ._eval import EvalReport, evaluate
 from ._import import ImportReport, import_model
 from ._inspect import Inspection, inspect
 from ._manifest import Manifest
+from ._profile import ProfileComparison, profile, profile_compare, profile_page
 from ._recipe import Recipe
 from ._session import SessionInfo
 from ._train import TrainReport, train
 from ._verify import ArtifactReport, VerifyReport, verify
 from .importing.heads import GenericHead, Pixels
+from .profiling.record import Profile
 
 if TYPE_CHECKING:  # data sets are checked with the training packages, which the facade does not load
     from .training.data.lint_report import LintReport as LintReport
@@ -48,6 +50,8 @@ __all__ = [
     "Inspection",
     "Manifest",
     "Pixels",
+    "Profile",
+    "ProfileComparison",
     "Recipe",
     "SessionInfo",
     "TargetHealth",
@@ -68,6 +72,9 @@ __all__ = [
     "inspect",
     "load",
     "ops",
+    "profile",
+    "profile_compare",
+    "profile_page",
     "train",
     "verify",
 ]

@@ -27,6 +27,7 @@ LAYER_3 = {
     "ops",
 }
 LAYER_4 = {
+    "profiling",
     "_box_difference",
     "_cuda_images",
     "_decisions",
@@ -40,7 +41,19 @@ LAYER_4 = {
     "_thresholds",
     "_tiles",
 }
-VERBS = {"_train", "_distill", "_import", "_build", "_eval", "_verify", "_inspect", "_doctor", "_data", "_demo"}
+VERBS = {
+    "_train",
+    "_distill",
+    "_import",
+    "_build",
+    "_profile",
+    "_eval",
+    "_verify",
+    "_inspect",
+    "_doctor",
+    "_data",
+    "_demo",
+}
 ONLY_WHEN_CALLED = {("_detections", "_plot")}  # a method that draws; the import is inside it
 
 

@@ -1,0 +1,198 @@
+"""`profile`: what a bundle costs on this machine; `profile_page` shows it, `profile_compare` says if it costs more."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._bundle import Bundle
+from ._detector import load
+from .errors import UsageError
+from .profiling.record import TOTAL, Profile
+from .profiling.statistics import Change, change
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ._detector import Detector
+
+PERCENTILES = (50, 90, 99)
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+
+@dataclass(frozen=True)
+class ProfileComparison:
+    """How latency moved from one profile to another.
+
+    Attributes:
+        changes: percentile -> before and after in ms, and the 95 % interval of after / before - 1.
+        tolerance: growth that is accepted, 0.03 for 3 %.
+        slower: percentiles whose whole interval lies above the tolerance.
+        faster: percentiles whose whole interval lies below zero.
+        notes: why the two may not be comparable: other machine, engine, rate, or an invalid run.
+    """
+
+    changes: dict[int, Change]
+    tolerance: float
+    slower: tuple[int, ...]
+    faster: tuple[int, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return {**asdict(self), "changes": {f"p{key}": item._asdict() for key, item in self.changes.items()}}
+
+
+def profile(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    images: Sequence[str | Path] | str | Path | None = None,
+    calls: int = 300,
+    seconds: float = 0.0,
+    fps: float | None = None,
+    warmup: int = 10,
+    progress: Callable[[float, int], None] | None = None,
+) -> Profile:
+    """Measure the real `predict` of a bundle here, and look at the machine meanwhile.
+
+    Args:
+        path: `model.bin`.
+        device: as in `load`.
+        precision: as in `load`.
+        threads: as in `load`.
+        images: files or a folder, decoded in every call as `predict` does; None: the bundle's golden images, as arrays.
+        calls: measure at least so many.
+        seconds: measure at least so long: a soak of ten minutes shows what heat does.
+        fps: calls a second, as a camera makes them; clocks and caches behave otherwise than in a tight loop. None: one
+            right after the other.
+        warmup: calls before that which are not measured; the very first is reported by itself.
+        progress: told the share that is done and the number of calls, about once a second.
+
+    Returns:
+        Raw samples of every stage, figures, conditions, and what was wrong with them.
+
+    Raises:
+        BundleError: as `load`.
+        UsageError: as `load`; a number out of its range; no images.
+        TargetUnavailableError: as `load`.
+    """
+    from .profiling.run import Pace, machine, measure, peak_memory_bytes
+    from .profiling.sensors import Sensors
+
+    _check(calls=calls, seconds=seconds, fps=fps, warmup=warmup)
+    files = None if images is None else _files(images)
+    start = time.perf_counter()
+    detector = load(path, device=device, precision=precision, threads=threads)
+    load_ms = 1e3 * (time.perf_counter() - start)
+    with detector, Bundle.read(path) as bundle:
+        shown = files or _golden(bundle)
+        start = time.perf_counter()
+        _predict(detector, shown[0])
+        first_ms = 1e3 * (time.perf_counter() - start)
+        for index in range(warmup):
+            _predict(detector, shown[index % len(shown)])
+        sensors = Sensors()
+        pace = Pace(calls, seconds, fps)
+        start_s, stages_ms, conditions, problems = measure(
+            lambda image: _predict(detector, image), shown, pace, sensors, progress
+        )
+        return Profile(
+            name=bundle.manifest.name,
+            digest=bundle.digest,
+            session=asdict(detector.info.session),
+            machine=machine(sensors),
+            images=f"{len(files)} from {_listed(images)}" if files else f"{len(shown)} golden images",
+            fps=fps,
+            load_ms=load_ms,
+            first_ms=first_ms,
+            start_s=start_s,
+            stages_ms=stages_ms,
+            conditions=conditions,
+            peak_memory_bytes=peak_memory_bytes(),
+            problems=problems,
+        )
+
+
+def profile_compare(
+    before: Profile | str | Path, after: Profile | str | Path, *, tolerance: float = 0.03
+) -> ProfileComparison:
+    """Compare two profiles: is the second slower by more than a tolerance, beyond what chance explains?
+
+    Args:
+        before: a `Profile`, or the path of its JSON.
+        after: the same.
+        tolerance: growth of a percentile that is accepted, 0.03 for 3 %.
+
+    Raises:
+        UsageError: a file is no profile.
+    """
+    first, second = (item if isinstance(item, Profile) else Profile.read(item) for item in (before, after))
+    changes = {each: change(first.stages_ms[TOTAL], second.stages_ms[TOTAL], each) for each in PERCENTILES}
+    return ProfileComparison(
+        changes,
+        tolerance,
+        tuple(each for each, item in changes.items() if item.low > tolerance),
+        tuple(each for each, item in changes.items() if item.high < 0),
+        tuple(_differences(first, second)),
+    )
+
+
+def profile_page(found: Profile, path: str | Path) -> None:
+    """Write a profile as one HTML file, atomically: distribution, time line, stages, conditions, what to change."""
+    from .profiling.page import render
+    from .profiling.record import replace
+
+    replace(Path(path), render(found))
+
+
+def _differences(first: Profile, second: Profile) -> list[str]:
+    pairs = {
+        "processor": (first.machine.get("processor"), second.machine.get("processor")),
+        "engine": (" ".join(first.session.values()), " ".join(second.session.values())),
+        "rate": (first.fps, second.fps),
+        "images": (first.images, second.images),
+    }
+    found = [f"{name}: {before} before, {after} after" for name, (before, after) in pairs.items() if before != after]
+    for name, item in (("before", first), ("after", second)):
+        found += [f"{name} is not valid: {problem}" for problem in item.problems]
+    return found
+
+
+def _predict(detector: Detector, image: Any) -> Any:
+    return detector.predict(image, color="rgb")
+
+
+def _golden(bundle: Bundle) -> list[Any]:
+    from ._preprocess import to_rgb
+
+    if not bundle.manifest.golden:
+        raise UsageError(f"{bundle.path} has no golden images to show; give some: --images DIR")
+    return [to_rgb(bytes(bundle.chunk(golden.image)))[0] for golden in bundle.manifest.golden]
+
+
+def _files(images: Sequence[str | Path] | str | Path) -> list[Any]:
+    listed = [images] if isinstance(images, (str, Path)) else list(images)
+    found: list[Any] = []
+    for item in map(Path, listed):
+        inside = sorted(item.iterdir()) if item.is_dir() else [item]
+        found += [file for file in inside if not item.is_dir() or file.suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        raise UsageError(f"no image in {', '.join(map(str, listed))}")
+    return found
+
+
+def _listed(images: Any) -> str:
+    return str(images) if isinstance(images, (str, Path)) else ", ".join(map(str, images))
+
+
+def _check(*, calls: int, seconds: float, fps: float | None, warmup: int) -> None:
+    for name, value, least in (("calls", calls, 1), ("seconds", seconds, 0), ("warmup", warmup, 0)):
+        if not value >= least:
+            raise UsageError(f"{name} should be at least {least}, got {value}")
+    if fps is not None and not 0 < fps <= 10_000:
+        raise UsageError(f"fps should be above 0 and at most 10000, got {fps}")

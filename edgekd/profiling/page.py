@@ -1,0 +1,153 @@
+"""A profile as one HTML file: no script, nothing from outside, readable in light, dark and print."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from .charts import bars, histogram, time_line
+from .record import TOTAL
+from .sensors import UNITS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .record import Profile
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --soft: #59636e; --line: #d1d9e0; --card: #f6f8fa;
+  --bar: #3b7dd8; --mark: #c4432b; --good: #1a7f37 }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6edf3; --paper: #0d1117; --soft: #9aa4af; --line: #30363d; --card: #161b22; --bar: #6ea8fe;
+    --mark: #ff8b73; --good: #57d27c }
+}
+body { margin: 0 auto; max-width: 50rem; padding: 1.5rem; color: var(--ink); background: var(--paper);
+  font: 15px/1.5 system-ui, sans-serif }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
+table { border-collapse: collapse } th, td { padding: .2rem 1rem .2rem 0; text-align: left; vertical-align: top }
+.figures td + td, .figures th + th { text-align: right; font-variant-numeric: tabular-nums }
+thead { border-bottom: 1px solid var(--line) } .soft { color: var(--soft) }
+.verdict { padding: .6rem 1rem; border-left: 4px solid var(--good); background: var(--card) }
+.verdict.bad { border-color: var(--mark) }
+svg { display: block; width: 100%; height: auto; font: 11px system-ui, sans-serif }
+svg text { fill: var(--ink) } svg text.soft { fill: var(--soft) } svg text.mark { fill: var(--mark) }
+.bar, .dot { fill: var(--bar) } .line { fill: none; stroke: var(--bar); stroke-width: 1.5 }
+.axis { fill: none; stroke: var(--soft) } .grid { stroke: var(--line); stroke-width: .5 }
+path.mark { stroke: var(--mark); stroke-dasharray: 4 3 }
+@media print { h2 { break-after: avoid } svg, table { break-inside: avoid } }
+"""
+SHOWN = ("clock", "temperature", "power", "throttle")
+
+
+def render(profile: Profile) -> str:
+    """Return the page; equal profiles give equal text."""
+    title = escape(f"Latency of {profile.name}")
+    body = "\n".join(
+        [*_head(profile), *_latency(profile), *_stages(profile), *_conditions(profile), *_machine(profile)]
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<h1>{title}</h1>
+{body}
+</body>
+</html>
+"""
+
+
+def _head(profile: Profile) -> Iterator[str]:
+    session = profile.session
+    total = profile.summary[TOTAL]
+    yield (
+        f'<p class="soft">{escape(session["target"])} {escape(session["precision"])}, computes in '
+        f"{escape(session['compute'])} on {escape(session['device'])}, {escape(session['runtime'])}; "
+        f"{escape(str(profile.machine['processor']))}; {escape(str(profile.machine['date']))}</p>"
+    )
+    pace = f"{profile.fps:g} calls a second" if profile.fps else "one call after the other"
+    yield (
+        f"<p>Half of the calls of <code>predict</code> took at most <b>{total.p50:.2f} ms</b>, 99 of 100 at most "
+        f"<b>{total.p99:.2f} ms</b>, the slowest {total.max:.2f} ms. {len(profile.start_s)} calls, {pace}, "
+        f"{escape(profile.images)}. Loading took {profile.load_ms:.0f} ms, the first call {profile.first_ms:.1f} ms, "
+        f"memory at most {profile.peak_memory_bytes / 2**20:.0f} MiB.</p>"
+    )
+    if profile.valid:
+        yield '<p class="verdict">Valid: as far as this machine tells, clocks held, nothing throttled, no load.</p>'
+    for problem in profile.problems:
+        yield f'<p class="verdict bad">INVALID: {escape(problem)}.</p>'
+
+
+def _latency(profile: Profile) -> Iterator[str]:
+    samples, total = profile.stages_ms[TOTAL], profile.summary[TOTAL]
+    yield "<h2>Latency of predict</h2>"
+    yield histogram(samples, {"p50": total.p50, "p90": total.p90, "p99": total.p99}, "milliseconds")
+    yield time_line(profile.start_s, samples, "ms", points=True)
+
+
+def _stages(profile: Profile) -> Iterator[str]:
+    yield "<h2>Where the time goes</h2>"
+    yield bars({name: item.mean for name, item in profile.summary.items()}, "ms")
+    yield '<table class="figures"><thead><tr><th>ms</th>'
+    names = ("mean", "p50", "p90", "p99", "max", "mad", "jitter")
+    yield "".join(f"<th>{name}</th>" for name in names) + "</tr></thead>"
+    for stage, item in profile.summary.items():
+        cells = "".join(f"<td>{getattr(item, name):.3f}</td>" for name in names)
+        yield f"<tr><td>{escape(stage)}</td>{cells}</tr>"
+    yield "</table>"
+    yield (
+        '<p class="soft">mad: median distance from the median. jitter: mean change from one call to the next. other: '
+        "what of a call no stage accounts for.</p>"
+    )
+    yield from (f"<p>{escape(line)}</p>" for line in advice(profile))
+
+
+def advice(profile: Profile) -> list[str]:
+    """Return what to change, from the figures alone."""
+    mean = {name: item.mean for name, item in profile.summary.items()}
+    total, found = profile.summary[TOTAL], []
+    around = sum(value for name, value in mean.items() if name not in ("infer", TOTAL))
+    if mean.get("decode", 0) > 0.25 * mean[TOTAL]:
+        found.append("Decoding images takes more than a quarter: give arrays, as a camera does, or smaller files.")
+    elif around > 0.5 * mean[TOTAL]:
+        found.append(
+            "More than half of a call is spent around the network: smaller pictures make the letterbox cheaper."
+        )
+    if total.p99 > 1.5 * total.p50:
+        found.append(
+            "One call in a hundred takes one and a half times as long as usual, or longer: look for other processes "
+            "and moving clocks, and give the process cores of its own (taskset)."
+        )
+    if profile.first_ms > 3 * total.p50:
+        found.append("The first call is slow: call warmup() after load.")
+    return found
+
+
+def _conditions(profile: Profile) -> Iterator[str]:
+    shown = [name for name in profile.conditions if name.partition(" ")[0] in SHOWN]
+    yield "<h2>The machine meanwhile</h2>"
+    if not shown:
+        yield "<p>This machine shows neither clocks nor temperatures nor power; only other load was looked at.</p>"
+    for name in shown:
+        kind, _, of = name.partition(" ")
+        unit = UNITS[kind] or "count"
+        yield f"<h3>{escape(of)}: {kind}</h3>"
+        yield time_line(profile.conditions["time_s"], profile.conditions[name], unit, points=False)
+    energy = profile.energy_mj()
+    if energy:
+        listed = ", ".join(f"{escape(rail)} {value:.1f} mJ" for rail, value in energy.items())
+        yield f"<p>Energy of one call, idling and everything else on the rail included: {listed}.</p>"
+
+
+def _machine(profile: Profile) -> Iterator[str]:
+    yield "<h2>What ran</h2><table>"
+    rows = {**profile.machine, "bundle": profile.digest}
+    for name, value in rows.items():
+        text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
+        yield f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>"
+    yield "</table>"
