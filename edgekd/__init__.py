@@ -9,7 +9,7 @@ from ._anomaly_recipe import AnomalyRecipe
 from ._build import BuildReport, BuiltArtifact, build
 from ._bundle import Bundle
 from ._comparison import Comparison
-from ._data import data_lint, data_synth, data_tile
+from ._data import LabelReport, data_label, data_lint, data_synth, data_tile
 from ._demo import DemoReport, demo
 from ._detections import Detections
 from ._detector import Detector, DetectorInfo, load
@@ -48,6 +48,7 @@ __all__ = [
     "Health",
     "ImportReport",
     "Inspection",
+    "LabelReport",
     "Manifest",
     "Pixels",
     "Profile",
@@ -59,6 +60,7 @@ __all__ = [
     "VerifyReport",
     "__version__",
     "build",
+    "data_label",
     "data_lint",
     "data_synth",
     "data_tile",

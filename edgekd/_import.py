@@ -16,6 +16,7 @@ from ._detector import Detector, DetectorInfo
 from ._golden import add_golden, golden_outputs
 from ._manifest import ANGLE, Artifact, InputSpec, Manifest, OutputSpec, Suppression
 from ._preprocess import to_rgb
+from ._sources import image_files
 from ._target import load_target
 from .errors import MissingPackageError, UsageError
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 GOLDEN_IMAGES = 4
 GOLDEN_SIDE = 640  # pixels, the longer side at most
 SLACK = 1e-3  # scores this far outside 0 to 1 are rounding
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def import_model(
         raise MissingPackageError(f"import needs {error.name}: pip install 'edgekd[build]'") from error
     path, out = Path(path), Path(out)
     chosen = _head(head, HEADS)
-    names, pictures = _classes(classes), _images(images)
+    names, pictures = _classes(classes), image_files(images)[:GOLDEN_IMAGES]
     foreign = read_foreign(path, (size, size) if isinstance(size, int) else size)
     decoding = chosen.decoding(foreign.outputs, len(names), foreign.height, foreign.width)
     graph, boxes, scores = decode(foreign, decoding)
@@ -199,20 +199,6 @@ def _classes(given: Sequence[str] | str | Path) -> tuple[str, ...]:
             f"class names should be different and at least one, got {len(given)}: {', '.join(given)[:200]}"
         )
     return tuple(given)
-
-
-def _images(given: Sequence[str | Path] | str | Path) -> list[Path]:
-    """Return at most four image files."""
-    listed = [Path(given)] if isinstance(given, (str, Path)) else [Path(item) for item in given]
-    found = [
-        each
-        for path in listed
-        for each in (sorted(path.iterdir()) if path.is_dir() else [path])
-        if not path.is_dir() or each.suffix.lower() in SUFFIXES
-    ]
-    if not found:
-        raise UsageError(f"no image in {', '.join(map(str, listed))}; give some of what the detector is to see")
-    return found[:GOLDEN_IMAGES]
 
 
 def _three(what: str, values: Sequence[float]) -> tuple[float, float, float]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._bundle import Bundle
+from ._container import write_file
 from ._detector import load
+from ._sources import image_files
 from .errors import UsageError
 from .profiling.record import TOTAL, Profile
 from .profiling.statistics import Change, change
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from ._detector import Detector
 
 PERCENTILES = (50, 90, 99)
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def profile(
     from .profiling.sensors import Sensors
 
     _check(calls=calls, seconds=seconds, fps=fps, warmup=warmup)
-    files = None if images is None else _files(images)
+    files = None if images is None else image_files(images)
     start = time.perf_counter()
     detector = load(path, device=device, precision=precision, threads=threads)
     load_ms = 1e3 * (time.perf_counter() - start)
@@ -145,9 +146,8 @@ def profile_compare(
 def profile_page(found: Profile, path: str | Path) -> None:
     """Write a profile as one HTML file, atomically: distribution, time line, stages, conditions, what to change."""
     from .profiling.page import render
-    from .profiling.record import replace
 
-    replace(Path(path), render(found))
+    write_file(Path(path), [render(found).encode()])
 
 
 def _differences(first: Profile, second: Profile) -> list[str]:
@@ -173,17 +173,6 @@ def _golden(bundle: Bundle) -> list[Any]:
     if not bundle.manifest.golden:
         raise UsageError(f"{bundle.path} has no golden images to show; give some: --images DIR")
     return [to_rgb(bytes(bundle.chunk(golden.image)))[0] for golden in bundle.manifest.golden]
-
-
-def _files(images: Sequence[str | Path] | str | Path) -> list[Any]:
-    listed = [images] if isinstance(images, (str, Path)) else list(images)
-    found: list[Any] = []
-    for item in map(Path, listed):
-        inside = sorted(item.iterdir()) if item.is_dir() else [item]
-        found += [file for file in inside if not item.is_dir() or file.suffix.lower() in IMAGE_SUFFIXES]
-    if not found:
-        raise UsageError(f"no image in {', '.join(map(str, listed))}")
-    return found
 
 
 def _listed(images: Any) -> str:

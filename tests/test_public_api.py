@@ -42,7 +42,7 @@ def test_public_functions_are_fully_annotated(name: str) -> None:
 def test_every_verb_is_a_command() -> None:
     from edgekd.cli.main import COMMANDS
 
-    verbs = {"evaluate": "eval", "data_lint": "data", "data_synth": "data", "data_tile": "data"}
+    verbs = {"evaluate": "eval", "data_lint": "data", "data_label": "data", "data_synth": "data", "data_tile": "data"}
     verbs |= {"profile_compare": "profile", "profile_page": "profile", "import_model": "import", "load": "predict"}
     functions = {name for name in edgekd.__all__ if inspect.isfunction(getattr(edgekd, name))}
     assert {verbs.get(name, name) for name in functions} == set(COMMANDS)

@@ -77,7 +77,7 @@ def test_missing_files_and_empty_folders_are_said(tmp_path: Path) -> None:
         read(tmp_path / "absent.mp4")
     with pytest.raises(UsageError, match="no image in"):
         read(tmp_path)
-    with pytest.raises(UsageError, match="no image in"):
+    with pytest.raises(UsageError, match="no image matches"):
         read(str(tmp_path / "*.png"))
 
 

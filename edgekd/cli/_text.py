@@ -21,6 +21,13 @@ def size(count: int) -> str:
     return f"{count / 1024:.1f} KiB" if count < 1 << 20 else f"{count / (1 << 20):.2f} MiB"
 
 
+def class_list(text: str | None) -> list[int | str] | None:
+    """Return the classes of `--classes cat,3`, names or indices; None: all."""
+    if text is None:
+        return None
+    return [int(item) if item.strip().isdigit() else item.strip() for item in text.split(",")]
+
+
 def plain(value: object) -> str:
     """Return text that cannot move the cursor or forge a line: a bundle's free fields hold anything."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,12 +1,15 @@
-"""`edgekd data`: check a data set (`lint`), make a synthetic one (`synth`), cut images into tiles (`tile`)."""
+"""`edgekd data`: check a set (`lint`), make a synthetic one (`synth`), cut images (`tile`), annotate them (`label`)."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from typing import TYPE_CHECKING
 
 import edgekd
+
+from ._text import class_list, plain
 
 if TYPE_CHECKING:
     import argparse
@@ -18,11 +21,12 @@ FORMATS = "auto, coco, coco-obb, voc, yolo, yolo-obb, dota, dior, hrsc, mvtec, b
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command and its subcommands."""
-    parser = subparsers.add_parser("data", help="check, make or tile a data set", description=__doc__)
+    parser = subparsers.add_parser("data", help="check, make, tile or label a data set", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     _add_lint(verbs)
     _add_synth(verbs)
     _add_tile(verbs)
+    _add_label(verbs)
 
 
 def _add_lint(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -64,6 +68,21 @@ def _add_tile(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     tile.set_defaults(run=run_tile)
 
 
+def _add_label(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    label = verbs.add_parser("label", help="annotate images with what a bundle finds on them, as COCO JSON")
+    label.add_argument("bundle", help="model.bin")
+    label.add_argument("images", nargs="+", help="image files, or folders of them")
+    label.add_argument("--out", required=True, metavar="FILE", help="COCO JSON to write")
+    label.add_argument("--conf", type=float, default=0.5, help="objects that score above this (default 0.5)")
+    label.add_argument("--classes", help="only these, comma-separated names or indices")
+    label.add_argument("--tile", type=int, metavar="PX", help="as in predict")
+    label.add_argument("--overlap", type=int, metavar="PX", help="as in predict")
+    label.add_argument("--device", default="auto", help="as in predict")
+    label.add_argument("--precision", default="auto", help="as in predict")
+    label.add_argument("--json", action="store_true", help="print the result as JSON")
+    label.set_defaults(run=run_label)
+
+
 def run_lint(args: argparse.Namespace) -> int:
     """Print the report; 3 when it holds an error."""
     report = edgekd.data_lint(args.paths, format=args.format, splits=args.split, progress=_progress)
@@ -99,6 +118,22 @@ def run_tile(args: argparse.Namespace) -> int:
             f"{report.cut} objects are whole on no tile (difficult where they are), {report.lost} are on none: "
             "a larger --overlap keeps more"
         )
+    return 0
+
+
+def run_label(args: argparse.Namespace) -> int:
+    """Write the annotations and say what they hold."""
+    report = edgekd.data_label(
+        args.bundle, args.images, args.out, conf=args.conf, classes=class_list(args.classes), tile=args.tile,
+        overlap=args.overlap, device=args.device, precision=args.precision, progress=_progress,
+    )  # fmt: skip
+    if args.json:
+        print(json.dumps(dataclasses.asdict(report)))
+        return 0
+    objects = ", ".join(f"{count} {plain(name)}" for name, count in report.objects.items() if count) or "nothing"
+    print(f"{report.path}: {report.images} images, {report.empty} of them without objects; {objects}")
+    for file, reason in report.unreadable.items():
+        print(f"left out: {plain(file)}: {plain(reason)}")
     return 0
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .._container import write_file
 from ..errors import UsageError
 from .statistics import Figures, figures
 
@@ -82,7 +82,7 @@ class Profile:
 
     def write(self, path: str | Path) -> None:
         """Write the JSON, atomically."""
-        replace(Path(path), json.dumps(self.to_dict(), indent=1) + "\n")
+        write_file(Path(path), [(json.dumps(self.to_dict(), indent=1) + "\n").encode()])
 
     @classmethod
     def read(cls, path: str | Path) -> Profile:
@@ -106,16 +106,6 @@ class Profile:
                 f"{path} is no profile; `edgekd profile model.bin --out FILE` writes one: {error}"
             ) from error
         return profile
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def _integral(time_s: list[float], values: list[float]) -> float:
