@@ -13,7 +13,9 @@ VENDOR = {
     "torch", "onnx", "onnxruntime", "onnxslim", "openvino", "ai_edge_litert", "tflite_runtime", "litert_torch",
     "tensorrt", "tensorrt_rtx_bindings", "pycuda", "jax", "transformers",
 }  # fmt: skip
-LAYER_2 = {"errors", "geometry", "_anomaly_recipe", "_comparison", "_detections", "_recipe", "_manifest"}
+LAYER_2 = {
+    "errors", "geometry", "_anomaly_recipe", "_comparison", "_detections", "_recipe", "_manifest", "_thresholds",
+}  # fmt: skip
 LAYER_3 = {
     "_bundle",
     "_container",
@@ -27,6 +29,7 @@ LAYER_3 = {
     "ops",
 }
 LAYER_4 = {
+    "_anomaly",
     "_box_difference",
     "_cuda_images",
     "_decisions",
@@ -35,7 +38,6 @@ LAYER_4 = {
     "_plot",
     "_preprocess",
     "_select",
-    "_thresholds",
     "_tiles",
 }
 VERBS = {"_train", "_distill", "_build", "_eval", "_verify", "_inspect", "_doctor", "_data", "_demo"}
