@@ -20,6 +20,7 @@ from ._inspect import Inspection, inspect
 from ._manifest import Manifest
 from ._recipe import Recipe
 from ._session import SessionInfo
+from ._set_thresholds import ThresholdsReport, thresholds
 from ._train import TrainReport, train
 from ._verify import ArtifactReport, VerifyReport, verify
 
@@ -46,6 +47,7 @@ __all__ = [
     "Recipe",
     "SessionInfo",
     "TargetHealth",
+    "ThresholdsReport",
     "TrainReport",
     "VerifyReport",
     "__version__",
@@ -62,6 +64,7 @@ __all__ = [
     "inspect",
     "load",
     "ops",
+    "thresholds",
     "train",
     "verify",
 ]
