@@ -211,19 +211,20 @@ class Detections:
     def _region_masks(self) -> Iterator[NDArray[np.bool_]]:
         """Yield `(H, W)` bool a row: the pixels of that region alone; nothing without a mask.
 
-        Two 8-connected components never have one bounding box: a path of the one from left to right and a path of the
-        other from top to bottom would touch. So a region is the component that reaches all four sides of its box.
+        A box names its region. Were it the box of two 8-connected components, a path of the one from its left to its
+        right and a path of the other from its top to its bottom would cross, and so touch.
         """
         if self.mask is None:
             return
-        labels, _ = geometry.label(self.mask)
-        for x1, y1, x2, y2 in self.boxes.astype(int).tolist():
-            part = labels[y1:y2, x1:x2]
-            sides = (part[0], part[-1], part[:, 0], part[:, -1])
-            (number,) = set.intersection(*(set(side.tolist()) for side in sides)) - {0}
-            alone = np.zeros(self.mask.shape, np.bool_)
-            alone[y1:y2, x1:x2] = part == number
-            yield alone
+        labels, count = geometry.label(self.mask)
+        y, x = np.nonzero(labels)
+        number, points = labels[y, x] - 1, np.stack([x, y], axis=1)
+        low, high = np.full((count, 2), max(self.image_size)), np.zeros((count, 2), np.int64)
+        np.minimum.at(low, number, points)
+        np.maximum.at(high, number, points + 1)
+        known = {tuple(box): index for index, box in enumerate(np.concatenate([low, high], axis=1).tolist(), 1)}
+        for box in self.boxes.astype(int).tolist():
+            yield labels == known[tuple(box)]
 
 
 def _run_lengths(mask: NDArray[np.bool_]) -> dict[str, Any]:
