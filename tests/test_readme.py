@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from PIL import Image
+
 from edgekd import AnomalyRecipe, Recipe
 from edgekd.cli.main import COMMANDS, parser
+
+from .conformance import bundles
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,7 +55,10 @@ def test_commands_that_are_shown_parse(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", ["anomaly.md", "exactness.md", "distillation.md"])
-def test_python_snippets_run(page: str) -> None:
+def test_python_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where there is what the snippets read
+    bundles.portable(anomaly=True).write("model.bin")
+    Image.fromarray(bundles.pictures(1)[0]).save("part.png")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
     assert blocks
     for block in blocks:

@@ -214,7 +214,7 @@ def test_bundle_says_what_was_trained_and_how_it_decides(trained: edgekd.TrainRe
     assert found is not None
     assert (found.alpha, found.pixel_alpha, found.images, found.sigma) == (0.1, 0.01, 9, 1.0)
     assert found.low <= found.image
-    assert len(manifest.golden) == 4
+    assert len(manifest.golden) == 5
     assert manifest.provenance["teachers"][0]["pretrained"] is None
     assert {row["what"] for row in manifest.receipts} >= {"image_AUROC", "AUPRO", "false_alarms"}
     assert AnomalyRecipe.from_dict(manifest.recipe or {}).name == "stripes"
