@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from PIL import Image
 
 from edgekd import AnomalyRecipe, Recipe
