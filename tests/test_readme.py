@@ -89,6 +89,14 @@ def test_recipes_of_anomaly_detection_in_the_docs_can_be_built() -> None:
         build.build_network(dataclasses.replace(recipe, teachers=random))
 
 
+def test_costs_of_anomaly_detection_in_the_docs_are_those_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks" / "results" / "anomaly.json").read_text(encoding="utf-8"))
+    median = measured["cases"]["1080p, three defects"]["median_ms"]
+    page = " ".join((ROOT / "docs" / "anomaly.md").read_text(encoding="utf-8").split())
+    assert f"to 256x256 takes {median['letterbox']:.2f} ms and blur" in page
+    assert f"regions {median['regions']:.2f} ms on one core" in page
+
+
 def test_makefile_has_the_targets_the_readme_names() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"make ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8")):
