@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 import pytest
 
 from edgekd._detector import load
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from edgekd._detections import Detections
     from edgekd._detector import Detector
 
+GROWTH_BYTES = 32 << 20
 BATCH = 1e-5  # between an image alone and among others
 
 
@@ -97,6 +100,15 @@ class AnomalyCases:
         assert gated.score == pytest.approx(found.score, abs=BATCH)
         assert_sound(gated, expected.image_size)
         assert len(gated) == (len(found) if found.is_anomalous else 0)
+
+    def test_memory_stays_level_over_many_large_pictures(self, inspector: Detector) -> None:
+        picture = np.zeros((1080, 1920, 3), np.uint8)
+        inspector.predict(picture)
+        before = psutil.Process().memory_info().rss
+        for _ in range(20):
+            inspector.predict(picture, ungated=True)
+        gc.collect()
+        assert psutil.Process().memory_info().rss - before < GROWTH_BYTES, "a map and a mask of it are 10 MB"
 
     def test_list_of_pictures_equals_its_pictures_one_by_one(self, inspector: Detector) -> None:
         pictures = bundles.pictures(9)
