@@ -39,7 +39,7 @@ class Detections:
             Of an image that was split into tiles: the sums over its tiles, and merge before the total.
         score: of the whole image, by an anomaly network, raw; this and what follows is None for detectors.
         thresholds: that decided.
-        mask: `(H, W)` bool, the anomalous pixels; all False where regions were not asked for (`predict(ungated=...)`).
+        mask: `(H, W)` bool, the anomalous pixels; none in a normal image but with `predict(ungated=True)`.
         anomaly_map: `(H, W)` float32, blurred and enlarged, in the units of `thresholds.pixel`: not calibrated.
     """
 

@@ -84,6 +84,13 @@ def test_regions_come_back_in_pixels_of_the_image_best_first(inspector: Callable
     assert found.mask[y1:y2, x1:x2].any(axis=1).all()
 
 
+def test_boxes_grow_with_the_image(inspector: Callable[..., Detector]) -> None:
+    detector = inspector(spots(0.8, 1.6, 1.1))
+    found, larger = detector.predict(blank()), detector.predict(blank(320, 480))
+    np.testing.assert_allclose(larger.boxes, 2 * found.boxes, atol=2)
+    assert larger.score == found.score
+
+
 def test_image_is_stretched_not_letterboxed(inspector: Callable[..., Detector]) -> None:
     detector = inspector(spots())
     detector.predict(blank(500, 20))

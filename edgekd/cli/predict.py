@@ -113,7 +113,7 @@ def _copies(paths: list[Path]) -> dict[Path, str]:
         for path in paths
     }
     if len(set(names.values())) < len(names):
-        raise edgekd.errors.UsageError("--save: two images would be saved under one name; give them in two calls")
+        raise edgekd.errors.UsageError("--save: two images would be saved under one name; use two folders and calls")
     return names
 
 
