@@ -22,6 +22,7 @@ from ._manifest import Manifest
 from ._profile import ProfileComparison, profile, profile_compare, profile_page
 from ._recipe import Recipe
 from ._session import SessionInfo
+from ._set_thresholds import ThresholdsReport, thresholds
 from ._train import TrainReport, train
 from ._verify import ArtifactReport, VerifyReport, verify
 from .importing.heads import GenericHead, Pixels
@@ -56,6 +57,7 @@ __all__ = [
     "Recipe",
     "SessionInfo",
     "TargetHealth",
+    "ThresholdsReport",
     "TrainReport",
     "VerifyReport",
     "__version__",
@@ -77,6 +79,7 @@ __all__ = [
     "profile",
     "profile_compare",
     "profile_page",
+    "thresholds",
     "train",
     "verify",
 ]

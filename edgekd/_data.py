@@ -12,8 +12,7 @@ import numpy as np
 
 from ._container import write_file
 from ._detector import load
-from ._preprocess import decode
-from ._sources import image_files
+from ._preprocess import decode, image_files
 from .errors import ImageError, MissingPackageError, UsageError
 
 if TYPE_CHECKING:

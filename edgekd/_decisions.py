@@ -13,6 +13,9 @@ differ by at most the tolerance `t` and errors of that size explain it:
 So two runs whose scores differ by at most `t` never have a difference that is not forgiven: take the differing row of
 the highest score; what suppressed it in the other run is either kept by both (3: straddles) or differs too and scores
 within `2 t` (3: swaps); the other rows follow by induction.
+
+An anomaly network decides about images: a verdict that differs is borderline if the scores differ by at most `t`, since
+then both lie within `t` of the threshold between them.
 """
 
 from __future__ import annotations
@@ -32,11 +35,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Decisions:
-    """How two keep-lists compare, in rows.
+    """How two keep-lists compare, in rows; or two verdicts of an anomaly network, in images.
 
     Attributes:
-        reference: rows that the reference keeps.
-        same: rows that both keep, as the same class.
+        reference: rows that the reference keeps; or all images.
+        same: rows that both keep, as the same class; or images with the same verdict.
         borderline: differences that the tolerance explains.
         different: differences that it does not explain.
     """
@@ -105,6 +108,21 @@ def compare(
             return Decisions(len(first.labels), same, len(borderline), len(open_rows))
         borderline |= found
         open_rows -= found
+
+
+def compare_verdicts(reference: float, other: float, threshold: float, tolerance: float) -> Decisions:
+    """Compare what two runs of an anomaly network decide about one image.
+
+    Args:
+        reference: its score.
+        other: the score of the other run; NaN differs from everything.
+        threshold: anomalous above.
+        tolerance: `t` above, in score.
+    """
+    if not np.isnan(other) and (reference > threshold) == (other > threshold):
+        return Decisions(1, 1, 0, 0)
+    forgiven = abs(reference - other) <= tolerance
+    return Decisions(1, 0, int(forgiven), int(not forgiven))
 
 
 def _forgiven(

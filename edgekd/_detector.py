@@ -1,4 +1,4 @@
-"""`Detector`: letterbox -> network -> suppress, whatever the chip."""
+"""`Detector`: place the image -> network -> suppress, or measure anomalous regions; whatever the chip."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from . import ops
+from . import _anomaly, ops
 from ._bundle import Bundle
 from ._detections import Detections
 from ._preprocess import ImageArray, decode
@@ -18,7 +18,7 @@ from ._tiles import Tiling, merge, tiling
 from .errors import ClosedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     Image = str | Path | bytes | bytearray | NDArray[Any] | PIL.Image.Image
 
+NOT_FOR = {"anomaly": ("conf", "iou", "classes", "tile", "overlap"), "detect": ("ungated",)}
+"""Arguments of `predict` that mean nothing for a task."""
 BATCH = 8  # images or tiles letterboxed and sent to the engine at once; bounds the memory that many of them take
 
 
@@ -74,7 +76,6 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto", *, thr
 def start(bundle: Bundle, device: str, precision: str, threads: int) -> Detector:
     """Return a detector that owns the bundle; arguments and errors as `load`, on which the bundle is closed."""
     try:
-        check_detector(bundle)
         choice = choose(bundle, device, precision)
         session = choice.target.load(bundle, choice.artifact, device=device, threads=threads)
     except BaseException:
@@ -82,15 +83,6 @@ def start(bundle: Bundle, device: str, precision: str, threads: int) -> Detector
         raise
     info = DetectorInfo(session.info, choice.reason, choice.discarded)
     return Detector(bundle.manifest, session, info, bundle)
-
-
-def check_detector(bundle: Bundle) -> None:
-    """Raise UsageError for a bundle of another task than detection."""
-    if bundle.manifest.task != "detect":
-        raise UsageError(
-            f"{bundle.path} is for task {bundle.manifest.task}; only detectors can be loaded, built and verified in "
-            f"this version. What it can do here: edgekd eval {bundle.path} DATA"
-        )
 
 
 class Detector:
@@ -125,6 +117,7 @@ class Detector:
         color: str = "bgr",
         tile: int | None = None,
         overlap: int | None = None,
+        ungated: bool = False,
     ) -> list[Detections]: ...
 
     @overload
@@ -139,6 +132,7 @@ class Detector:
         color: str = "bgr",
         tile: int | None = None,
         overlap: int | None = None,
+        ungated: bool = False,
     ) -> Detections: ...
 
     def predict(
@@ -152,15 +146,18 @@ class Detector:
         color: str = "bgr",
         tile: int | None = None,
         overlap: int | None = None,
+        ungated: bool = False,
     ) -> Detections | list[Detections]:
-        """Find objects. One image in, one `Detections` out; a list or tuple in, a list out.
+        """Find objects, or anomalous regions. One image in, one `Detections` out; a list or tuple in, a list out.
+
+        An anomaly network takes `max_det`, `color` and `ungated`. Its thresholds are the bundle's: `edgekd.thresholds`.
 
         Args:
             images: path, bytes of an image file, PIL image, or array `(H, W, 3)`, `(H, W)` or `(H, W, 4)` uint8; or a
                 list of them.
             conf: keep scores above this, in [0, 1]; None: the bundle's default.
             iou: of two boxes of one class that overlap more than this, the better stays; None: the bundle's default.
-            max_det: most objects per image; None: the bundle's default, which with tiles holds for each tile.
+            max_det: most objects or regions per image; None: the bundle's default, with tiles for each tile.
             classes: only these, by name or index; None: all.
             color: "bgr" (as OpenCV gives) or "rgb": the channel order of arrays. Files and PIL images are RGB.
             tile: side in pixels of the square windows that an image larger than that is split into; the network sees
@@ -169,14 +166,18 @@ class Detector:
                 images.
             overlap: pixels that neighbouring tiles share; more than the longest object, or no tile may hold it whole.
                 None: a fifth of `tile`.
+            ungated: of an anomaly network: give regions of normal images too. They lie above the pixel threshold.
 
         Raises:
             ImageError: an image cannot be used (missing, broken, wrong dtype or shape); floats are refused.
-            UsageError: an option is out of its range.
+            UsageError: an option is out of its range, or means nothing for the bundle's task.
+            SessionError: an anomaly network gave values that are not finite.
             ClosedError: after `close`.
         """
         if self._closed:
             raise ClosedError("this detector was closed; load the bundle again: edgekd.load(...)")
+        given = {"conf": conf, "iou": iou, "classes": classes, "tile": tile, "overlap": overlap, "ungated": ungated}
+        self._refuse_foreign(given)
         request = self._request(conf, iou, max_det, classes)
         tiles = tiling(tile, overlap)
         items: Sequence[Any] = images if isinstance(images, (list, tuple)) else [images]
@@ -184,7 +185,7 @@ class Detector:
         if tiles is None:
             for start in range(0, len(items), BATCH):
                 batch = items[start : start + BATCH]
-                found += self._detect(_decoded(batch, color), len(batch), request)
+                found += self._detect(_decoded(batch, color), len(batch), request, ungated=ungated)
         else:
             found = [self._detect_by_tiles(item, color, request, tiles, max_det) for item in items]
         return found if items is images else found[0]
@@ -260,6 +261,18 @@ class Detector:
         where = f"{ran.target} {ran.precision} on {ran.device}"
         return f"Detector({self.manifest.name!r}, {where}, {len(self.names)} classes)"
 
+    def _refuse_foreign(self, given: Mapping[str, object]) -> None:
+        """Raise UsageError for arguments of another task."""
+        task = self.manifest.task
+        refused = [name for name in NOT_FOR[task] if given[name] is not None and given[name] is not False]
+        if refused and task == "anomaly":
+            raise UsageError(
+                f"{', '.join(refused)}: for detectors only; {self.manifest.name!r} is for task anomaly, which takes "
+                "max_det and ungated. To change its thresholds: edgekd thresholds model.bin"
+            )
+        if refused:
+            raise UsageError(f"{', '.join(refused)}: for anomaly networks only; {self.manifest.name!r} finds objects")
+
     def _request(
         self, conf: float | None, iou: float | None, max_det: int | None, classes: Sequence[int | str] | None
     ) -> dict[str, Any]:
@@ -303,7 +316,12 @@ class Detector:
         return merge(found, windows, (height, width), decode_s=decode_s, iou=request["iou"], max_det=max_det)
 
     def _detect(
-        self, images: Iterable[tuple[ImageArray, float]], count: int, request: dict[str, Any]
+        self,
+        images: Iterable[tuple[ImageArray, float]],
+        count: int,
+        request: dict[str, Any],
+        *,
+        ungated: bool = False,
     ) -> list[Detections]:
         """Detect on `count` images, given with the seconds that decoding each took."""
         spec = self.manifest.input
@@ -314,35 +332,34 @@ class Detector:
             _, placement = ops.letterbox(
                 array.pixels, spec.height, spec.width,
                 swap=array.swaps(spec.color), mean=spec.mean, std=spec.std, pad=spec.pad, out=pixels[row],
+                stretch=self.manifest.task == "anomaly",
             )  # fmt: skip
             clocks.append((decode_s, time.perf_counter() - start))
             placements.append(placement)
         start = time.perf_counter()
-        boxes, scores = self._session.infer(pixels, self._outputs(count))
+        first, second = self._session.infer(pixels, self._outputs(count))
         infer = (time.perf_counter() - start) / count
-        return [
-            self._finish(boxes[row], scores[row], placements[row], (*clocks[row], infer), request)
-            for row in range(count)
-        ]
+        found = []
+        for row, placement in enumerate(placements):
+            start = time.perf_counter()
+            if self.manifest.thresholds is None:
+                columns = _objects(first[row], second[row], placement, request)
+            else:
+                columns = _anomaly.columns(
+                    first[row], float(second[row]), _size(placement), self.manifest.thresholds,
+                    max_regions=request["max_det"], gated=not ungated,
+                )  # fmt: skip
+            seconds = (*clocks[row], infer, time.perf_counter() - start)
+            found.append(self._named(columns, placement, seconds))
+        return found
 
-    def _finish(
-        self,
-        boxes: NDArray[np.float32],
-        scores: NDArray[np.float32],
-        placement: ops.Placement,
-        clocks: tuple[float, float, float],
-        request: dict[str, Any],
-    ) -> Detections:
-        start = time.perf_counter()
-        kept, best, labels = ops.suppress(boxes, scores, **request)
-        original = placement.undo(kept)
-        seconds = (*clocks, time.perf_counter() - start)
-        stages = dict(
-            zip(("decode", "letterbox", "infer", "suppress"), (1e3 * value for value in seconds), strict=True)
-        )
+    def _named(self, columns: dict[str, Any], placement: ops.Placement, seconds: Sequence[float]) -> Detections:
+        """Return columns with what they mean, and the milliseconds of each stage."""
+        last = "suppress" if self.manifest.thresholds is None else "regions"
+        names = ("decode", "letterbox", "infer", last)
+        stages = {name: 1e3 * value for name, value in zip(names, seconds, strict=True)}
         timings = {**stages, "total": sum(stages.values())}
-        size = (placement.image_height, placement.image_width)
-        return Detections(original, best, labels, self.names, size, timings)
+        return Detections(**columns, classes=self.names, image_size=_size(placement), timings_ms=timings)
 
     def _pixels(self, batch: int) -> NDArray[np.float32]:
         """Return this thread's network input."""
@@ -360,6 +377,18 @@ class Detector:
             held = tuple(np.empty((batch, *shape), np.float32) for shape in shapes)
             setattr(self._local, name, held)
         return tuple(array[:batch] for array in held)
+
+
+def _objects(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], placement: ops.Placement, request: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what `Detections` holds of one image's rows, by name."""
+    kept, best, labels = ops.suppress(boxes, scores, **request)
+    return {"boxes": placement.undo(kept), "scores": best, "labels": labels}
+
+
+def _size(placement: ops.Placement) -> tuple[int, int]:
+    return placement.image_height, placement.image_width
 
 
 def _decoded(images: Sequence[Any], color: str) -> Iterator[tuple[ImageArray, float]]:

@@ -15,8 +15,7 @@ from ._bundle import Bundle
 from ._detector import Detector, DetectorInfo
 from ._golden import add_golden, golden_outputs
 from ._manifest import ANGLE, Artifact, InputSpec, Manifest, OutputSpec, Suppression
-from ._preprocess import to_rgb
-from ._sources import image_files
+from ._preprocess import image_files, to_rgb
 from ._target import load_target
 from .errors import MissingPackageError, UsageError
 

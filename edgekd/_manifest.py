@@ -53,14 +53,14 @@ class Suppression:
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """What makes an image, or a pixel, anomalous; fitted on normal images alone (`edgekd._thresholds`)."""
+    """What makes an image, or a pixel, anomalous; fitted on normal images alone (`edgekd._thresholds`), or by hand."""
 
     image: float  # an image is anomalous if its score is above this
     pixel: float  # a pixel, if the blurred map is above this
     low: float  # the score that a calibrated score shows as 0
-    alpha: float  # expected share of false alarms among normal images, at most
-    pixel_alpha: float  # share of the normal images' pixels that were above `pixel`
-    images: int  # how many normal images decided
+    alpha: float | None  # expected share of false alarms among normal images, at most; None: `image` was set by hand
+    pixel_alpha: float | None  # share of the normal images' pixels that were above `pixel`; None: set by hand
+    images: int  # how many normal images decided, where nobody did by hand
     sigma: float  # of the blur before a map is cut, in pixels of the map
 
 

@@ -159,13 +159,17 @@ def _thresholds(value: object, where: str) -> Thresholds:
         image=keys.take("image", FIGURE),
         pixel=keys.take("pixel", FIGURE),
         low=keys.take("low", FIGURE),
-        alpha=keys.take("alpha", number(0, 1)),
-        pixel_alpha=keys.take("pixel_alpha", number(0, 1)),
+        alpha=keys.take("alpha", _share),
+        pixel_alpha=keys.take("pixel_alpha", _share),
         images=keys.take("images", integer(1, MAX_ROWS)),
         sigma=keys.take("sigma", number(0, MAX_SIGMA)),
     )
     keys.close()
     return spec
+
+
+def _share(value: object, where: str) -> float | None:
+    return None if value is None else number(0, 1)(value, where)
 
 
 def _artifact(value: object, where: str) -> Artifact:

@@ -20,6 +20,8 @@ import numpy as np
 from .errors import ImageError, MissingPackageError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
     from PIL import Image as PILImage
 
@@ -28,6 +30,7 @@ ACCEPTED = (
     "a path, the bytes of an image file, a PIL image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8"
 )
 GREY_MODES = ("1", "L", "LA")
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 WIDE_MODES = ("I", "F")  # and every "I;16..."
 
 
@@ -73,6 +76,34 @@ def decode(image: Any, color: str = "bgr") -> ImageArray:
     if type(image).__module__.partition(".")[0] == "PIL":
         return ImageArray(_from_pil(image, "the PIL image"), "rgb")
     raise ImageError(f"cannot read an image from {type(image).__name__}; possible: {ACCEPTED}")
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the image files of a folder, by name; those of its subfolders are left alone.
+
+    Raises:
+        ImageError: there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise ImageError(f"no folder {folder}")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not found:
+        inside = [path.name for path in sorted(folder.iterdir()) if path.is_dir()]
+        hint = f"; it has the folders {', '.join(inside[:9])}: name one of them" if inside else ""
+        raise ImageError(f"no image in the folder {folder} (looked for {', '.join(IMAGE_SUFFIXES)}){hint}")
+    return found
+
+
+def image_files(given: Iterable[str | Path] | str | Path) -> list[Path]:
+    """Return the files named, folders replaced by the images in them.
+
+    Raises:
+        ImageError: nothing was named, or a folder holds no image.
+    """
+    named = [Path(given)] if isinstance(given, (str, Path)) else [Path(item) for item in given]
+    if not named:
+        raise ImageError("no image was named; give files or folders")
+    return [file for path in named for file in (images_in(path) if path.is_dir() else [path])]
 
 
 def to_rgb(image: Any, color: str = "bgr") -> tuple[NDArray[np.uint8], bool]:

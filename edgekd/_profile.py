@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ._bundle import Bundle
 from ._container import write_file
 from ._detector import load
-from ._sources import image_files
+from ._preprocess import image_files, to_rgb
 from .errors import UsageError
 from .profiling.record import TOTAL, Profile
 from .profiling.statistics import Change, change
@@ -168,8 +168,6 @@ def _predict(detector: Detector, image: Any) -> Any:
 
 
 def _golden(bundle: Bundle) -> list[Any]:
-    from ._preprocess import to_rgb
-
     if not bundle.manifest.golden:
         raise UsageError(f"{bundle.path} has no golden images to show; give some: --images DIR")
     return [to_rgb(bytes(bundle.chunk(golden.image)))[0] for golden in bundle.manifest.golden]

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ._manifest import InputSpec, OutputSpec
 
 Outputs = tuple[NDArray[np.float32], ...]
-"""What an engine returns, in the order of `Manifest.outputs`: boxes `(B, N, 4|5)` and scores `(B, N, C)`, float32."""
+"""What an engine returns, in the order of `Manifest.outputs`, float32: boxes `(B, N, 4|5)` and scores `(B, N, C)`, or
+maps `(B, 1, h, w)` and scores `(B,)` of an anomaly network."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ._preprocess import decode
+from ._preprocess import IMAGE_SUFFIXES, decode, images_in
 from .errors import HostError, ImageError, MissingPackageError, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _LIVE_SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "udp://", "tcp://", "http://", "https://")
 BACK_OFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # between attempts to open a lost source again; then the last one
 
@@ -73,34 +72,17 @@ def open_source(source: Any, color: str, stop: Event) -> Source:
     )
 
 
-def image_files(given: Iterable[str | Path] | str | Path) -> list[Path]:
-    """Return the files named, folders replaced by the images in them, by name.
-
-    Raises:
-        UsageError: there is none.
-    """
-    listed = [Path(given)] if isinstance(given, (str, Path)) else [Path(item) for item in given]
-    found: list[Path] = []
-    for path in listed:
-        inside = sorted(path.iterdir()) if path.is_dir() else [path]
-        found += [file for file in inside if not path.is_dir() or file.suffix.lower() in IMAGE_SUFFIXES]
-    if not found:
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise UsageError(f"no image in {', '.join(map(str, listed)) or 'nothing'} (looked for {suffixes})")
-    return found
-
-
 def _named(text: str, color: str, stop: Event) -> Source:
     if text.startswith(_LIVE_SCHEMES) or text.startswith("/dev/video") or " ! " in text:
         return Source(_moving(text, text, color, stop, live=True), live=True)
     path = Path(text)
     if path.is_dir():
-        return Source(_pictures(image_files(path), color), live=False)
+        return Source(_pictures(images_in(path), color), live=False)
     if glob.has_magic(text) and not path.exists():
         matching = glob.glob(text)  # noqa: PTH207 - absolute patterns too
         files = sorted(Path(item) for item in matching if Path(item).suffix.lower() in IMAGE_SUFFIXES)
         if not files:
-            raise UsageError(f"no image matches {text} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
+            raise UsageError(f"no image matches {text} (looked for {', '.join(IMAGE_SUFFIXES)})")
         return Source(_pictures(files, color), live=False)
     if not path.exists():
         raise UsageError(f"no file, folder or camera at {text}")

@@ -8,6 +8,7 @@ less, on average over the draw of the n images; whatever the distribution, the n
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -102,6 +103,19 @@ def images_needed(alpha: float) -> int:
     if not 0 < alpha < 1:
         raise UsageError(f"alpha should be above 0 and below 1, for example {ALPHA}; got {alpha}")
     return max(1, math.ceil(1 / _exact(alpha)) - 1)
+
+
+def moved(thresholds: Thresholds, *, image: float | None = None, pixel: float | None = None) -> Thresholds:
+    """Return thresholds set by hand, of which no share of false alarms is known any more; None: as it was.
+
+    `low` moves along with the image threshold, so a calibrated score keeps its scale and is 0.5 at the new one.
+    """
+    if image is not None:
+        low = thresholds.low + (image - thresholds.image)
+        thresholds = dataclasses.replace(thresholds, image=image, low=low, alpha=None)
+    if pixel is not None:
+        thresholds = dataclasses.replace(thresholds, pixel=pixel, pixel_alpha=None)
+    return thresholds
 
 
 def calibrated(score: float, thresholds: Thresholds) -> float:

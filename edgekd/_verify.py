@@ -12,15 +12,14 @@ import numpy as np
 
 from ._box_difference import BoxDifference, box_difference, worse
 from ._bundle import Bundle
-from ._decisions import Decisions, compare
-from ._detector import check_detector
+from ._decisions import Decisions, compare, compare_verdicts
 from ._golden import golden_outputs, golden_pixels
 from ._select import all_artifacts
 from ._target import load_target, target_names
 from .errors import BundleError, EdgekdError, HostError, SessionError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -46,11 +45,39 @@ class Tolerance:
     box_px: float
     all_rows: bool
 
+    def second(self) -> str:
+        """Return the bound of boxes, in words."""
+        return f"{self.box_px:g}, {'all rows' if self.all_rows else 'detected rows'}"
+
 
 TOLERANCES = {
     "fp32": Tolerance(1e-3, 0.5, all_rows=True),
     "fp16": Tolerance(1e-2, 1.0, all_rows=False),
     "bf16": Tolerance(1e-2, 1.0, all_rows=False),
+}
+
+
+@dataclass(frozen=True)
+class MapTolerance:
+    """What one precision of an anomaly network may lose against the fp32 reference.
+
+    Attributes:
+        score: largest difference of an image's raw score.
+        map: largest difference of any place of the raw map, which is a sum of 1 - cosine over the scales.
+    """
+
+    score: float
+    map: float
+
+    def second(self) -> str:
+        """Return the bound of maps, in words."""
+        return f"{self.map:g}"
+
+
+MAP_TOLERANCES = {
+    "fp32": MapTolerance(1e-3, 1e-3),
+    "fp16": MapTolerance(1e-2, 2e-2),
+    "bf16": MapTolerance(1e-2, 2e-2),
 }
 
 
@@ -66,19 +93,23 @@ class ArtifactReport:
         tolerance: the bounds for its precision; None if there are none.
         session: what ran, or None.
         score_difference: largest over all images, rows and classes; None if it did not run.
-        box_difference_px: largest over the rows that the bound covers, in network pixels; None if it did not run.
-            Oriented boxes are compared as rectangles, see `edgekd.geometry.box_distances`.
+        map_difference: largest over all images and places of an anomaly network's raw map; None for detectors.
+        box_difference_px: largest over the rows that the bound covers, in network pixels; None if it did not run, and
+            for anomaly networks. Oriented boxes are compared as rectangles, see
+            `edgekd.geometry.box_distances`.
         worst_box: where that was and what it is made of; None if no row counted or it did not run.
-        decisions: keep-lists at the manifest's thresholds, all images together; None if it did not run.
+        decisions: keep-lists, or an anomaly network's verdicts, at the manifest's thresholds, all images together; None
+            if it did not run.
     """
 
     target: str
     precision: str
     status: str
     reason: str = ""
-    tolerance: Tolerance | None = None
+    tolerance: Tolerance | MapTolerance | None = None
     session: SessionInfo | None = None
     score_difference: float | None = None
+    map_difference: float | None = None
     box_difference_px: float | None = None
     worst_box: BoxDifference | None = None
     decisions: Decisions | None = None
@@ -135,7 +166,9 @@ def verify(
     Scores must lie within 1e-3 (fp32) or 1e-2 (fp16, bf16) of the reference, box coordinates within 0.5 px in every row
     (fp32) or 1 px in rows above `conf` (fp16, bf16), and the keep-lists at the manifest's thresholds must agree but for
     borderline rows (see `edgekd/_decisions.py`). Of oriented boxes the corners are compared, however the rectangle is
-    written. Other precisions have no bound here: they are measured and reported.
+    written. Of anomaly networks raw scores must lie within 1e-3 (fp32) or 1e-2 (fp16, bf16), raw maps within 1e-3 or
+    2e-2, and the verdicts must agree but for scores that close to the threshold. Other precisions have no bound here:
+    they are measured and reported.
 
     Args:
         path: `model.bin`.
@@ -148,7 +181,6 @@ def verify(
         UsageError: a target is unknown, or the bundle has nothing for it.
     """
     with Bundle.read(path) as bundle:
-        check_detector(bundle)
         signed_by = bundle.verify_signature(public_keys) if public_keys else None
         if not bundle.manifest.golden:
             raise BundleError(f"{path} has no golden set to verify with; `edgekd train` and `edgekd distill` write one")
@@ -180,7 +212,10 @@ def golden_samples(bundle: Bundle) -> Samples:
 
 def check_artifact(bundle: Bundle, artifact: Artifact, samples: Samples) -> ArtifactReport:
     """Run one artifact on the golden set; what goes wrong with it is part of the report."""
-    skipped = ArtifactReport(artifact.target, artifact.precision, "skipped", "", TOLERANCES.get(artifact.precision))
+    tolerances: Mapping[str, Tolerance | MapTolerance] = (
+        TOLERANCES if bundle.manifest.thresholds is None else MAP_TOLERANCES
+    )
+    skipped = ArtifactReport(artifact.target, artifact.precision, "skipped", "", tolerances.get(artifact.precision))
     if artifact.target not in target_names():
         return dataclasses.replace(skipped, reason=f"this edgekd has no target {artifact.target!r}")
     target = load_target(artifact.target)
@@ -189,7 +224,8 @@ def check_artifact(bundle: Bundle, artifact: Artifact, samples: Samples) -> Arti
         return dataclasses.replace(skipped, reason=problem)
     try:
         with contextlib.closing(target.load(bundle, artifact)) as session:
-            return _judged(_measured(skipped, bundle.manifest, session, samples))
+            measured = _measured if bundle.manifest.thresholds is None else _measured_maps
+            return _judged(measured(skipped, bundle.manifest, session, samples))
     except HostError as error:
         return dataclasses.replace(skipped, reason=str(error))
     except EdgekdError as error:
@@ -198,7 +234,9 @@ def check_artifact(bundle: Bundle, artifact: Artifact, samples: Samples) -> Arti
 
 def _measured(report: ArtifactReport, manifest: Manifest, session: Session, samples: Samples) -> ArtifactReport:
     """Return the report with the differences over the golden set; the verdict is still open."""
-    tolerance = report.tolerance or Tolerance(score=0.0, box_px=0.0, all_rows=False)
+    tolerance = report.tolerance
+    if not isinstance(tolerance, Tolerance):
+        tolerance = Tolerance(score=0.0, box_px=0.0, all_rows=False)
     predict = manifest.predict
     score, worst = 0.0, None
     decisions = Decisions(0, 0, 0, 0)
@@ -214,6 +252,24 @@ def _measured(report: ArtifactReport, manifest: Manifest, session: Session, samp
     return dataclasses.replace(
         report, status="reported", session=session.info, score_difference=score,
         box_difference_px=0.0 if worst is None else worst.px, worst_box=worst, decisions=decisions,
+    )  # fmt: skip
+
+
+def _measured_maps(report: ArtifactReport, manifest: Manifest, session: Session, samples: Samples) -> ArtifactReport:
+    """Return the report of an anomaly network with the differences over the golden set; the verdict is still open."""
+    assert manifest.thresholds is not None
+    threshold, tolerance = manifest.thresholds.image, report.tolerance.score if report.tolerance else 0.0
+    largest = {"map": 0.0, "score": 0.0}
+    decisions = Decisions(0, 0, 0, 0)
+    for pixels, reference in samples:
+        outputs = session.infer(pixels)
+        _check_shapes(outputs, manifest.outputs)
+        for spec, expected, got in zip(manifest.outputs, reference, outputs, strict=True):
+            largest[spec.kind] = _larger(largest[spec.kind], expected, got)
+        decisions += compare_verdicts(float(reference[1][0]), float(outputs[1][0]), threshold, tolerance)
+    return dataclasses.replace(
+        report, status="reported", session=session.info, score_difference=largest["score"],
+        map_difference=largest["map"], decisions=decisions,
     )  # fmt: skip
 
 
@@ -245,13 +301,18 @@ def _judged(report: ArtifactReport) -> ArtifactReport:
         return dataclasses.replace(report, reason=f"no bound is set for {report.precision}")
     reasons = []
     assert report.score_difference is not None
-    assert report.box_difference_px is not None
     assert report.decisions is not None
     if not report.score_difference <= tolerance.score:
         reasons.append(f"scores differ by {report.score_difference:.2g}, more than {tolerance.score:g}")
-    if not report.box_difference_px <= tolerance.box_px:
-        where = f" ({report.worst_box.described()})" if report.worst_box else ""
-        reasons.append(f"boxes differ by {report.box_difference_px:.3g} px, more than {tolerance.box_px:g}{where}")
+    if isinstance(tolerance, MapTolerance):
+        assert report.map_difference is not None
+        if not report.map_difference <= tolerance.map:
+            reasons.append(f"maps differ by {report.map_difference:.2g}, more than {tolerance.map:g}")
+    else:
+        assert report.box_difference_px is not None
+        if not report.box_difference_px <= tolerance.box_px:
+            where = f" ({report.worst_box.described()})" if report.worst_box else ""
+            reasons.append(f"boxes differ by {report.box_difference_px:.3g} px, more than {tolerance.box_px:g}{where}")
     if report.decisions.different:
         reasons.append(f"{report.decisions.different} decisions differ")
     return dataclasses.replace(report, status="failed" if reasons else "passed", reason="; ".join(reasons))

@@ -87,6 +87,26 @@ def test_oriented_bundle_is_built_and_gated_by_its_rectangles(tmp_path: Path) ->
         build(path, targets=[QUICK])
 
 
+def test_anomaly_bundle_is_built_and_gated_by_its_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "anomaly.bin"
+    bundle = bundles.portable(anomaly=True)
+    bundle.write(path)
+    assert main(["build", str(path), "--target", QUICK, "--precision", "fp32,fp16"]) == 0
+    assert "box or map diff" in capsys.readouterr().out
+    with edgekd.Bundle.read(path) as built:
+        assert built.manifest.thresholds == bundle.manifest.thresholds
+        found = {row["what"]: row["unit"] for row in built.manifest.receipts}
+    assert found == {"parity score difference": "score", "parity map difference": "1 - cosine"}
+    name = bundle.manifest.golden[1].outputs[0]
+    raw = np.frombuffer(bundle.chunk(name), "<f4").copy()
+    raw[7] += 0.05
+    bundle.replace(add={name: raw.tobytes()}).write(path)
+    before = path.read_bytes()
+    with pytest.raises(GateError, match=r"maps differ by 0\.05, more than 0\.001.*nothing was written"):
+        build(path, targets=[QUICK])
+    assert path.read_bytes() == before
+
+
 def test_build_to_out_leaves_the_bundle_alone(path: Path, tmp_path: Path) -> None:
     before = path.read_bytes()
     out = tmp_path / "other.bin"

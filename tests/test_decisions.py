@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgekd._decisions import Decisions, compare
+from edgekd._decisions import Decisions, compare, compare_verdicts
 from edgekd._manifest import Suppression
 
 Run = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -165,3 +165,23 @@ def test_a_detection_taken_away_is_always_found(seed: int, oriented: bool) -> No
     gone = scores.copy()
     gone[row] = 0.0
     assert compare((boxes, scores), (boxes, gone), PREDICT, T).different >= 1
+
+
+@pytest.mark.parametrize(
+    ("reference", "other", "expected"),
+    [
+        (0.9, 0.8, (1, 1, 0, 0)),  # both normal, however far apart: the scores have a bound of their own
+        (1.5, 3.0, (1, 1, 0, 0)),
+        (1.0, 1.0, (1, 1, 0, 0)),  # at the threshold is normal
+        (0.995, 1.004, (1, 0, 1, 0)),
+        (1.004, 0.995, (1, 0, 1, 0)),
+        (0.98, 1.004, (1, 0, 0, 1)),
+        (1.5, 0.5, (1, 0, 0, 1)),
+        (0.5, float("nan"), (1, 0, 0, 1)),
+        (1.5, float("nan"), (1, 0, 0, 1)),
+    ],
+)
+def test_verdicts_agree_differ_or_lie_by_the_threshold(
+    reference: float, other: float, expected: tuple[int, int, int, int]
+) -> None:
+    assert compare_verdicts(reference, other, 1.0, T) == Decisions(*expected)

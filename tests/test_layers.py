@@ -13,7 +13,9 @@ VENDOR = {
     "torch", "onnx", "onnxruntime", "onnxslim", "openvino", "ai_edge_litert", "tflite_runtime", "litert_torch",
     "tensorrt", "tensorrt_rtx_bindings", "pycuda", "jax", "transformers",
 }  # fmt: skip
-LAYER_2 = {"errors", "geometry", "_anomaly_recipe", "_comparison", "_detections", "_recipe", "_manifest"}
+LAYER_2 = {
+    "errors", "geometry", "_anomaly_recipe", "_comparison", "_detections", "_recipe", "_manifest", "_thresholds",
+}  # fmt: skip
 LAYER_3 = {
     "_bundle",
     "_container",
@@ -28,6 +30,7 @@ LAYER_3 = {
 }
 LAYER_4 = {
     "profiling",
+    "_anomaly",
     "_box_difference",
     "_cuda_images",
     "_decisions",
@@ -38,7 +41,6 @@ LAYER_4 = {
     "_select",
     "_sources",
     "_stream",
-    "_thresholds",
     "_tiles",
 }
 VERBS = {
@@ -53,6 +55,7 @@ VERBS = {
     "_doctor",
     "_data",
     "_demo",
+    "_set_thresholds",
 }
 ONLY_WHEN_CALLED = {("_detections", "_plot")}  # a method that draws; the import is inside it
 

@@ -123,6 +123,14 @@ def test_anomaly_manifest_survives_json() -> None:
     SCHEMA_CHECK.validate(json.loads(manifest_to_json(ANOMALY)))
 
 
+def test_thresholds_set_by_hand_survive_json() -> None:
+    fitted = ANOMALY.thresholds
+    assert fitted is not None
+    by_hand = dataclasses.replace(ANOMALY, thresholds=dataclasses.replace(fitted, alpha=None, pixel_alpha=None))
+    assert manifest_from_json(manifest_to_json(by_hand)) == by_hand
+    SCHEMA_CHECK.validate(json.loads(manifest_to_json(by_hand)))
+
+
 def test_manifest_of_a_detector_has_no_key_for_thresholds() -> None:
     assert "thresholds" not in VALID  # bundles from before there were any are read as they were
 

@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from edgekd import AnomalyRecipe, Recipe
 from edgekd.cli.main import COMMANDS, parser
+
+from .conformance import bundles
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,7 +54,10 @@ def test_commands_that_are_shown_parse(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", ["anomaly.md", "exactness.md", "distillation.md", "streams.md"])
-def test_python_snippets_run(page: str) -> None:
+def test_python_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where there is what the snippets read
+    bundles.portable(anomaly=True).write("model.bin")
+    Image.fromarray(bundles.pictures(1)[0]).save("part.png")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
     assert blocks
     for block in blocks:
@@ -81,6 +87,14 @@ def test_recipes_of_anomaly_detection_in_the_docs_can_be_built() -> None:
         recipe = AnomalyRecipe.from_dict(tomllib.loads(block))
         random = tuple(dataclasses.replace(each, weights="none") for each in recipe.teachers)
         build.build_network(dataclasses.replace(recipe, teachers=random))
+
+
+def test_costs_of_anomaly_detection_in_the_docs_are_those_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks" / "results" / "anomaly_predict.json").read_text(encoding="utf-8"))
+    median = measured["cases"]["1080p, three defects"]["median_ms"]
+    page = " ".join((ROOT / "docs" / "anomaly.md").read_text(encoding="utf-8").split())
+    assert f"to 256x256 takes {median['letterbox']:.2f} ms and blur" in page
+    assert f"regions {median['regions']:.2f} ms on one core" in page
 
 
 def test_makefile_has_the_targets_the_readme_names() -> None:

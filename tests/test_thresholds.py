@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from fractions import Fraction
@@ -142,3 +143,17 @@ def test_calibrated_score_is_linear_around_the_threshold(score: float, shown: fl
 def test_calibrated_score_when_all_normal_images_scored_alike() -> None:
     same = Thresholds(image=1.0, pixel=1.0, low=1.0, alpha=0.05, pixel_alpha=0.0, images=20, sigma=0.0)
     assert [_thresholds.calibrated(score, same) for score in (0.5, 1.0, 1.5)] == [0.0, 0.5, 1.0]
+
+
+@given(st.floats(-100, 100), st.floats(-10, 10))
+def test_threshold_moved_by_hand_shifts_calibrated_scores_and_forgets_the_promise(image: float, beside: float) -> None:
+    found = _thresholds.moved(FITTED, image=image)
+    assert (found.image, found.alpha, found.pixel, found.pixel_alpha) == (image, None, FITTED.pixel, FITTED.pixel_alpha)
+    shifted = _thresholds.calibrated(image + beside, found)
+    assert shifted == pytest.approx(_thresholds.calibrated(FITTED.image + beside, FITTED), abs=1e-9)
+
+
+def test_pixel_threshold_moved_by_hand_leaves_the_image_threshold() -> None:
+    found = _thresholds.moved(FITTED, pixel=7.0)
+    assert found == dataclasses.replace(FITTED, pixel=7.0, pixel_alpha=None)
+    assert _thresholds.moved(FITTED) == FITTED

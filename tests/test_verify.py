@@ -58,9 +58,9 @@ class BentSession:
         self.closed += 1
 
 
-def bundle_for(precision: str = "fp32", *, oriented: bool = False) -> Bundle:
+def bundle_for(precision: str = "fp32", *, oriented: bool = False, anomaly: bool = False) -> Bundle:
     artifact = Artifact(target="openvino", precision=precision, files={})
-    bundle = portable(oriented=oriented)
+    bundle = portable(oriented=oriented, anomaly=anomaly)
     return bundle.replace(dataclasses.replace(bundle.manifest, artifacts=(artifact,)))
 
 
@@ -74,8 +74,9 @@ def bent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., _veri
         problem: Exception | None = None,
         *,
         oriented: bool = False,
+        anomaly: bool = False,
     ) -> _verify.ArtifactReport:
-        bundle = bundle_for(precision, oriented=oriented)
+        bundle = bundle_for(precision, oriented=oriented, anomaly=anomaly)
         session = BentSession(bundle, bend)
 
         def load(*_: Any, **__: Any) -> BentSession:
@@ -346,3 +347,64 @@ def test_command_prints_a_table_and_exits_by_the_verdict(
 
     assert main(["verify", path, "--key", str(tmp_path / "missing.pem")]) == 2
     assert "cannot read the key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "precision", "passes"),
+    [(5e-4, "fp32", True), (2e-3, "fp32", False), (5e-3, "fp16", True), (2e-2, "fp16", False)],
+)
+def test_score_of_an_anomaly_network_is_bound_by_precision(
+    bent: Callable[..., _verify.ArtifactReport], error: float, precision: str, passes: bool
+) -> None:
+    found = bent(lambda raw, score: (raw, score - np.float32(error)), precision, anomaly=True)
+    assert found.score_difference == pytest.approx(error, rel=1e-3)
+    assert found.status == ("passed" if passes else "failed")
+    assert ("scores differ by" in found.reason) is not passes
+    assert found.box_difference_px is None
+
+
+@pytest.mark.parametrize(
+    ("error", "precision", "passes"),
+    [(5e-4, "fp32", True), (2e-3, "fp32", False), (1e-2, "fp16", True), (3e-2, "fp16", False)],
+)
+def test_one_place_of_the_map_is_bound_by_precision(
+    bent: Callable[..., _verify.ArtifactReport], error: float, precision: str, passes: bool
+) -> None:
+    def bend(raw: NDArray[np.float32], score: NDArray[np.float32]) -> Outputs:
+        raw[0, 0, 3, 5] += error
+        return raw, score
+
+    found = bent(bend, precision, anomaly=True)
+    assert found.map_difference == pytest.approx(error, rel=1e-3)
+    assert (found.status, "maps differ by" in found.reason) == (("passed", False) if passes else ("failed", True))
+
+
+def test_engine_whose_verdicts_are_others_fails_by_decisions(bent: Callable[..., _verify.ArtifactReport]) -> None:
+    found = bent(lambda raw, score: (raw, 2 * 2.42 - score), anomaly=True)
+    assert found.decisions is not None
+    assert (found.decisions.reference, found.decisions.different) == (3, 3)
+    assert "3 decisions differ" in found.reason
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_anomaly_network_that_gives_nan_fails(bent: Callable[..., _verify.ArtifactReport], which: int) -> None:
+    def bend(*outputs: NDArray[np.float32]) -> Outputs:
+        outputs[which].reshape(-1)[0] = np.nan
+        return outputs
+
+    assert bent(bend, anomaly=True).status == "failed"
+
+
+def test_anomaly_network_of_a_precision_without_a_bound_is_reported(
+    bent: Callable[..., _verify.ArtifactReport],
+) -> None:
+    found = bent(lambda raw, score: (raw + 1, score), "int8", anomaly=True)
+    assert (found.status, found.reason) == ("reported", "no bound is set for int8")
+
+
+def test_verify_of_an_anomaly_network_prints_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    portable(anomaly=True).write(tmp_path / "model.bin")
+    assert main(["verify", str(tmp_path / "model.bin")]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("0.0e+00 (0.001)") == 2
+    assert "3 of 3 same" in shown

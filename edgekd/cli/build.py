@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import edgekd
 
+from ._text import table
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-HEAD = ("target", "precision", "size", "build", "computes in", "score diff", "box diff", "golden set")
+HEAD = ("target", "precision", "size", "build", "computes in", "score diff", "box or map diff", "golden set")
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -60,10 +62,7 @@ def _tell(line: str) -> None:
 
 
 def _print(report: edgekd.BuildReport) -> None:
-    rows = [HEAD, *(_row(item) for item in report.artifacts)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    table(HEAD, [_row(item) for item in report.artifacts])
     for item in report.artifacts:
         if item.parity.reason:
             print(f"{item.target} {item.precision} was not run: {item.parity.reason}")
@@ -82,7 +81,7 @@ def _row(item: edgekd.BuiltArtifact) -> tuple[str, ...]:
         *cost,
         parity.session.compute,
         f"{parity.score_difference:.1e}",
-        f"{parity.box_difference_px:.4f} px",
+        f"{parity.box_difference_px:.4f} px" if parity.map_difference is None else f"{parity.map_difference:.1e}",
         parity.status,
     )
 

@@ -81,8 +81,10 @@ def _decided(manifest: Manifest) -> tuple[str, str]:
     found, limits = manifest.thresholds, manifest.predict
     if found is None:
         return "predict", f"conf {limits.conf:g}, iou {limits.iou:g}, max_det {limits.max_det}"
-    said = f"image {found.image:.4g} (alpha {found.alpha:g}), pixel {found.pixel:.4g} (alpha {found.pixel_alpha:g})"
-    return "thresholds", f"{said}, from {found.images} normal images; blur {found.sigma:g} px of the map"
+    shares = ["by hand" if share is None else f"alpha {share:g}" for share in (found.alpha, found.pixel_alpha)]
+    said = f"image {found.image:.4g} ({shares[0]}), pixel {found.pixel:.4g} ({shares[1]})"
+    fitted = f", from {found.images} normal images" if shares != ["by hand", "by hand"] else ""
+    return "thresholds", f"{said}{fitted}; blur {found.sigma:g} px of the map"
 
 
 def _artifacts(found: edgekd.Inspection) -> None:

@@ -21,6 +21,7 @@ COMMANDS = (
     "build",
     "eval",
     "predict",
+    "thresholds",
     "profile",
     "inspect",
     "verify",

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import edgekd
 
+from ._text import table
+
 if TYPE_CHECKING:
     import argparse
 
-HEAD = ("target", "precision", "computes in", "score diff (bound)", "box diff px (bound)", "decisions", "result")
+HEAD = ("target", "precision", "computes in", "score diff (bound)", "box or map diff (bound)", "decisions", "result")
 OK, FAILED, NOTHING_RAN = 0, 3, 4
 
 
@@ -51,11 +53,7 @@ def _key(name: str) -> bytes:
 def _print(path: str, report: edgekd.VerifyReport) -> None:
     signed = f", signed by trusted key {report.signed_by[:16]}" if report.signed_by else ""
     print(f"{path}: {report.name}, sha256 {report.digest[:16]}{signed}; golden set of {report.images} images\n")
-    rows: list[tuple[str, ...]] = [HEAD]
-    rows += [_row(item) for item in report.artifacts]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    table(HEAD, [_row(item) for item in report.artifacts])
     for item in report.artifacts:
         if item.reason:
             print(f"\n{item.target} {item.precision} {item.status}: {item.reason}", end="")
@@ -66,18 +64,17 @@ def _print(path: str, report: edgekd.VerifyReport) -> None:
 def _row(item: edgekd.ArtifactReport) -> tuple[str, ...]:
     if item.session is None or item.decisions is None:
         return (item.target, item.precision, "-", "-", "-", "-", item.status)
-    found, bound = item.decisions, item.tolerance
+    found = item.decisions
     decisions = f"{found.same} of {found.reference} same"
     decisions += f", {found.borderline} borderline" if found.borderline else ""
     decisions += f", {found.different} differ" if found.different else ""
-    score_bound = f" ({bound.score:g})" if bound else ""
-    box_bound = f" ({bound.box_px:g}, {'all rows' if bound.all_rows else 'detected rows'})" if bound else ""
-    return (
-        item.target,
-        item.precision,
-        item.session.compute,
-        f"{item.score_difference:.1e}{score_bound}",
-        f"{item.box_difference_px:.4f}{box_bound}",
-        decisions,
-        item.status,
-    )
+    score_bound = f" ({item.tolerance.score:g})" if item.tolerance else ""
+    score = f"{item.score_difference:.1e}{score_bound}"
+    return (item.target, item.precision, item.session.compute, score, _second(item), decisions, item.status)
+
+
+def _second(item: edgekd.ArtifactReport) -> str:
+    """Return the difference of boxes or maps, with its bound."""
+    bound = f" ({item.tolerance.second()})" if item.tolerance else ""
+    of_boxes = item.map_difference is None
+    return f"{item.box_difference_px:.4f} px{bound}" if of_boxes else f"{item.map_difference:.1e}{bound}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -102,3 +103,55 @@ def test_predict_on_an_empty_folder_says_so(model: str, tmp_path: Path, capsys: 
     (tmp_path / "empty").mkdir()
     assert main(["predict", model, str(tmp_path / "empty")]) == 2
     assert "no image in the folder" in capsys.readouterr().err
+
+
+@pytest.fixture
+def inspector(tmp_path: Path) -> str:
+    path = tmp_path / "anomaly.bin"
+    bundles.portable(anomaly=True).write(path)
+    return str(path)
+
+
+def test_predict_of_an_anomaly_network_prints_the_verdict(
+    inspector: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", inspector, str(pictures)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    said = r"  120x90 px  (\w+)  score ([\d.]+) \(threshold 2\.42; calibrated [\d.]+\)  (\d+) regions  [\d.]+ ms"
+    found = [match.groups() for line in lines if (match := re.search(said, line))]
+    assert len(found) == 3
+    assert {verdict for verdict, _, _ in found} == {"normal", "ANOMALOUS"}
+    for verdict, score, regions in found:
+        assert (verdict == "ANOMALOUS") == (float(score) > 2.42) == (int(regions) > 0)
+    assert any(line.startswith("  defect  ") and line.endswith(" px") for line in lines)
+
+
+def test_predict_ungated_shows_regions_of_normal_images(
+    inspector: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", inspector, str(pictures / "0.png"), "--json"]
+    assert main(words) == 0
+    gated = json.loads(capsys.readouterr().out)
+    assert main([*words, "--ungated"]) == 0
+    ungated = json.loads(capsys.readouterr().out)
+    assert gated["is_anomalous"] is ungated["is_anomalous"] is False
+    assert gated["boxes"] == []
+    assert ungated["boxes"]
+    assert main([*words, "--conf", "0.3"]) == 2
+
+
+def test_predict_save_keeps_images_of_one_name_in_two_folders_apart(
+    inspector: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "more"
+    other.mkdir()
+    for name in ("0.png", "0.bmp"):
+        Image.fromarray(bundles.pictures()[1]).save(other / name)
+    words = ["predict", inspector, str(pictures), str(other / "0.png"), "--save", str(tmp_path / "out")]
+    assert main(words) == 0
+    assert sorted(item.name for item in (tmp_path / "out").iterdir()) == [
+        "1.png", "2.png", "more-0.png", "pictures-0.png",
+    ]  # fmt: skip
+    assert main(["predict", inspector, str(other), "--save", str(tmp_path / "none")]) == 2
+    assert "saved under one name" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

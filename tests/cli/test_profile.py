@@ -83,7 +83,7 @@ def test_compare_says_slower_by_its_exit_code(capsys: pytest.CaptureFixture[str]
         (["model.bin", "--soak", "ten"], "expected a number and s, m or h"),
         (["model.bin", "--calls", "0"], "calls should be at least 1, got 0"),
         (["model.bin", "--fps", "0"], "fps should be above 0"),
-        (["model.bin", "--images", "."], "no image in ."),
+        (["model.bin", "--images", "."], "no image in the folder ."),
         (["absent.bin"], "absent.bin"),
     ],
 )

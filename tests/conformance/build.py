@@ -125,6 +125,10 @@ class BuildCases(DescriptionCases):
         artifact = bundles.built(self.TARGET, precision, oriented=True).artifact
         assert set(artifact.files) == set(bundles.built(self.TARGET, precision).artifact.files)
 
+    def test_build_of_an_anomaly_network_gives_files_of_the_same_names(self, precision: str) -> None:
+        artifact = bundles.built(self.TARGET, precision, anomaly=True).artifact
+        assert set(artifact.files) == set(bundles.built(self.TARGET, precision).artifact.files)
+
     def test_build_of_garbage_raises_build_error(self, target: Target) -> None:
         broken = bundles.portable().replace(add={"graph.onnx": b"garbage" * 100})
         with pytest.raises(BuildError) as caught:

@@ -14,9 +14,10 @@ import numpy as np
 
 from edgekd._bundle import Bundle
 from edgekd._golden import add_golden
-from edgekd._manifest import ANGLE, Artifact, InputSpec, Manifest, OutputSpec
+from edgekd._manifest import ANGLE, Artifact, InputSpec, Manifest, OutputSpec, Thresholds
 from edgekd._target import load_target, target_names
 
+from .anomaly_networks import SIGMA, anomaly_network
 from .detectors import STRIDES, detector
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 HEIGHT, WIDTH = 64, 96
 CLASSES = ("bolt", "nut", "washer")
+IMAGE_THRESHOLD, PIXEL_THRESHOLD, LOW = 2.42, 2.25, 2.2  # amid what the random network gives for `pictures`
 MEAN, STD = (120.0, 115.0, 105.0), (58.0, 57.0, 59.0)
 
 
@@ -47,6 +49,23 @@ def manifest(height: int = HEIGHT, width: int = WIDTH, *, oriented: bool = False
     )
 
 
+def anomaly_manifest(height: int = HEIGHT, width: int = WIDTH) -> Manifest:
+    """Return what `anomaly_network(height, width)` needs to be told about; some of `pictures` are anomalous to it."""
+    return Manifest(
+        name="conformance",
+        task="anomaly",
+        classes=("defect",),
+        input=InputSpec(height=height, width=width, mean=MEAN, std=STD),
+        outputs=(
+            OutputSpec(name="map", kind="map", shape=(1, height // 4, width // 4)),
+            OutputSpec(name="score", kind="score", shape=()),
+        ),
+        thresholds=Thresholds(
+            image=IMAGE_THRESHOLD, pixel=PIXEL_THRESHOLD, low=LOW, alpha=0.05, pixel_alpha=1e-3, images=20, sigma=SIGMA
+        ),
+    )
+
+
 def pictures(count: int = 3, height: int = 90, width: int = 120) -> list[NDArray[np.uint8]]:
     """Return pictures `(height, width, 3)` of blobs and noise."""
     rng = np.random.default_rng(5)
@@ -61,10 +80,13 @@ def pixels(batch: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 @cache
-def portable(*, oriented: bool = False) -> Bundle:
+def portable(*, oriented: bool = False, anomaly: bool = False) -> Bundle:
     """Return a bundle with a graph and a golden set, and no artifact."""
-    graph = detector(HEIGHT, WIDTH, len(CLASSES), oriented=oriented)
-    bundle = Bundle.create(manifest(oriented=oriented), {"graph.onnx": graph})
+    if anomaly:
+        bundle = Bundle.create(anomaly_manifest(), {"graph.onnx": anomaly_network(HEIGHT, WIDTH)})
+    else:
+        graph = detector(HEIGHT, WIDTH, len(CLASSES), oriented=oriented)
+        bundle = Bundle.create(manifest(oriented=oriented), {"graph.onnx": graph})
     reference = load_target("reference").load(bundle, Artifact(target="reference", precision="fp32", files={}))
     return add_golden(bundle, pictures(), reference.infer)
 
@@ -79,9 +101,9 @@ class Build(NamedTuple):
 
 
 @cache
-def built(target: str, precision: str, *, oriented: bool = False) -> Build:
+def built(target: str, precision: str, *, oriented: bool = False, anomaly: bool = False) -> Build:
     """Build one artifact of the portable bundle."""
-    bundle = portable(oriented=oriented)
+    bundle = portable(oriented=oriented, anomaly=anomaly)
     lines: list[str] = []
     with _printed() as printed:
         result = load_target(target).build(bundle, precision, lines.append)
@@ -114,10 +136,10 @@ def _printed() -> Iterator[bytearray]:
             collected += held.read() + python.getvalue().encode()
 
 
-def written(target: str, precision: str, folder: Path, *, oriented: bool = False) -> Path:
+def written(target: str, precision: str, folder: Path, *, oriented: bool = False, anomaly: bool = False) -> Path:
     """Return a `model.bin` with one artifact."""
     path = folder / f"{target}-{precision}.bin"
-    built(target, precision, oriented=oriented).bundle.write(path)
+    built(target, precision, oriented=oriented, anomaly=anomaly).bundle.write(path)
     return path
 
 

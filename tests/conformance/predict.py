@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from edgekd._bundle import Bundle
 from edgekd._detector import Detector, load
@@ -15,7 +13,9 @@ from edgekd._target import load_target
 from edgekd.errors import ClosedError, ImageError, SessionError, UsageError
 
 from . import bundles
+from .anomaly import AnomalyCases
 from .build import BuildCases
+from .odd_pictures import PICTURES, noise
 from .oriented import OrientedCases
 from .session import SessionCases
 
@@ -26,33 +26,6 @@ if TYPE_CHECKING:
 
 BOX_PX = 0.5
 SCORE = 1e-3
-
-
-def _png16(height: int, width: int) -> bytes:
-    grey = np.random.default_rng(3).integers(0, 65536, (height, width)).astype(np.uint16)
-    file = io.BytesIO()
-    Image.fromarray(grey).save(file, "PNG")
-    return file.getvalue()
-
-
-def _noise(*shape: int) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(4).integers(0, 256, shape).astype(np.uint8)
-
-
-PICTURES: dict[str, Any] = {
-    "black": lambda: np.zeros((90, 120, 3), np.uint8),
-    "white": lambda: np.full((90, 120, 3), 255, np.uint8),
-    "grey": lambda: _noise(90, 120),
-    "one channel": lambda: _noise(90, 120, 1),
-    "RGBA": lambda: _noise(90, 120, 4),
-    "16-bit PNG": lambda: _png16(90, 120),
-    "1x1": lambda: _noise(1, 1, 3),
-    "17x999": lambda: _noise(999, 17, 3),
-    "999x17": lambda: _noise(17, 999, 3),
-    "8K": lambda: np.broadcast_to(_noise(1, 7680, 3), (4320, 7680, 3)),
-    "turned": lambda: _noise(120, 90, 3).transpose(1, 0, 2),
-    "PIL": lambda: Image.fromarray(_noise(90, 120, 3)),
-}
 
 
 def assert_sound(found: Detections, size: tuple[int, int]) -> None:
@@ -113,7 +86,7 @@ class PredictCases:
             assert np.dtype(dtype).name in str(caught.value)
 
     def test_predict_of_a_list_equals_its_pictures_one_by_one(self, detector: Detector) -> None:
-        pictures = [*bundles.pictures(3), _noise(17, 40, 3)]
+        pictures = [*bundles.pictures(3), noise(17, 40, 3)]
         for found, picture in zip(detector.predict(pictures), pictures, strict=True):
             assert_same(found, detector.predict(picture))
 
@@ -143,5 +116,5 @@ class PredictCases:
         Bundle.read(path).close()
 
 
-class RunnableTarget(BuildCases, SessionCases, PredictCases, OrientedCases):
+class RunnableTarget(BuildCases, SessionCases, PredictCases, OrientedCases, AnomalyCases):
     """The whole suite."""

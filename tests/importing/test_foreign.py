@@ -159,7 +159,7 @@ def test_classes_images_and_heads_are_checked(network: Network, photo: Path, tmp
         ({"classes": ("a", "a", "b")}, "should be different"),
         ({"classes": ("a", "b")}, r"wants one output of shape \(84, 7\); found out \(84, 8\)"),
         ({"head": "yolov99"}, "no head 'yolov99'; possible: nanodet, rtdetr"),
-        ({"images": []}, "no image in"),
+        ({"images": []}, "no image was named"),
         ({"images": tmp_path / "absent.png"}, "no image at"),
     ):
         with pytest.raises(UsageError, match=message):

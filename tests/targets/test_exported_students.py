@@ -15,12 +15,21 @@ from edgekd.targets.tensorrt import _ahead  # noqa: E402
 from edgekd.targets.tensorrt._half import halve  # noqa: E402
 from edgekd.targets.tflite._torch_from_onnx import TranslatedGraph  # noqa: E402
 
+from edgekd._anomaly_recipe import (  # noqa: E402
+    AnomalyDataConfig,
+    AnomalyModelConfig,
+    AnomalyRecipe,
+    AnomalyTeacherConfig,
+)
 from edgekd._bundle import Bundle  # noqa: E402
 from edgekd._manifest import Artifact, InputSpec, Manifest, OutputSpec  # noqa: E402
 from edgekd._recipe import InputConfig, ModelConfig  # noqa: E402
 from edgekd._target import load_target  # noqa: E402
-from edgekd.training.export import export_onnx  # noqa: E402
+from edgekd.training.anomaly.build import build_network  # noqa: E402
+from edgekd.training.export import ANOMALY_OPERATORS, export_onnx  # noqa: E402
 from edgekd.training.models import build_model  # noqa: E402
+
+from ..conformance import bundles  # noqa: E402
 
 pytestmark = pytest.mark.slow  # torch's exporter takes its time
 SIZE = 128
@@ -102,3 +111,46 @@ def test_float16_student_decodes_in_float32(name: str) -> None:
     found = {node.op_type: kinds[node.output[0]] for node in model.graph.node}
     assert found.get("Exp", onnx.TensorProto.FLOAT) == found["Sigmoid"] == onnx.TensorProto.FLOAT  # yolo has no Exp
     assert {kinds[node.output[0]] for node in model.graph.node if node.op_type == "Conv"} == {onnx.TensorProto.FLOAT16}
+
+
+@cache
+def exported_anomaly_network() -> Bundle:
+    """Return a bundle with a random network whose student mirrors the teacher: it has what no detector has."""
+    size = InputConfig(height=64, width=96)
+    recipe = AnomalyRecipe(
+        name="mirror",
+        data=AnomalyDataConfig(path="none"),
+        teachers=(AnomalyTeacherConfig(backbone="resnet18", width=0.25),),
+        input=size,
+        model=AnomalyModelConfig(student="mirror"),
+    )
+    torch.manual_seed(0)
+    graph = export_onnx(build_network(recipe).eval(), size, outputs=("map", "score"), operators=ANOMALY_OPERATORS)
+    return Bundle.create(bundles.anomaly_manifest(), {"graph.onnx": graph})
+
+
+def test_every_front_end_takes_an_anomaly_network() -> None:
+    bundle = exported_anomaly_network()
+    images = bundles.pixels(2)
+    theirs = load_target("reference").load(bundle, Artifact(target="reference", precision="fp32", files={}))
+    with contextlib.closing(theirs) as session:
+        expected = dict(zip(("map", "score"), session.infer(images[:1]), strict=True))
+    with torch.no_grad():
+        got = TranslatedGraph(onnx.load_from_string(bundle.graph()), ["map", "score"])(torch.from_numpy(images[:1]))
+    for name, values in expected.items():
+        np.testing.assert_allclose(got[name].numpy(), values, atol=1e-4)
+    for precision in ("fp32", "fp16"):  # compares the graph with its float16 form, and has it parsed where it can
+        assert load_target("tensorrt").build(bundle, precision, lambda _: None).files["model.onnx"]
+
+
+def test_float16_anomaly_network_compares_features_in_float32() -> None:
+    """Sums of a thousand squares overflow float16, and 1 - cosine loses what matters to cancellation."""
+    model = onnx.load_from_string(halve(exported_anomaly_network().graph()))
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    kinds = {item.name: item.type.tensor_type.elem_type for item in (*inferred.value_info, *inferred.output)}
+    for kind in ("ReduceSum", "Sqrt", "Div", "Sub", "MaxPool"):
+        found = [kinds[node.output[0]] for node in model.graph.node if node.op_type == kind]
+        assert found
+        assert found[-1] == onnx.TensorProto.FLOAT
+        assert kind == "MaxPool" or set(found) == {onnx.TensorProto.FLOAT}  # the first is the teacher's own
+    assert onnx.TensorProto.FLOAT16 in {kinds[node.output[0]] for node in model.graph.node if node.op_type == "Conv"}

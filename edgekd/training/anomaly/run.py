@@ -31,6 +31,9 @@ from .trainer import AnomalyTrainer
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ..._anomaly_recipe import AnomalyRecipe
     from ..._manifest import InputSpec, Thresholds
     from ..data.sample import Dataset
@@ -108,8 +111,16 @@ def _finish(trainer: AnomalyTrainer, splits: dict[str, Dataset], folder: Path) -
         provenance=_provenance(trainer, splits),
     )
     bundle = Bundle.create(manifest, {manifest.graph: graph})
-    add_golden(bundle, golden_images(splits["calibration"]), infer).write(outcome.bundle)
+    normal = golden_images(splits["calibration"])
+    add_golden(bundle, [*normal, _spoilt(normal[0])], infer).write(outcome.bundle)
     return outcome
+
+
+def _spoilt(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the image with its middle ninth turned into a negative: engines have to agree on defects as well."""
+    spoilt, (high, wide) = image.copy(), (side // 3 for side in image.shape[:2])
+    spoilt[high : 2 * high, wide : 2 * wide] ^= 255
+    return spoilt
 
 
 def _calibrate(infer: Portable, held: Dataset, spec: InputSpec, recipe: AnomalyRecipe) -> Thresholds:

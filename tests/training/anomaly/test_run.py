@@ -214,7 +214,7 @@ def test_bundle_says_what_was_trained_and_how_it_decides(trained: edgekd.TrainRe
     assert found is not None
     assert (found.alpha, found.pixel_alpha, found.images, found.sigma) == (0.1, 0.01, 9, 1.0)
     assert found.low <= found.image
-    assert len(manifest.golden) == 4
+    assert len(manifest.golden) == 5
     assert manifest.provenance["teachers"][0]["pretrained"] is None
     assert {row["what"] for row in manifest.receipts} >= {"image_AUROC", "AUPRO", "false_alarms"}
     assert AnomalyRecipe.from_dict(manifest.recipe or {}).name == "stripes"
@@ -250,14 +250,32 @@ def test_eval_gives_the_figures_of_the_training_run(trained: edgekd.TrainReport,
     assert report.metrics["undefined"] == {}
 
 
-def test_verbs_that_know_only_boxes_refuse_the_bundle(trained: edgekd.TrainReport, category: Path) -> None:
-    for verb in (
-        lambda: edgekd.load(trained.bundle),
-        lambda: edgekd.verify(trained.bundle),
-        lambda: edgekd.build(trained.bundle, targets="openvino"),
-    ):
-        with pytest.raises(UsageError, match="is for task anomaly; only detectors"):
-            verb()
+def test_trained_bundle_predicts_builds_and_is_verified(
+    trained: edgekd.TrainReport, category: Path, tmp_path: Path
+) -> None:
+    built = tmp_path / "model.bin"
+    (row,) = edgekd.build(trained.bundle, targets="openvino", out=built).artifacts
+    assert row.parity.status == "passed"
+    assert row.parity.decisions is not None
+    assert row.parity.decisions.same == 5, "four normal images, and one with a defect"
+    assert edgekd.verify(built).ran == 2
+    report = edgekd.evaluate(built, category, device="openvino")
+    with edgekd.load(built, device="openvino") as detector:
+        found = [detector.predict(path) for path in sorted(category.glob("test/spot/*.png"))]
+    assert {each.image_size for each in found} == {(60, 72)}
+    assert np.mean([bool(each.is_anomalous) for each in found]) == report.metrics["found"]
+
+
+def test_golden_set_holds_an_image_with_a_defect(trained: edgekd.TrainReport) -> None:
+    from edgekd._golden import golden_outputs
+
+    with Bundle.read(trained.bundle) as bundle:
+        assert len(bundle.manifest.golden) == 5
+        raw = [golden_outputs(bundle, bundle.manifest.golden[row])[0] for row in (0, 4)]
+    assert np.abs(raw[0] - raw[1]).max() > 0.01
+
+
+def test_eval_refuses_what_means_nothing_for_anomalies(trained: edgekd.TrainReport, category: Path) -> None:
     with pytest.raises(UsageError, match="tile, mode: for detectors only"):
         edgekd.evaluate(trained.bundle, category, tile=640, mode="area")
 
