@@ -13,7 +13,16 @@ VENDOR = {
     "torch", "onnx", "onnxruntime", "onnxslim", "openvino", "ai_edge_litert", "tflite_runtime", "litert_torch",
     "tensorrt", "tensorrt_rtx_bindings", "pycuda", "jax", "transformers",
 }  # fmt: skip
-LAYER_2 = {"errors", "geometry", "_anomaly_recipe", "_comparison", "_detections", "_recipe", "_manifest"}
+LAYER_2 = {
+    "errors",
+    "geometry",
+    "_anomaly_presets",
+    "_anomaly_recipe",
+    "_comparison",
+    "_detections",
+    "_recipe",
+    "_manifest",
+}
 LAYER_3 = {
     "_bundle",
     "_container",

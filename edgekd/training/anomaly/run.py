@@ -23,17 +23,21 @@ from ..resume import data_fingerprint
 from ..run import choose_device
 from ..seeding import switches_restored
 from ..teacher import fingerprint
+from .calibrate import MOST_CONSTANT, batchnorms
 from .images import hold_out
 from .measure import evaluate, scored
+from .pyramid import STRIDES
 from .score import SIGMA
 from .trainer import AnomalyTrainer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from ..._anomaly_recipe import AnomalyRecipe
     from ..._manifest import InputSpec, Thresholds
     from ..data.sample import Dataset
+    from .pyramid import Pyramid
 
 OUTPUTS = ("map", "score")
 
@@ -55,11 +59,41 @@ def run(
     splits = read_splits(recipe)
     with switches_restored(), process_group(place):
         trainer = AnomalyTrainer(recipe, folder, splits["train"], device=place, resume=resume, tensorboard=tensorboard)
-        untrained = [each.name for each in trainer.network.pyramids if each.pretrained is None]
-        if untrained:
-            announce(f"the teacher {', '.join(untrained)} has random weights: its features know nothing of images")
+        notes = notes_on(trainer.network.pyramids)
+        for note in notes:
+            announce(note)
         trainer.run()
-        return _finish(trainer, splits, folder)
+        return _finish(trainer, splits, folder, notes)
+
+
+def notes_on(teachers: Sequence[Pyramid]) -> tuple[str, ...]:
+    """Return what to know of teachers before figures are believed: random weights, features that hardly vary."""
+    notes = []
+    untrained = [each for each in teachers if each.pretrained is None]
+    if untrained:
+        fitted = {True: "BatchNorm fitted to the normal images", False: "BatchNorm never fitted"}
+        listed = ", ".join(
+            f"{each.name} ({fitted[each.calibrated > 0] if batchnorms(each) else 'no BatchNorm'})" for each in untrained
+        )
+        notes.append(
+            f"untrained teacher: {listed}. Random weights know nothing of images and find simple textures at best; "
+            "type --teacher-weights resnet18=FILE, or name a file in the recipe's [[teachers]]"
+        )
+    for each in teachers:
+        high = [
+            f"{share:.2f} at stride {stride}"
+            for stride, share in zip(STRIDES, each.mean_shares, strict=True)
+            if share > MOST_CONSTANT
+        ]
+        if high:
+            remedy = (
+                "" if each.calibrated or not batchnorms(each) else "; calibrate = 'always' in its [[teachers]] may help"
+            )
+            notes.append(
+                f"teacher {each.name} shows nearly the same everywhere: of its features' energy the mean holds "
+                f"{', '.join(high)} (more than {MOST_CONSTANT:g} leaves little to see a defect by){remedy}"
+            )
+    return tuple(notes)
 
 
 def read_splits(recipe: AnomalyRecipe) -> dict[str, Dataset]:
@@ -81,17 +115,19 @@ def read_splits(recipe: AnomalyRecipe) -> dict[str, Dataset]:
     return splits
 
 
-def _finish(trainer: AnomalyTrainer, splits: dict[str, Dataset], folder: Path) -> Outcome:
+def _finish(trainer: AnomalyTrainer, splits: dict[str, Dataset], folder: Path, notes: tuple[str, ...]) -> Outcome:
     recipe, network = trainer.recipe, trainer.network.eval()
     announce("exporting")
-    graph = export_onnx(network, recipe.input, outputs=OUTPUTS, operators=ANOMALY_OPERATORS)
+    graph = export_onnx(
+        network, recipe.input, outputs=OUTPUTS, operators=ANOMALY_OPERATORS, storage=recipe.model.storage
+    )
     infer, spec = Portable(graph, OUTPUTS), input_spec(recipe.input)
     thresholds = _calibrate(infer, splits["calibration"], spec, recipe)
     metrics: dict[str, dict[str, Any]] = {}
     if "test" in splits:
         announce(f"measuring {len(splits['test'])} test images")
         metrics["test"] = evaluate(infer, splits["test"], spec, thresholds)
-    outcome = Outcome(folder / "model.bin", folder / "network.safetensors", metrics)
+    outcome = Outcome(folder / "model.bin", folder / "network.safetensors", metrics, notes=notes)
     write_tensors(outcome.weights, network.state_dict(), {"recipe": recipe.to_dict()})
     shapes = infer.shapes(spec.height, spec.width)
     manifest = Manifest(
@@ -107,8 +143,9 @@ def _finish(trainer: AnomalyTrainer, splits: dict[str, Dataset], folder: Path) -
         recipe=recipe.to_dict(),
         provenance=_provenance(trainer, splits),
     )
+    images = golden_images(splits["calibration"], max(spec.height, spec.width))
     bundle = Bundle.create(manifest, {manifest.graph: graph})
-    add_golden(bundle, golden_images(splits["calibration"]), infer).write(outcome.bundle)
+    add_golden(bundle, images, infer).write(outcome.bundle)
     return outcome
 
 
