@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,9 @@ from ..seeding import switches_restored
 from ..teacher import fingerprint
 from .calibrate import MOST_CONSTANT, batchnorms
 from .images import hold_out
-from .measure import evaluate, scored
+from .measure import figures, scored
 from .pyramid import STRIDES
+from .report import PAGE, Report, write_report
 from .score import SIGMA
 from .trainer import AnomalyTrainer
 
@@ -37,15 +39,17 @@ if TYPE_CHECKING:
     from ..._anomaly_recipe import AnomalyRecipe
     from ..._manifest import InputSpec, Thresholds
     from ..data.sample import Dataset
+    from .measure import Scored
     from .pyramid import Pyramid
 
 OUTPUTS = ("map", "score")
+ENGINE = "the portable graph on ONNX Runtime, fp32"
 
 
 def run(
     recipe: AnomalyRecipe, folder: Path, *, device: str = "auto", resume: bool = True, tensorboard: bool = False
 ) -> Outcome:
-    """Train in `folder` and leave `model.bin` and `network.safetensors` there.
+    """Train in `folder` and leave `model.bin`, `network.safetensors` and, of test images, `report.html` there.
 
     The last step's weights are kept. Test images, where there are some, are only measured, after everything is decided.
 
@@ -124,9 +128,11 @@ def _finish(trainer: AnomalyTrainer, splits: dict[str, Dataset], folder: Path, n
     infer, spec = Portable(graph, OUTPUTS), input_spec(recipe.input)
     thresholds = _calibrate(infer, splits["calibration"], spec, recipe)
     metrics: dict[str, dict[str, Any]] = {}
+    found: list[Scored] = []
     if "test" in splits:
         announce(f"measuring {len(splits['test'])} test images")
-        metrics["test"] = evaluate(infer, splits["test"], spec, thresholds)
+        found = list(scored(infer, splits["test"].samples, spec, thresholds.sigma))
+        metrics["test"] = figures(found, splits["test"], spec, thresholds)
     outcome = Outcome(folder / "model.bin", folder / "network.safetensors", metrics, notes=notes)
     write_tensors(outcome.weights, network.state_dict(), {"recipe": recipe.to_dict()})
     shapes = infer.shapes(spec.height, spec.width)
@@ -146,7 +152,11 @@ def _finish(trainer: AnomalyTrainer, splits: dict[str, Dataset], folder: Path, n
     images = golden_images(splits["calibration"], max(spec.height, spec.width))
     bundle = Bundle.create(manifest, {manifest.graph: graph})
     add_golden(bundle, images, infer).write(outcome.bundle)
-    return outcome
+    if not found:
+        return outcome
+    report = Report.of(manifest, splits["test"], found, metrics["test"], engine=ENGINE, notes=notes)
+    write_report(report, folder / PAGE)
+    return dataclasses.replace(outcome, page=folder / PAGE)
 
 
 def _calibrate(infer: Portable, held: Dataset, spec: InputSpec, recipe: AnomalyRecipe) -> Thresholds:

@@ -283,6 +283,23 @@ def test_eval_on_a_command_line(
     assert json.loads(capsys.readouterr().out)["metrics"]["oracle"].keys() == {"image", "pixel"}
 
 
+def test_training_leaves_a_report_and_eval_writes_one_on_request(
+    trained: edgekd.TrainReport, category: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trained.page == trained.folder / "report.html"
+    left = trained.page.read_text(encoding="utf-8")
+    assert "the portable graph on ONNX Runtime, fp32" in left
+    assert "Note:</b> untrained teacher: resnet18" in left
+    page = tmp_path / "pages" / "out.html"
+    command = ["eval", str(trained.bundle), str(category), "--device", "reference", "--report", str(page)]
+    assert main(command) == 0
+    assert capsys.readouterr().out.endswith(f"\n{page}\n")
+    assert "reference fp32" in page.read_text(encoding="utf-8")
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["page"] == str(page)
+    assert "page" not in edgekd.evaluate(trained.bundle, category, device="reference").to_dict()
+
+
 def test_inspect_shows_the_thresholds_and_not_what_detectors_have(
     trained: edgekd.TrainReport, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -374,6 +391,7 @@ def test_set_without_a_test_folder_trains_and_is_not_measured(category: Path, tm
     shutil.copytree(category / "train", tmp_path / "set" / "train")
     report = edgekd.train(recipe(tmp_path / "set", steps=2), tmp_path / "out", device="cpu")
     assert report.metrics == {}
+    assert report.page is None
 
 
 @pytest.mark.parametrize(
