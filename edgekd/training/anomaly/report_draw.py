@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .report import Case
 
-SIDE = 256  # pixels of a picture, the longer side
+SIDE = 320  # pixels of a picture, the longer side
 BINS = 30
 QUALITY = 88  # of JPEG
 TRUTH = (255, 255, 255)
@@ -39,11 +39,14 @@ def pictures(case: Case, threshold: float) -> tuple[bytes, bytes]:
     height, width = image.shape[:2]
     values = np.asarray(cv2.resize(case.map, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     heat = blended(image, values, 0.0, 2 * threshold, cv2.INTER_LINEAR)
+    cut, _ = cv2.findContours((values > threshold).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(heat, cut, -1, CUT, 2)
     mask = load_mask(case.sample, height, width)
-    _outline(heat, values > threshold, CUT)
-    for picture in (image, heat):
-        if mask is not None:
-            _outline(picture, mask, TRUTH)
+    if mask is not None:
+        truth, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        for picture in (image, heat):
+            cv2.drawContours(picture, truth, -1, (0, 0, 0), 3)  # a dark rim, for bright parts
+            cv2.drawContours(picture, truth, -1, TRUTH, 1)
     return _jpeg(image), _jpeg(heat)
 
 
@@ -90,13 +93,6 @@ def histogram(normal: Sequence[float], anomalous: Sequence[float], threshold: fl
             "</svg>",
         ]
     )
-
-
-def _outline(picture: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> None:
-    """Draw around the parts of a mask of the picture's size, one pixel wide with a dark rim."""
-    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, found, -1, (0, 0, 0), 3)
-    cv2.drawContours(picture, found, -1, colour, 1)
 
 
 def _jpeg(rgb: NDArray[np.uint8]) -> bytes:

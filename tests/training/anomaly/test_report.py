@@ -159,12 +159,12 @@ def test_map_shows_the_truth_where_it_is_and_outlines_what_is_cut_out(test_set: 
         cv2.imdecode(np.frombuffer(each, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int)
         for each in pictures(case._replace(map=values), 0.5)
     )
-    assert shown.shape[1] == heat.shape[1] == 256
+    assert shown.shape[1] == heat.shape[1] == 320
     close = np.abs(heat - np.array(CUT)).sum(-1) < 160
     rows, columns = np.nonzero(close)
     height = heat.shape[0]
-    assert columns.min() == pytest.approx(64, abs=4)
-    assert columns.max() == pytest.approx(192, abs=4)
+    assert columns.min() == pytest.approx(80, abs=4)
+    assert columns.max() == pytest.approx(240, abs=4)
     assert rows.min() == pytest.approx(height / 4, abs=4)
     assert rows.max() == pytest.approx(3 * height / 4, abs=4)
     white = (shown > 200).all(-1)  # the truth's outline is the only white there

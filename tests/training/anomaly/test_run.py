@@ -394,6 +394,22 @@ def test_set_without_a_test_folder_trains_and_is_not_measured(category: Path, tm
     assert report.page is None
 
 
+@pytest.mark.usefixtures("exported")
+def test_thresholds_do_not_depend_on_test_images(category: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(category, tmp_path / "set")
+    for image in (tmp_path / "set" / "test" / "good").iterdir():
+        shutil.copy(next((category / "test" / "spot").iterdir()), image)
+    found = []
+    for name, folder in (("one", category), ("other", tmp_path / "set")):
+        report = edgekd.train(recipe(folder, steps=2), tmp_path / name, device="cpu")
+        with Bundle.read(report.bundle) as bundle:
+            found.append((bundle.manifest.thresholds, report.metrics["test"]["false_alarms"]))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] != found[1][1]
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
