@@ -89,10 +89,12 @@ def coreset(patches: Tensor, count: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     projected = patches @ torch.randn(patches.shape[1], PROJECTED, generator=generator) / PROJECTED**0.5
     row = int(torch.randint(len(patches), (1,), generator=generator))
+    squares = projected.square().sum(1)
     nearest = torch.full((len(patches),), torch.inf)
     chosen = []
     for _ in range(count):
         chosen.append(row)
-        nearest = torch.minimum(nearest, (projected - projected[row]).square().sum(1))
+        nearest = torch.minimum(nearest, squares + squares[row] - 2 * (projected @ projected[row]))
+        nearest[row] = -torch.inf  # rounding must not let it come again
         row = int(nearest.argmax())
     return torch.tensor(chosen)

@@ -12,7 +12,7 @@ from ..checkpoint import write_bytes
 from ..metrics.ranking import Ranking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -87,7 +87,6 @@ class Report:
         metrics: dict[str, Any],
         *,
         engine: str,
-        notes: Iterable[str] = (),
     ) -> Report:
         """Return the report on a bundle whose network has scored a set."""
         thresholds = manifest.thresholds
@@ -96,6 +95,7 @@ class Report:
             Case(sample, each.score, each.map, each.score > thresholds.image)
             for sample, each in zip(dataset.samples, found, strict=True)
         )
+        notes = manifest.provenance.get("notes")  # a bundle from elsewhere may have none, or something else
         return cls(
             name=manifest.name,
             data=dataset.name,
@@ -105,7 +105,7 @@ class Report:
             cases=cases,
             provenance=manifest.provenance,
             recipe=manifest.recipe,
-            notes=tuple(notes),
+            notes=tuple(str(note) for note in notes) if isinstance(notes, list) else (),
         )
 
     def of_kind(self, *, anomalous: bool) -> tuple[Case, ...]:

@@ -85,13 +85,16 @@ def _head(report: Report) -> Iterator[str]:
 def _figures(report: Report) -> Iterator[str]:
     yield "<h2>Figures</h2>"
     anomalous = len(report.of_kind(anomalous=True))
-    counts = {"images": f"{anomalous} + {len(report.cases) - anomalous}", "pixels": "pixels of the same images"}
+    masked = (case for case in report.cases if not case.sample.anomalous or case.sample.mask is not None)
+    pixels = sum(case.map.size for case in masked)
+    images = f"{anomalous} anomalous + {len(report.cases) - anomalous} normal images"
+    counts = {"images": images, "pixels": f"{pixels:,} pixels"}
     rows = []
     for name, (unit, meaning) in FIGURES.items():
         value = report.metrics[name]
         shown = report.metrics["undefined"].get(name, "not defined") if math.isnan(value) else f"{100 * value:.1f} %"
         rows.append((name.replace("_", " "), shown, counts[unit], meaning))
-    yield _table(("figure", "value", "n (anomalous + normal)", ""), rows, text=3)
+    yield _table(("figure", "value", "n", ""), rows, text=3)
 
 
 def _kinds(report: Report) -> Iterator[str]:

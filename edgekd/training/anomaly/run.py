@@ -147,14 +147,14 @@ def _finish(trainer: AnomalyTrainer, splits: dict[str, Dataset], folder: Path, n
         edgekd=metadata.version("edgekd"),
         receipts=receipts(splits, metrics, ()),
         recipe=recipe.to_dict(),
-        provenance=_provenance(trainer, splits),
+        provenance=_provenance(trainer, splits, notes),
     )
     images = golden_images(splits["calibration"], max(spec.height, spec.width))
     bundle = Bundle.create(manifest, {manifest.graph: graph})
     add_golden(bundle, images, infer).write(outcome.bundle)
     if not found:
         return outcome
-    report = Report.of(manifest, splits["test"], found, metrics["test"], engine=ENGINE, notes=notes)
+    report = Report.of(manifest, splits["test"], found, metrics["test"], engine=ENGINE)
     write_report(report, folder / PAGE)
     return dataclasses.replace(outcome, page=folder / PAGE)
 
@@ -171,7 +171,7 @@ def _calibrate(infer: Portable, held: Dataset, spec: InputSpec, recipe: AnomalyR
     )
 
 
-def _provenance(trainer: AnomalyTrainer, splits: dict[str, Dataset]) -> dict[str, Any]:
+def _provenance(trainer: AnomalyTrainer, splits: dict[str, Dataset], notes: tuple[str, ...]) -> dict[str, Any]:
     network = trainer.network
     return {
         "network": {
@@ -179,6 +179,7 @@ def _provenance(trainer: AnomalyTrainer, splits: dict[str, Dataset]) -> dict[str
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
         },
         "teachers": [each.source for each in network.pyramids],
+        "notes": list(notes),
         "data": {name: {"images": len(each), "sha256": data_fingerprint(each)} for name, each in splits.items()},
         "seed": trainer.recipe.train.seed,
         "tools": {**versions(), "torch": torch.__version__},

@@ -33,6 +33,11 @@ TEACHERS = [
     {"backbone": "resnet18", "pretrained": {"file": "<r18>.npz", "sha256": "ab" * 32}, "calibrated": 0},
     {"backbone": "mobilenetv2", "pretrained": None, "calibrated": 24, "mean_shares": [0.1, 0.2, 0.3]},
 ]
+PROVENANCE = {
+    "notes": ["untrained & <random>"],
+    "teachers": TEACHERS,
+    "network": {"parameters": 1_250_000, "state_sha256": "cd"},
+}
 
 
 class Reader(HTMLParser):
@@ -64,10 +69,10 @@ def report(dataset: Dataset, scores: list[float] = SCORES, **changes: Any) -> Re
     metrics = figures(found, dataset, SPEC, LIMITS)
     manifest = Manifest(
         name="a <name> & more", task="anomaly", classes=("defect",), input=SPEC, outputs=(), thresholds=LIMITS,
-        provenance={"teachers": TEACHERS, "network": {"parameters": 1_250_000, "state_sha256": "cd"}},
+        provenance=PROVENANCE,
         recipe={"name": "</pre><script>"},
     )  # fmt: skip
-    made = Report.of(manifest, dataset, found, metrics, engine="some engine", notes=("untrained & <random>",))
+    made = Report.of(manifest, dataset, found, metrics, engine="some engine")
     return made if not changes else Report(**{**made.__dict__, **changes})
 
 
@@ -89,7 +94,8 @@ def test_page_counts_what_the_deployed_threshold_does(test_set: Dataset) -> None
     assert "3 of 5 anomalous images are found" in found.text
     assert "Note: untrained & <random>." in found.text
     assert "image AUROC75.0 %" in found.text  # 15 of 20 pairs are in order
-    assert "5 + 4" in found.text
+    assert "5 anomalous + 4 normal images" in found.text
+    assert f"{8 * 64 * 64:,} pixels" in found.text  # one of nine has no mask
     assert "1.25 million parameters" in found.text
 
 

@@ -295,6 +295,7 @@ def test_training_leaves_a_report_and_eval_writes_one_on_request(
     assert main(command) == 0
     assert capsys.readouterr().out.endswith(f"\n{page}\n")
     assert "reference fp32" in page.read_text(encoding="utf-8")
+    assert "Note:</b> untrained teacher: resnet18" in page.read_text(encoding="utf-8")
     assert main([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["page"] == str(page)
     assert "page" not in edgekd.evaluate(trained.bundle, category, device="reference").to_dict()
