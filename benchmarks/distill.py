@@ -15,11 +15,9 @@ methods. Every figure is of the last checkpoint on the test split, which nothing
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import sys
 import time
@@ -41,10 +39,10 @@ from distill_settings import (
     upright_sets,
 )
 from machine import RESULTS, conditions, write
+from runs import claimed, log_rows, trained_s
 
 import edgekd
 from edgekd._recipe import Recipe
-from edgekd.training.loop import LOG_EVERY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -171,26 +169,6 @@ def scaled(entries: list[dict[str, Any]], factor: float) -> list[dict[str, Any]]
     return [{**entry, "weight": entry.get("weight", 1.0) * factor} for entry in entries]
 
 
-@contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
-    """Say whether this process may work on a folder; another one that does so is left alone."""
-    lock = folder.with_name(folder.name + ".lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with lock.open("x") as file:
-            file.write(str(os.getpid()))
-    except FileExistsError:
-        holder = lock.read_text()
-        if not holder or Path(f"/proc/{holder}").exists():
-            yield False
-            return
-        lock.write_text(str(os.getpid()))
-    try:
-        yield True
-    finally:
-        lock.unlink(missing_ok=True)
-
-
 def provide(cell: Cell) -> None:
     """Write what is missing of synthetic scenes and of tiles; the teacher's scenes come from a seed of their own."""
     if cell.data.tile is not None:
@@ -275,7 +253,7 @@ def measure(
     else:
         found = edgekd.evaluate(folder / "model.bin", getattr(cell.data, split)).metrics
     rows = log_rows(folder / "metrics.jsonl")
-    seconds = sum(row["step_ms"] for row in rows if "step_ms" in row) * LOG_EVERY / 1e3  # whole runs, resumed or not
+    seconds = trained_s(rows)
     row = {
         "pair": cell.pair_name,
         "data": cell.data_name,
@@ -308,11 +286,6 @@ def ship(weights: Path, example: Path) -> None:
     halves = {name: item.half() if item.is_floating_point() else item for name, item in read_tensors(weights).items()}
     write_tensors(example / "teacher.safetensors", halves, read_meta(weights))
     print(f"wrote {example / 'teacher.safetensors'}")
-
-
-def log_rows(log: Path) -> list[dict[str, Any]]:
-    """Return the lines of a metrics.jsonl."""
-    return [json.loads(line) for line in log.read_text().splitlines()]
 
 
 if __name__ == "__main__":

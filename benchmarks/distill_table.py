@@ -7,6 +7,8 @@ import math
 import statistics
 from typing import TYPE_CHECKING, Any
 
+from tables import between, spread
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -32,10 +34,8 @@ def write_tables(results: Path, page: Path) -> None:
     parts["ablation"] = [row for row in rows if "-" in row["method"] or row["method"] in FIRST]
     text = page.read_text()
     for name, members in parts.items():
-        begin, end = f"<!-- {name}: written by benchmarks/distill.py table -->", f"<!-- /{name} -->"
-        head, rest = text.split(begin, 1)
-        table_text = tuning(members) if name == "tuning" else tables(members, ablation=name == "ablation")
-        text = f"{head}{begin}\n\n{table_text}\n\n{end}{rest.split(end, 1)[1]}"
+        body = tuning(members) if name == "tuning" else tables(members, ablation=name == "ablation")
+        text = between(text, name, "distill.py", body)
     page.write_text(text)
     print(f"wrote {page}")
 
@@ -115,15 +115,6 @@ def tuning(rows: list[Row]) -> str:
             lines.append(f"| {LABELS.get(name, name.upper())} | {cells} |")
         lines.append("")
     return "\n".join(lines).rstrip()
-
-
-def spread(values: list[float], *, sign: bool = False, digits: int = 1) -> str:
-    """Return "mean ± std", the one value, or nothing."""
-    plus = "+" if sign else ""
-    values = [value for value in values if math.isfinite(value)]
-    if len(values) < 2:
-        return f"{values[0]:{plus}.{digits}f}" if values else ""
-    return f"{statistics.mean(values):{plus}.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
 def in_errors(gains: list[float]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ._recipe import InputConfig, build_section, plain, read_toml
+from ._recipe import InputConfig, build_section, plain, read_tables
 
 ALPHA = 0.05  # false alarms: one of twenty normal images at most
 PIXEL_ALPHA = 1e-3
@@ -33,6 +33,7 @@ class AnomalyTeacherConfig:
     sha256: str | None = None
     stages: str = "all"
     input: InputConfig | None = None  # what its weights know; None: as the network's. Sizes are not looked at
+    calibrate: str = "auto"  # auto | always | never: fit BatchNorm to the training images; auto: if weights are random
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,9 @@ class AnomalyModelConfig:
     fusion: str = "iaff"  # of two teachers: iaff | add
     loss: str = "global"  # global | per_location
     freeze: float = 0.1  # of target fused_sg: share of the steps after which attention and fusion stay as they are
+    reduction: int = 4  # of the channels inside attention and fusion
+    embedding: int = 0  # channels of the bottleneck; 0: twice the coarsest of the first teacher, as RD4AD
+    storage: str = "fp32"  # fp32 | fp16: what the portable graph stores weights in; it computes in fp32 either way
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +104,7 @@ class AnomalyRecipe:
             RecipeError: the file is missing, is no TOML, or has a wrong, missing or unknown key.
         """
         path = Path(path)
-        return cls.from_dict(read_toml(path)).resolved(path.parent.resolve())
+        return cls.from_dict(read_tables(path)).resolved(path.parent.resolve())
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> AnomalyRecipe:

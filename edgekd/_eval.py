@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _detector
@@ -15,7 +16,6 @@ from .errors import DataError, MissingPackageError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from ._session import SessionInfo
     from .training.data.sample import Dataset
@@ -38,6 +38,7 @@ class EvalReport:
             has images without objects, "background": false positives on them. Of an anomaly set: image_AUROC, image_AP,
             image_F1_max, the same of pixels, AUPRO; "false_alarms" and "found" at the bundle's threshold; "oracle"
             (thresholds that the test set chose) and "undefined" (figure -> why it is NaN).
+        page: the report that was asked for.
     """
 
     data: str
@@ -48,10 +49,13 @@ class EvalReport:
     overlap: int | None = None
     seconds: float
     metrics: dict[str, Any]
+    page: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values; NaN becomes None."""
-        return {**dataclasses.asdict(self), "metrics": json_ready(self.metrics)}
+        """Return JSON-ready values; NaN becomes None. "page" is there if it was asked for."""
+        known = dataclasses.asdict(self)
+        page = known.pop("page")
+        return {**known, "metrics": json_ready(self.metrics), **({} if page is None else {"page": str(page)})}
 
 
 def evaluate(
@@ -66,6 +70,7 @@ def evaluate(
     tile: int | None = None,
     overlap: int | None = None,
     mode: str | None = None,
+    report: str | Path | None = None,
 ) -> EvalReport:
     """Run a bundle over annotated images and return average precision: COCO's, or DOTA's where boxes are oriented.
 
@@ -82,9 +87,11 @@ def evaluate(
         tile: as in `Detector.predict`.
         overlap: as in `Detector.predict`.
         mode: how the curve of oriented boxes becomes a number: "voc07" (11 recalls) or "area"; None: "area".
+        report: HTML file to write, of an anomaly bundle: scores, figures, worst images, thresholds, teachers.
 
     Raises:
-        UsageError: a mode that there is not, or any for boxes that are not oriented; tiles for an anomaly bundle.
+        UsageError: a mode that there is not, or any for boxes that are not oriented; tiles for an anomaly bundle; a
+            report on a detector.
         BundleError: the file is not a sound bundle.
         DataError: the set cannot be read, or has classes the bundle does not know.
         TargetUnavailableError: nothing in the bundle can run here.
@@ -99,7 +106,11 @@ def evaluate(
     if opened.manifest.task == "anomaly":
         given = {"tile": tile, "overlap": overlap, "mode": mode}
         with opened:
-            return _evaluate_anomaly(opened, read(data, format, split or "test"), device, precision, threads, given)
+            dataset = read(data, format, split or "test")
+            return _evaluate_anomaly(opened, dataset, device, precision, threads, given, report)
+    if report is not None:
+        opened.close()
+        raise UsageError(f"report: for anomaly bundles only; {bundle} is for task {opened.manifest.task}")
     with _detector.start(opened, device, precision, threads) as detector:
         dataset = read(data, format, split, detector.names)
         check(mode, dataset)  # a wrong word should not cost an evaluation
@@ -122,9 +133,16 @@ def evaluate(
 
 
 def _evaluate_anomaly(
-    bundle: Bundle, dataset: Dataset, device: str, precision: str, threads: int, given: Mapping[str, object]
+    bundle: Bundle,
+    dataset: Dataset,
+    device: str,
+    precision: str,
+    threads: int,
+    given: Mapping[str, object],
+    page: str | Path | None,
 ) -> EvalReport:
-    from .training.anomaly.measure import evaluate as measure_anomaly
+    from .training.anomaly.measure import figures, scored
+    from .training.anomaly.report import Report, write_report
 
     refused = [name for name, value in given.items() if value is not None]
     if refused:
@@ -137,14 +155,20 @@ def _evaluate_anomaly(
     assert thresholds is not None  # the reader has checked it
     try:
         began = time.monotonic()
-        metrics = measure_anomaly(session.infer, dataset, bundle.manifest.input, thresholds)
+        found = list(scored(session.infer, dataset.samples, bundle.manifest.input, thresholds.sigma))
+        metrics = figures(found, dataset, bundle.manifest.input, thresholds)
+        seconds = time.monotonic() - began
+        if page is not None:
+            engine = f"{session.info.target} {session.info.precision} ({session.info.device})"
+            write_report(Report.of(bundle.manifest, dataset, found, metrics, engine=engine), Path(page))
         return EvalReport(
             data=dataset.name,
             images=len(dataset),
             objects=sum(bool(sample.anomalous) for sample in dataset.samples),
             session=session.info,
-            seconds=time.monotonic() - began,
+            seconds=seconds,
             metrics=metrics,
+            page=None if page is None else Path(page),
         )
     finally:
         session.close()

@@ -7,6 +7,7 @@ keys that do. The bundle holds the recipe whole.
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 import types
 import typing
@@ -162,15 +163,15 @@ class Recipe:
 
     @classmethod
     def read(cls, path: str | Path) -> Recipe:
-        """Read a recipe from a TOML file.
+        """Read a recipe from a TOML file, or from the JSON that a run keeps of it.
 
         Relative paths in it (data, weights) are resolved against the file's folder.
 
         Raises:
-            RecipeError: the file is missing, is no TOML, or has a wrong, missing or unknown key.
+            RecipeError: the file is missing, cannot be parsed, or has a wrong, missing or unknown key.
         """
         path = Path(path)
-        return cls.from_dict(read_toml(path)).resolved(path.parent.resolve())
+        return cls.from_dict(read_tables(path)).resolved(path.parent.resolve())
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Recipe:
@@ -214,18 +215,28 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Return the tables of a recipe's file.
+def read_tables(path: Path) -> dict[str, Any]:
+    """Return the tables of a recipe's file: TOML, or JSON if its name ends so, as a run keeps it.
 
     Raises:
-        RecipeError: the file is missing or is no TOML.
+        RecipeError: the file is missing or is neither.
     """
+    kind = "JSON" if path.suffix == ".json" else "TOML"
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        raw = json.loads(text) if kind == "JSON" else tomllib.loads(text)
     except FileNotFoundError as error:
         raise RecipeError(f"no recipe at {path}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not valid TOML: {error}") from error
+    except IsADirectoryError as error:
+        raise RecipeError(
+            f"{path} is a folder, a recipe is a .toml file; to train on a folder of normal images: "
+            f"edgekd train --task anomaly {path}"
+        ) from error
+    except (json.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not valid {kind}: {error}") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path} should hold a table, got {type(raw).__name__}")
+    return raw
 
 
 def plain(recipe: Any) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._anomaly_recipe import AnomalyRecipe
-from ._recipe import Recipe, read_toml
-from .errors import MissingPackageError, RecipeError
+from ._anomaly_presets import preset as anomaly_preset
+from ._anomaly_recipe import ALPHA, AnomalyRecipe
+from ._recipe import Recipe, read_tables
+from .errors import MissingPackageError, RecipeError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from typing_extensions import Unpack
 
@@ -37,7 +38,9 @@ class TrainReport:
         metrics: split ("val", "test") -> AP, AP50, AP75, AP_small, AP_medium, AP_large in [0, 1] or NaN, and per_class;
             of an anomaly network "test" -> image_AUROC, pixel_AUROC, AUPRO and the like.
         comparisons: with the student alone, a figure each; empty without `distill(..., receipt=True)`.
-        page: the explanation page; None without `distill(..., explain=...)`.
+        page: the explanation page, or of an anomaly network the report on its test images; None without
+            `distill(..., explain=...)`, or without test images.
+        notes: what to know before the figures are believed: teachers with random weights, for example.
     """
 
     folder: Path
@@ -48,9 +51,10 @@ class TrainReport:
     metrics: dict[str, dict[str, Any]]
     comparisons: tuple[Comparison, ...] = ()
     page: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values; NaN becomes None. "comparisons" and "page" are there where they were asked for."""
+        """Return JSON-ready values; NaN becomes None. "comparisons", "page" and "notes" are there if there are any."""
         compared = {"comparisons": [each.to_dict() for each in self.comparisons]} if self.comparisons else {}
         page = {} if self.page is None else {"page": str(self.page)}
         return {
@@ -62,6 +66,7 @@ class TrainReport:
             "metrics": {split: json_ready(found) for split, found in self.metrics.items()},
             **compared,
             **page,
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
 
@@ -69,6 +74,10 @@ def train(
     recipe: Recipe | AnomalyRecipe | str | Path,
     out: str | Path,
     *,
+    task: str | None = None,
+    preset: str | None = None,
+    alpha: float | None = None,
+    teacher_weights: Mapping[str, str | Path] | None = None,
     seed: int | None = None,
     steps: int | None = None,
     device: str = "auto",
@@ -81,9 +90,13 @@ def train(
     `torchrun` the processes share every batch.
 
     Args:
-        recipe: a `Recipe` or `AnomalyRecipe`, or the path of its TOML file. A detector's has neither [teacher] nor
-            [[distill]].
+        recipe: a `Recipe` or `AnomalyRecipe`, or the path of its TOML file, or of the JSON that a run has kept. A
+            detector's has neither [teacher] nor [[distill]]. With `task`, the folder of one category instead.
         out: folder of the run; created if missing.
+        task: "anomaly": `recipe` is a folder with `train/good`, and the recipe is a preset's; None: it is a recipe.
+        preset: of the task: "edge" (a bundle of at most 12 MB; default) or "quality".
+        alpha: of the task: expected share of false alarms among normal images, at most; None: 0.05.
+        teacher_weights: of the task: backbone -> file, one or two; None: random teachers, which the report says.
         seed: instead of the recipe's.
         steps: instead of the recipe's.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
@@ -91,12 +104,21 @@ def train(
         tensorboard: write events for TensorBoard to `out/tensorboard` too.
 
     Raises:
+        UsageError: a task or preset that there is not, or its options without the task.
         RecipeError: the recipe is impossible or distils, or `out` holds a run of another one.
         DataError: the data cannot be read.
         WeightsError: pretrained weights are missing or do not fit.
         MissingPackageError: the packages for training are not installed.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; a checkpoint was written first.
     """
+    chosen = {"preset": preset, "alpha": alpha, "teacher_weights": teacher_weights or None}
+    given = [name for name, value in chosen.items() if value is not None]
+    if task is not None:
+        recipe = _of_folder(recipe, task, preset or "edge", ALPHA if alpha is None else alpha, teacher_weights)
+    elif given:
+        raise UsageError(
+            f"{', '.join(given)}: only with task 'anomaly' and a folder of images; a recipe has them written in it"
+        )
     if isinstance(recipe, (str, Path)):
         recipe = _read(Path(recipe))
     if isinstance(recipe, AnomalyRecipe):
@@ -125,12 +147,31 @@ def _train_anomaly(
         steps=plan.train.steps,
         seconds=time.monotonic() - began,
         metrics=found.metrics,
+        page=found.page,
+        notes=found.notes,
     )
+
+
+def _of_folder(
+    data: Recipe | AnomalyRecipe | str | Path,
+    task: str,
+    preset: str,
+    alpha: float,
+    teacher_weights: Mapping[str, str | Path] | None,
+) -> AnomalyRecipe:
+    """Return the preset's recipe for a folder of images."""
+    if task != "anomaly":
+        raise UsageError(f"no task {task!r} without a recipe; possible: anomaly")
+    if not isinstance(data, (str, Path)) or Path(data).is_file():
+        raise UsageError(f"with task 'anomaly' expected a folder of images, got a recipe ({data}); leave out the task")
+    if not Path(data).is_dir():
+        raise UsageError(f"no folder at {data}; a category holds train/good, test/<defect> and ground_truth/<defect>")
+    return anomaly_preset(preset, data, alpha=alpha, teacher_weights=teacher_weights)
 
 
 def _read(path: Path) -> Recipe | AnomalyRecipe:
     """Read a recipe of any task; arguments and errors as `Recipe.read`."""
-    raw = read_toml(path)
+    raw = read_tables(path)
     kind = AnomalyRecipe if raw.get("task") == "anomaly" else Recipe
     return kind.from_dict(raw).resolved(path.parent.resolve())
 

@@ -14,7 +14,8 @@ VENDOR = {
     "tensorrt", "tensorrt_rtx_bindings", "pycuda", "jax", "transformers",
 }  # fmt: skip
 LAYER_2 = {
-    "errors", "geometry", "_anomaly_recipe", "_comparison", "_detections", "_recipe", "_manifest", "_thresholds",
+    "errors", "geometry", "_anomaly_presets", "_anomaly_recipe", "_comparison", "_detections", "_recipe", "_manifest",
+    "_thresholds",
 }  # fmt: skip
 LAYER_3 = {
     "_bundle",

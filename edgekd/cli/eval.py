@@ -42,6 +42,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "--mode", help="of oriented boxes: voc07 (precision at 11 recalls) or area (under the curve; default)"
     )
+    parser.add_argument("--report", metavar="HTML", help="of an anomaly bundle: write scores, worst images and origin")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
 
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         tile=args.tile,
         overlap=args.overlap,
         mode=args.mode,
+        report=args.report,
     )
     if args.json:
         print(json.dumps(report.to_dict(), indent=2))
@@ -74,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
         _show_oriented(report.metrics)
     else:
         _show(report.metrics)
+    if report.page is not None:
+        print(report.page)
     return 0
 
 

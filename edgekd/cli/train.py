@@ -1,4 +1,7 @@
-"""`edgekd train`: train a recipe's detector without a teacher, or with task = "anomaly" an anomaly network."""
+"""`edgekd train`: train a recipe's detector without a teacher, or with task = "anomaly" an anomaly network.
+
+With --task anomaly no recipe is needed: name a folder with train/good, and where there are test images test/<defect>.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,21 @@ FIGURES = (
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
-    parser = subparsers.add_parser(
-        "train", help="train a detector or an anomaly network from a recipe", description=__doc__
-    )
-    add_arguments(parser)
+    parser = subparsers.add_parser("train", help="train a detector or an anomaly network", description=__doc__)
+    add_arguments(parser, "recipe.toml; with --task the folder of one category")
+    parser.add_argument("--task", help="anomaly: train on a folder of normal images, by a preset's recipe")
+    parser.add_argument("--preset", help="with --task: edge (a bundle of at most 12 MB, default) or quality")
+    parser.add_argument("--alpha", type=float, help="with --task: share of false alarms, at most (default 0.05)")
+    parser.add_argument(
+        "--teacher-weights", action="append", default=[], metavar="BACKBONE=FILE",
+        help="with --task: published weights, once or twice (default: random teachers, which only make a baseline)",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `train` and `distill` have in common."""
-    parser.add_argument("recipe", help="recipe.toml")
+def add_arguments(parser: argparse.ArgumentParser, recipe: str = "recipe.toml") -> None:
+    """Add what `train` and `distill` have in common; `recipe` says what the first argument is."""
+    parser.add_argument("recipe", help=recipe)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run; resumes the run it holds")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--steps", type=int, help="optimiser steps instead of the recipe's")
@@ -42,11 +50,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and print where the result is and how good."""
+    chosen = {"task": args.task, "preset": args.preset, "alpha": args.alpha}
     try:
-        report = edgekd.train(args.recipe, args.out, **options(args))
+        weights = _weights(args.teacher_weights)
+        report = edgekd.train(args.recipe, args.out, **chosen, teacher_weights=weights, **options(args))
     except KeyboardInterrupt as stop:
-        return interrupted(args, stop)
+        more = "".join(f" --{name} {value}" for name, value in chosen.items() if value is not None)
+        return interrupted(args, stop, more + "".join(f" --teacher-weights {each}" for each in args.teacher_weights))
     return show(args, report)
+
+
+def _weights(given: list[str]) -> dict[str, str]:
+    """Return backbone -> file."""
+    pairs = [each.partition("=") for each in given]
+    for text, (backbone, _, file) in zip(given, pairs, strict=True):
+        if not backbone or not file:
+            raise edgekd.errors.UsageError(
+                f"--teacher-weights takes BACKBONE=FILE, for example resnet18=resnet18.pth; got {text!r}"
+            )
+    names = [backbone for backbone, _, _ in pairs]
+    if len(set(names)) < len(names):
+        raise edgekd.errors.UsageError(f"--teacher-weights: two teachers should differ, got {', '.join(names)}")
+    return {backbone: file for backbone, _, file in pairs}
 
 
 def options(args: argparse.Namespace) -> dict[str, Any]:
@@ -78,6 +103,8 @@ def show(args: argparse.Namespace, report: edgekd.TrainReport) -> int:
     if args.json:
         print(json.dumps(report.to_dict(), indent=2))
         return 0
+    for note in report.notes:
+        print(f"note: {note}")
     print(f"{report.steps} steps in {report.seconds:.0f} s")
     for split, found in report.metrics.items():
         figures = (f"{name} {100 * found[name]:.1f} %" for name in FIGURES if not math.isnan(found.get(name, math.nan)))

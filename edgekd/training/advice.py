@@ -1,4 +1,4 @@
-"""When a distillation goes wrong: rules over the figures of `observe`, each with what to change."""
+"""When a distillation goes wrong: rules over what a run logs, each with what to change."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ UNLIKE = 0.6  # mean correlation by the middle of the run
 SHARP = 50.0  # largest attention, whose mean is 1
 DEAD = 0.5  # of the student's channels
 OVERWHELMED = 10.0  # distillation's gradient over the detector's
+CLOSED = 0.05  # mean share of one of two anomaly teachers in their fusion
 
 
 class Advice:
@@ -52,6 +53,8 @@ class Advice:
                 text = self._of_level(key, f"{entry}, {level.upper()}", figure, value)
                 if text:
                     yield key, text
+            if key.startswith("gate.") and not CLOSED <= value <= 1 - CLOSED:
+                yield key, _gate(key, value)
         middle = step >= self.steps / 2
         if middle:
             yield from self._unlike(row)
@@ -89,6 +92,14 @@ class Advice:
                     " raise its weight, or train for more steps"
                 )
                 yield f"unlike {entry}", text
+
+
+def _gate(key: str, share: float) -> str:
+    which = "first" if share < CLOSED else "second"
+    return (
+        f"{key}: the fusion leaves out the {which} teacher (share of the first: {share:.2f}): use model.target = "
+        "'both_raw', or the other teacher alone with 'single'"
+    )
 
 
 def _neck(row: Mapping[str, Any], part: str) -> dict[str, float]:

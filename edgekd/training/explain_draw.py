@@ -25,7 +25,7 @@ def photograph(image: NDArray[np.uint8], boxes: NDArray[np.float32], labels: Seq
 
     The longer side is 384 pixels.
     """
-    drawn = _sized(image, PICTURE_SIDE)
+    drawn = sized(image, PICTURE_SIDE)
     for box, label in zip(boxes * (drawn.shape[1] / image.shape[1]), labels, strict=True):
         corners = [round(float(value)) for value in box]
         cv2.rectangle(drawn, corners[:2], corners[2:], class_color(label), 2)
@@ -44,16 +44,23 @@ def heat_map(
         high: value of the brightest; equal to `low` if all values are.
         boxes: `(n, 4)` xyxy in pixels of the image.
     """
-    base = _sized(image, MAP_SIDE)
-    grey = cv2.cvtColor(cv2.cvtColor(base, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    share = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
-    levels = np.asarray(np.round(255 * share), np.uint8)
-    blocks = cv2.resize(_coloured(levels), (base.shape[1], base.shape[0]), interpolation=cv2.INTER_NEAREST)
-    drawn = np.asarray(cv2.addWeighted(blocks, OPACITY, grey, 1 - OPACITY, 0), np.uint8)
+    base = sized(image, MAP_SIDE)
+    drawn = blended(base, values, low, high, cv2.INTER_NEAREST)
     for box in boxes * (base.shape[1] / image.shape[1]):
         corners = [round(float(value)) for value in box]
         cv2.rectangle(drawn, corners[:2], corners[2:], (255, 255, 255), 1)
     return _png(drawn)
+
+
+def blended(
+    image: NDArray[np.uint8], values: NDArray[np.float32], low: float, high: float, interpolation: int
+) -> NDArray[np.uint8]:
+    """Return `(h, w)` values in colours over the grey of `(H, W, 3)` RGB, enlarged as OpenCV's `interpolation` does."""
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    share = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+    levels = np.asarray(np.round(255 * share), np.uint8)
+    colours = cv2.resize(_coloured(levels), (image.shape[1], image.shape[0]), interpolation=interpolation)
+    return np.asarray(cv2.addWeighted(colours, OPACITY, grey, 1 - OPACITY, 0), np.uint8)
 
 
 def scale_colours() -> list[str]:
@@ -68,7 +75,7 @@ def _coloured(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _sized(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def sized(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Return a copy whose longer side has `side` pixels."""
     ratio = side / max(image.shape[:2])
     size = max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio))

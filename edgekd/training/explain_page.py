@@ -15,7 +15,7 @@ from .._plot import class_color
 from .explain_draw import heat_map, photograph, scale_colours
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .explain_view import EntryView, ImageView, LevelView, MapView
 
@@ -63,8 +63,13 @@ class Page:
 
 def render(page: Page) -> str:
     """Return the page; equal arguments give equal text."""
-    title = escape(f"What is distilled: {page.name}")
-    body = "\n".join([*_head(page), *(line for view in page.images for line in _image(view, page.classes))])
+    lines = [*_head(page), *(line for view in page.images for line in _image(view, page.classes))]
+    return document(f"What is distilled: {page.name}", lines)
+
+
+def document(title: str, lines: Iterable[str], style: str = "") -> str:
+    """Return a page of its own around lines of HTML; `title` is plain text, `style` is added to `STYLE`."""
+    title, body = escape(title), "\n".join(lines)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -72,7 +77,7 @@ def render(page: Page) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>{title}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{style}</style>
 </head>
 <body>
 <h1>{title}</h1>
@@ -124,7 +129,7 @@ def _image(view: ImageView, classes: Sequence[str]) -> Iterator[str]:
         f'<span class="swatch" style="background:rgb{class_color(label)}"></span> {escape(classes[label])} ×{count}'
         for label, count in sorted(Counter(view.labels).items())
     )
-    source = _data(photograph(view.pixels, view.boxes, view.labels))
+    source = data_uri(photograph(view.pixels, view.boxes, view.labels))
     caption = f"<b>What the student sees</b>, with ground truth: {objects or 'no objects'}"
     alt = f"{name} with {len(view.labels)} ground-truth boxes"
     yield f'<figure class="photo"><img src="{source}" alt="{alt}"><figcaption>{caption}</figcaption></figure>'
@@ -148,7 +153,7 @@ def _map(view: ImageView, entry: EntryView, level: LevelView, shown: MapView) ->
     values, low, high = shown.values, shown.low, shown.high
     if shown.logarithmic:
         values, low, high = np.log(values), math.log(low), math.log(high)
-    source = _data(heat_map(view.pixels, values, low, high, view.boxes))
+    source = data_uri(heat_map(view.pixels, values, low, high, view.boxes))
     facts = f"Mean {shown.values.mean():.3g}, maximum {shown.values.max():.3g}"
     if shown.on_objects is not None:
         facts += f"; on objects {shown.on_objects:.2f} × the mean"
@@ -162,5 +167,6 @@ def _map(view: ImageView, entry: EntryView, level: LevelView, shown: MapView) ->
 <figcaption><b>{escape(shown.name.capitalize())}</b>. {meaning} {facts}.{colours}</figcaption></figure>"""
 
 
-def _data(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def data_uri(image: bytes, kind: str = "png") -> str:
+    """Return an encoded picture as the address of an image."""
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"

@@ -8,6 +8,7 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 import onnx.version_converter
 import onnxslim
@@ -39,12 +40,19 @@ ANOMALY_OPERATORS = OPERATORS | {"ConvTranspose", "Sqrt"}
 """Those of an anomaly network, whose norms and mirror student no detector has; the same three translate them."""
 
 
+STORAGES = ("fp32", "fp16")
+"""What the weights of an exported graph may be stored in."""
+
+_FEW = 1024  # values; smaller tensors, biases among them, stay as they are
+
+
 def export_onnx(
     model: nn.Module,
     size: InputConfig,
     *,
     outputs: tuple[str, str] = ("boxes", "scores"),
     operators: frozenset[str] = OPERATORS,
+    storage: str = "fp32",
 ) -> bytes:
     """Export a network as it is deployed.
 
@@ -55,6 +63,7 @@ def export_onnx(
         size: network input; only height and width are looked at.
         outputs: names of what the network returns.
         operators: all that the graph may consist of.
+        storage: of weights: "fp32", or "fp16" with a Cast to fp32 behind each large one, which runtimes do at loading.
 
     Returns:
         A serialized ONNX model, weights inside. Input "images" `(batch, 3, height, width)` float32, normalised.
@@ -82,7 +91,27 @@ def export_onnx(
         raise BuildError(
             f"the graph needs {', '.join(foreign)}; targets translate only: {', '.join(sorted(operators))}"
         )
+    if storage == "fp16":
+        _store_halves(graph.graph)
     return bytes(graph.SerializeToString(deterministic=True))
+
+
+def _store_halves(graph: onnx.GraphProto) -> None:
+    """Store large float32 weights in half the bytes; the graph goes on computing in float32.
+
+    Weights beyond 65504, the greatest half, stay as they are.
+    """
+    casts = []
+    for item in graph.initializer:
+        values = onnx.numpy_helper.to_array(item)
+        if values.dtype != np.float32 or values.size < _FEW or np.abs(values).max() > np.finfo(np.float16).max:
+            continue
+        name = item.name
+        item.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}.fp16"))
+        casts.append(onnx.helper.make_node("Cast", [item.name], [name], name=f"{name}.cast", to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _trace(network: nn.Module, images: torch.Tensor, outputs: tuple[str, str]) -> onnx.ModelProto:

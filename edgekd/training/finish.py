@@ -134,13 +134,13 @@ def input_spec(size: InputConfig) -> InputSpec:
     return InputSpec(height=size.height, width=size.width, color=size.color, mean=size.mean, std=size.std, pad=size.pad)
 
 
-def golden_images(dataset: Dataset) -> list[NDArray[np.uint8]]:
-    """Return up to four images spread over the set, RGB, at most 640 pixels on the longer side."""
+def golden_images(dataset: Dataset, side: int = GOLDEN_SIDE) -> list[NDArray[np.uint8]]:
+    """Return up to four images spread over the set, RGB, at most `side` pixels on the longer side."""
     chosen = np.linspace(0, len(dataset) - 1, min(GOLDEN_IMAGES, len(dataset))).round().astype(int)
     images = []
     for index in chosen:
         image = dataset.samples[index].load()
-        shrink = GOLDEN_SIDE / max(image.shape[:2])
+        shrink = side / max(image.shape[:2])
         if shrink < 1:
             size = max(1, round(image.shape[1] * shrink)), max(1, round(image.shape[0] * shrink))
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 class Outcome:
     """What a run left: its bundle, the network's weights, and split -> metrics of these.
 
-    `comparisons` hold the same figures of other runs beside this one's, if the bundle tells of any.
+    `comparisons` hold the same figures of other runs beside this one's, if the bundle tells of any. `page` is a report
+    on the test images, `notes` say what to know before the figures are believed.
     """
 
     bundle: Path
     weights: Path
     metrics: dict[str, dict[str, Any]]
     comparisons: tuple[Comparison, ...] = ()
+    page: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 def left_by(trainer: Trainer, folder: Path) -> Outcome | None:

@@ -58,3 +58,11 @@ def test_eval_with_tiles_that_make_no_sense_is_refused(
 ) -> None:
     assert main(["eval", *scene, "--tile", "64", "--overlap", "64"]) == 2
     assert "0 to tile - 1 = 63, got 64" in capsys.readouterr().err
+
+
+def test_eval_of_a_detector_has_no_report(
+    scene: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", *scene, "--report", str(tmp_path / "out.html")]) == 2
+    assert "report: for anomaly bundles only" in capsys.readouterr().err
+    assert not (tmp_path / "out.html").exists()

@@ -132,3 +132,20 @@ def test_export_when_torch_cannot_trace_then_it_is_a_build_error() -> None:
     model = lively(SMALLEST)
     with pytest.raises(BuildError, match="cannot be exported as ONNX opset 17"):
         export_onnx(model, InputConfig(height=0, width=64))
+
+
+def test_weights_stored_in_halves_take_half_the_bytes_and_compute_in_float32() -> None:
+    model = lively(SMALLEST)
+    model.backbone.get_submodule("layer2.1.conv2").weight.data[0, 0, 0, 0] = 1e6  # no half is as great
+    whole, half = export_onnx(model, SIZE), export_onnx(model, SIZE, storage="fp16")
+    onnx.checker.check_model(onnx.load_from_string(half), full_check=True)
+    halves = [i for i in onnx.load_from_string(half).graph.initializer if i.data_type == onnx.TensorProto.FLOAT16]
+    large = [item for item in onnx.load_from_string(whole).graph.initializer if np.prod(item.dims) >= 1024]
+    assert len(halves) == len(large) - 1 > 2
+    saved = sum(2 * int(np.prod(item.dims)) for item in halves)
+    assert len(half) < len(whole) - 0.9 * saved
+    images = torch.randn(1, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    for ours, theirs in zip(run(half, images), run(whole, images), strict=True):
+        assert ours.dtype == np.float32
+        np.testing.assert_allclose(ours, theirs, atol=0.05, rtol=1e-2)
+    assert export_onnx(model, SIZE, storage="fp16") == half

@@ -152,3 +152,15 @@ def test_warning_reaches_stderr_and_the_log(
     warned = [row["warning"] for row in rows if "warning" in row]
     assert any("times the detector's" in text for text in warned)
     assert "edgekd: step 10: the distillation's gradient" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("share", "says"), [(0.97, "second teacher (share of the first: 0.97)"), (0.02, "first teacher")]
+)
+def test_a_fusion_that_leaves_a_teacher_out_is_warned_of_once(share: float, says: str) -> None:
+    advice = Advice(100)
+    assert advice.read(1, {"loss": 1.0, "gate.p2": 0.05, "gate.p3": 0.95}) == []
+    (text,) = advice.read(2, {"gate.p2": 0.5, "gate.p3": share})
+    assert text.startswith("gate.p3: the fusion leaves out the ")
+    assert says in text
+    assert advice.read(3, {"gate.p3": share}) == []

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...errors import RecipeError
+from ..export import STORAGES
 from ..models import load_weights
 from ..models.backbones import build_backbone
+from .calibrate import CALIBRATE, batchnorms
 from .cosine import LOSSES
 from .embedding import Embedding
 from .fusion import FUSIONS, AddFusion, AttentionalFusion
@@ -38,8 +40,9 @@ def build_network(recipe: AnomalyRecipe) -> AnomalyNetwork:
         channels = teachers[0].channels
         fusion: AddFusion | AttentionalFusion | None = None
         if len(teachers) == 2:
-            fusion = AttentionalFusion(channels) if model.fusion == "iaff" else AddFusion()
-        embedding = Embedding(channels, bottleneck=teachers[0].name in ("resnet50", "resnet101"))
+            fusion = AttentionalFusion(channels, model.reduction) if model.fusion == "iaff" else AddFusion()
+        deep = teachers[0].name in ("resnet50", "resnet101")
+        embedding = Embedding(channels, bottleneck=deep, outputs=model.embedding)
         student: nn.Module
         if model.student == "mirror":
             student = MirrorStudent(teachers[0], embedding.outputs)
@@ -59,6 +62,10 @@ def _teacher(config: AnomalyTeacherConfig, ours: InputConfig) -> Pyramid:
     teacher = Pyramid(config.backbone, backbone, ours, config.input)
     if report is not None:
         teacher.pretrained = {"file": report.path.name, "sha256": report.sha256}
+    if config.calibrate == "always" and not batchnorms(teacher):
+        raise RecipeError(
+            f"teachers.calibrate = 'always', but {config.backbone!r} has no BatchNorm to fit; use 'auto' or 'never'"
+        )
     return teacher
 
 
@@ -69,10 +76,14 @@ def _check(recipe: AnomalyRecipe) -> None:
         ("student", model.student, STUDENTS),
         ("fusion", model.fusion, FUSIONS),
         ("loss", model.loss, LOSSES),
+        ("storage", model.storage, STORAGES),
     )
     for name, value, possible in choices:
         if value not in possible:
             raise RecipeError(f"model.{name} = {value!r}; possible: {', '.join(possible)}")
+    for each in recipe.teachers:
+        if each.calibrate not in CALIBRATE:
+            raise RecipeError(f"teachers.calibrate = {each.calibrate!r}; possible: {', '.join(CALIBRATE)}")
     wanted = 1 if model.target == "single" else 2
     if len(recipe.teachers) != wanted:
         raise RecipeError(
@@ -102,5 +113,11 @@ def _check_numbers(recipe: AnomalyRecipe) -> None:
             raise RecipeError(f"train.{name} should be at least {least}, got {value}")
     if not 0 <= recipe.model.freeze <= 1:
         raise RecipeError(f"model.freeze should be in [0, 1], got {recipe.model.freeze}")
+    if recipe.model.reduction < 1:
+        raise RecipeError(f"model.reduction should be at least 1, got {recipe.model.reduction}")
+    if recipe.model.embedding < 0 or recipe.model.embedding % 4:
+        raise RecipeError(
+            f"model.embedding should be 0 (as published) or a multiple of 4, got {recipe.model.embedding}"
+        )
     if any(width < 1 for width in recipe.model.widths):
         raise RecipeError(f"model.widths should be positive, got {list(recipe.model.widths)}")

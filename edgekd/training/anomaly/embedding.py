@@ -18,18 +18,19 @@ class Embedding(nn.Module):
     """Maps features at strides 4, 8 and 16 to one compact map at stride 32.
 
     Fusion: 3x3 convolutions of stride 2 bring the finer two to the size and channels of the coarsest; the three are
-    concatenated. Compression: one residual stage like layer4 of a ResNet, to twice the coarsest channels. The
-    convolution that the published code holds beside it and never calls is left out.
+    concatenated. Compression: one residual stage like layer4 of a ResNet, to twice the coarsest channels unless told.
+    The convolution that the published code holds beside it and never calls is left out.
 
     Args:
         channels: C_1, C_2, C_3.
         bottleneck: blocks of ResNet-50 (three of them) instead of ResNet-18 (two).
+        outputs: channels of the compact map; 0: 2 C_3, as published. With `bottleneck` a multiple of 4.
     """
 
-    def __init__(self, channels: Sequence[int], *, bottleneck: bool = False) -> None:
+    def __init__(self, channels: Sequence[int], *, bottleneck: bool = False, outputs: int = 0) -> None:
         super().__init__()
         first, second, third = channels
-        self.outputs = 2 * third
+        self.outputs = outputs or 2 * third
         self.fine = nn.Sequential(ConvNormAct(first, second, 3, 2), ConvNormAct(second, third, 3, 2))
         self.middle = ConvNormAct(second, third, 3, 2)
         block: type[BasicBlock | BottleneckBlock] = BottleneckBlock if bottleneck else BasicBlock
@@ -40,7 +41,7 @@ class Embedding(nn.Module):
         init_convs(self)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Return `(B, 2 C_3, H / 32, W / 32)`."""
+        """Return `(B, outputs, H / 32, W / 32)`."""
         fine, middle, coarse = features
         embedded: Tensor = self.compress(torch.cat([self.fine(fine), self.middle(middle), coarse], dim=1))
         return embedded

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .attention import ChannelAttention, IterativeFusion
+from .attention import REDUCTION, ChannelAttention, IterativeFusion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,11 +72,11 @@ class AttentionalFusion(nn.Module):
         frozen: after `freeze`, parameters and statistics stay, so that what the student has to predict stands still.
     """
 
-    def __init__(self, channels: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], reduction: int = REDUCTION) -> None:
         super().__init__()
-        self.one = nn.ModuleList(ChannelAttention(count) for count in channels)
-        self.other = nn.ModuleList(ChannelAttention(count) for count in channels)
-        self.join = nn.ModuleList(IterativeFusion(count) for count in channels)
+        self.one = nn.ModuleList(ChannelAttention(count, reduction) for count in channels)
+        self.other = nn.ModuleList(ChannelAttention(count, reduction) for count in channels)
+        self.join = nn.ModuleList(IterativeFusion(count, reduction) for count in channels)
         self.frozen = False
 
     def freeze(self) -> None:

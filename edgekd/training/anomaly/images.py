@@ -52,10 +52,11 @@ class NormalBatches:
         places = (divmod(step * self.batch + slot, len(self.samples)) for slot in range(self.batch))
         return torch.from_numpy(np.stack([self._images[int(self._order(epoch)[place])] for epoch, place in places]))
 
-    def all(self) -> Iterator[Tensor]:
-        """Yield every image once, in batches."""
-        for start in range(0, len(self.samples), self.batch):
-            rows = range(start, min(start + self.batch, len(self.samples)))
+    def all(self, most: int | None = None) -> Iterator[Tensor]:
+        """Yield every image once, or the first `most`, in batches."""
+        count = len(self.samples[:most])
+        for start in range(0, count, self.batch):
+            rows = range(start, min(start + self.batch, count))
             yield torch.from_numpy(np.stack([self._images[row] for row in rows]))
 
     def _shuffle(self, epoch: int) -> NDArray[np.int64]:

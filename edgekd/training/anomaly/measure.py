@@ -56,12 +56,16 @@ def evaluate(infer: Infer, dataset: Dataset, spec: InputSpec, thresholds: Thresh
         Those figures, and "false_alarms" and "found": shares of the normal and of the anomalous images that score above
         the image threshold; NaN where there are none.
     """
-    found = list(scored(infer, dataset.samples, spec, thresholds.sigma))
+    return figures(list(scored(infer, dataset.samples, spec, thresholds.sigma)), dataset, spec, thresholds)
+
+
+def figures(found: Sequence[Scored], dataset: Dataset, spec: InputSpec, thresholds: Thresholds) -> dict[str, Any]:
+    """Return what `evaluate` does, of images that have been scored."""
     scores, truth = [each.score for each in found], [bool(sample.anomalous) for sample in dataset.samples]
     masks = (load_mask(sample, spec.height, spec.width) for sample in dataset.samples)
-    figures = measure(scores, truth, (each.map for each in found), masks)
+    measured = measure(scores, truth, (each.map for each in found), masks)
     above = np.asarray(scores) > thresholds.image
     for name, kind in (("false_alarms", False), ("found", True)):
         rows = above[np.asarray(truth) == kind]
-        figures[name] = float(rows.mean()) if len(rows) else math.nan
-    return figures
+        measured[name] = float(rows.mean()) if len(rows) else math.nan
+    return measured

@@ -48,6 +48,8 @@ class Pyramid(nn.Module):
     Attributes:
         channels: C_k of the three maps.
         pretrained: file and SHA-256 of its weights, for the record; None: random.
+        calibrated: how many images its BatchNorm was fitted to; 0: to none.
+        mean_shares: energy of the mean in that of all features, a map; empty until it is measured.
 
     Raises:
         RecipeError: no taps are known for this backbone.
@@ -59,6 +61,8 @@ class Pyramid(nn.Module):
             raise RecipeError(f"a {name!r} backbone is no anomaly teacher; possible: {', '.join(sorted(TAPS))}")
         self.name = name
         self.pretrained: dict[str, str] | None = None
+        self.calibrated = 0
+        self.mean_shares: tuple[float, ...] = ()
         self.adapt = _adapter(ours, theirs)
         layers, self._taps = _layers(name, backbone)
         self.layers = nn.Sequential(*layers)
@@ -74,7 +78,13 @@ class Pyramid(nn.Module):
     @property
     def source(self) -> dict[str, Any]:
         """What it is, for run identities and the manifest."""
-        return {"backbone": self.name, "pretrained": self.pretrained, "state_sha256": fingerprint(self)}
+        return {
+            "backbone": self.name,
+            "pretrained": self.pretrained,
+            "calibrated": self.calibrated,
+            "mean_shares": [round(share, 4) for share in self.mean_shares],
+            "state_sha256": fingerprint(self),
+        }
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:

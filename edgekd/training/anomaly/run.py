@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,16 @@ from ..resume import data_fingerprint
 from ..run import choose_device
 from ..seeding import switches_restored
 from ..teacher import fingerprint
+from .calibrate import MOST_CONSTANT, batchnorms
 from .images import hold_out
-from .measure import evaluate, scored
+from .measure import figures, scored
+from .pyramid import STRIDES
+from .report import PAGE, Report, write_report
 from .score import SIGMA
 from .trainer import AnomalyTrainer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -37,14 +42,17 @@ if TYPE_CHECKING:
     from ..._anomaly_recipe import AnomalyRecipe
     from ..._manifest import InputSpec, Thresholds
     from ..data.sample import Dataset
+    from .measure import Scored
+    from .pyramid import Pyramid
 
 OUTPUTS = ("map", "score")
+ENGINE = "the portable graph on ONNX Runtime, fp32"
 
 
 def run(
     recipe: AnomalyRecipe, folder: Path, *, device: str = "auto", resume: bool = True, tensorboard: bool = False
 ) -> Outcome:
-    """Train in `folder` and leave `model.bin` and `network.safetensors` there.
+    """Train in `folder` and leave `model.bin`, `network.safetensors` and, of test images, `report.html` there.
 
     The last step's weights are kept. Test images, where there are some, are only measured, after everything is decided.
 
@@ -58,11 +66,41 @@ def run(
     splits = read_splits(recipe)
     with switches_restored(), process_group(place):
         trainer = AnomalyTrainer(recipe, folder, splits["train"], device=place, resume=resume, tensorboard=tensorboard)
-        untrained = [each.name for each in trainer.network.pyramids if each.pretrained is None]
-        if untrained:
-            announce(f"the teacher {', '.join(untrained)} has random weights: its features know nothing of images")
+        notes = notes_on(trainer.network.pyramids)
+        for note in notes:
+            announce(note)
         trainer.run()
-        return _finish(trainer, splits, folder)
+        return _finish(trainer, splits, folder, notes)
+
+
+def notes_on(teachers: Sequence[Pyramid]) -> tuple[str, ...]:
+    """Return what to know of teachers before figures are believed: random weights, features that hardly vary."""
+    notes = []
+    untrained = [each for each in teachers if each.pretrained is None]
+    if untrained:
+        fitted = {True: "BatchNorm fitted to the normal images", False: "BatchNorm never fitted"}
+        listed = ", ".join(
+            f"{each.name} ({fitted[each.calibrated > 0] if batchnorms(each) else 'no BatchNorm'})" for each in untrained
+        )
+        notes.append(
+            f"untrained teacher: {listed}. Random weights know nothing of images and find simple textures at best; "
+            "type --teacher-weights resnet18=FILE, or name a file in the recipe's [[teachers]]"
+        )
+    for each in teachers:
+        high = [
+            f"{share:.2f} at stride {stride}"
+            for stride, share in zip(STRIDES, each.mean_shares, strict=True)
+            if share > MOST_CONSTANT
+        ]
+        if high:
+            remedy = (
+                "" if each.calibrated or not batchnorms(each) else "; calibrate = 'always' in its [[teachers]] may help"
+            )
+            notes.append(
+                f"teacher {each.name} shows nearly the same everywhere: of its features' energy the mean holds "
+                f"{', '.join(high)} (more than {MOST_CONSTANT:g} leaves little to see a defect by){remedy}"
+            )
+    return tuple(notes)
 
 
 def read_splits(recipe: AnomalyRecipe) -> dict[str, Dataset]:
@@ -84,17 +122,21 @@ def read_splits(recipe: AnomalyRecipe) -> dict[str, Dataset]:
     return splits
 
 
-def _finish(trainer: AnomalyTrainer, splits: dict[str, Dataset], folder: Path) -> Outcome:
+def _finish(trainer: AnomalyTrainer, splits: dict[str, Dataset], folder: Path, notes: tuple[str, ...]) -> Outcome:
     recipe, network = trainer.recipe, trainer.network.eval()
     announce("exporting")
-    graph = export_onnx(network, recipe.input, outputs=OUTPUTS, operators=ANOMALY_OPERATORS)
+    graph = export_onnx(
+        network, recipe.input, outputs=OUTPUTS, operators=ANOMALY_OPERATORS, storage=recipe.model.storage
+    )
     infer, spec = Portable(graph, OUTPUTS), input_spec(recipe.input)
     thresholds = _calibrate(infer, splits["calibration"], spec, recipe)
     metrics: dict[str, dict[str, Any]] = {}
+    found: list[Scored] = []
     if "test" in splits:
         announce(f"measuring {len(splits['test'])} test images")
-        metrics["test"] = evaluate(infer, splits["test"], spec, thresholds)
-    outcome = Outcome(folder / "model.bin", folder / "network.safetensors", metrics)
+        found = list(scored(infer, splits["test"].samples, spec, thresholds.sigma))
+        metrics["test"] = figures(found, splits["test"], spec, thresholds)
+    outcome = Outcome(folder / "model.bin", folder / "network.safetensors", metrics, notes=notes)
     write_tensors(outcome.weights, network.state_dict(), {"recipe": recipe.to_dict()})
     shapes = infer.shapes(spec.height, spec.width)
     manifest = Manifest(
@@ -108,12 +150,16 @@ def _finish(trainer: AnomalyTrainer, splits: dict[str, Dataset], folder: Path) -
         edgekd=metadata.version("edgekd"),
         receipts=receipts(splits, metrics, ()),
         recipe=recipe.to_dict(),
-        provenance=_provenance(trainer, splits),
+        provenance=_provenance(trainer, splits, notes),
     )
+    images = golden_images(splits["calibration"], max(spec.height, spec.width))
     bundle = Bundle.create(manifest, {manifest.graph: graph})
-    normal = golden_images(splits["calibration"])
-    add_golden(bundle, [*normal, _spoilt(normal[0])], infer).write(outcome.bundle)
-    return outcome
+    add_golden(bundle, [*images, _spoilt(images[0])], infer).write(outcome.bundle)
+    if not found:
+        return outcome
+    report = Report.of(manifest, splits["test"], found, metrics["test"], engine=ENGINE)
+    write_report(report, folder / PAGE)
+    return dataclasses.replace(outcome, page=folder / PAGE)
 
 
 def _spoilt(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -135,7 +181,7 @@ def _calibrate(infer: Portable, held: Dataset, spec: InputSpec, recipe: AnomalyR
     )
 
 
-def _provenance(trainer: AnomalyTrainer, splits: dict[str, Dataset]) -> dict[str, Any]:
+def _provenance(trainer: AnomalyTrainer, splits: dict[str, Dataset], notes: tuple[str, ...]) -> dict[str, Any]:
     network = trainer.network
     return {
         "network": {
@@ -143,6 +189,7 @@ def _provenance(trainer: AnomalyTrainer, splits: dict[str, Dataset]) -> dict[str
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
         },
         "teachers": [each.source for each in network.pyramids],
+        "notes": list(notes),
         "data": {name: {"images": len(each), "sha256": data_fingerprint(each)} for name, each in splits.items()},
         "seed": trainer.recipe.train.seed,
         "tools": {**versions(), "torch": torch.__version__},

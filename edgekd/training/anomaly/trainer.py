@@ -17,9 +17,11 @@ from ..optim import clip_gradients
 from ..resume import RunIdentity
 from ..seeding import derived_seed, seed_everything
 from .build import build_network
+from .calibrate import batchnorms, fit_batchnorm, mean_shares
 from .images import NormalBatches
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from torch import Tensor
@@ -27,9 +29,12 @@ if TYPE_CHECKING:
     from ..._anomaly_recipe import AnomalyRecipe
     from ..checkpoint import Checkpoint
     from ..data.sample import Dataset
+    from .pyramid import Pyramid
 
 BETAS = (0.5, 0.999)  # RD4AD, section 4.1
 FROZEN = "teachers."
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+LOOKED_AT = 64  # images that tell how constant a teacher's features are
 
 
 class AnomalyTrainer:
@@ -71,7 +76,8 @@ class AnomalyTrainer:
         self.batches = NormalBatches(train.samples, recipe.input, config.batch, config.seed)
         self.network = build_network(recipe).to(device)
         known = {f"teacher {place}": teacher for place, teacher in enumerate(self.network.pyramids)}
-        self.identity = RunIdentity(recipe, {"train": train}, known)
+        self.identity = RunIdentity(recipe, {"train": train}, known)  # of the teachers as their files have them
+        self.identity.values["teachers.calibrate"] = self._fits()
         self.names = parameter_names(network=self.network)
         self.optimizer = self._optimizer()
         self.checkpoints = CheckpointFolder(folder / "checkpoints")
@@ -129,13 +135,40 @@ class AnomalyTrainer:
             self._restore(found)
         else:
             self.checkpoints.clear()
-            images = (normalise(each.to(self.device), self.recipe.input) for each in self.batches.all())
-            self.network.equalise(images)
+            for teacher in self._fitted():
+                fit_batchnorm(teacher, self._images())
+            self.network.equalise(self._images())
+        for teacher in self._fitted():
+            teacher.calibrated = len(self.batches.samples)
+        for teacher in self.network.pyramids:
+            teacher.mean_shares = mean_shares(teacher, self._images(LOOKED_AT))
         self.folder.mkdir(parents=True, exist_ok=True)
         write_bytes(self.folder / "recipe.json", (json.dumps(self.recipe.to_dict(), indent=2) + "\n").encode())
 
+    def _images(self, most: int | None = None) -> Iterator[Tensor]:
+        """Yield training images, normalised, in batches; `most` of them, or all."""
+        for each in self.batches.all(most):
+            yield normalise(each.to(self.device), self.recipe.input)
+
+    def _fits(self) -> list[bool]:
+        """Return of each teacher whether its BatchNorm is fitted to the training images."""
+        return [
+            bool(batchnorms(teacher))
+            and (each.calibrate == "always" or (each.calibrate == "auto" and each.weights == "none"))
+            for each, teacher in zip(self.recipe.teachers, self.network.pyramids, strict=True)
+        ]
+
+    def _fitted(self) -> list[Pyramid]:
+        return [each for each, fits in zip(self.network.pyramids, self._fits(), strict=True) if fits]
+
     def _save(self) -> None:
-        state = {name: value for name, value in self.network.state_dict().items() if not name.startswith(FROZEN)}
+        fitted = {id(layer) for teacher in self._fitted() for layer in batchnorms(teacher).values()}
+        names = {name for name, layer in self.network.named_modules() if id(layer) in fitted}
+        state = {
+            name: value
+            for name, value in self.network.state_dict().items()
+            if not name.startswith(FROZEN) or (name.rpartition(".")[0] in names and name.endswith(STATISTICS))
+        }
         parts: dict[str, dict[str, Tensor]] = {
             "network": state,
             "optimizer": optimizer_tensors(self.optimizer, self.names),
@@ -145,7 +178,7 @@ class AnomalyTrainer:
         self.checkpoints.write(self.step, tensors, meta)
 
     def _restore(self, found: Checkpoint) -> None:
-        """Put back all but the teachers, whose fingerprints the identity has compared."""
+        """Put back all but the teachers' files, whose fingerprints the identity has compared."""
         state = self.network.state_dict()
         self.network.load_state_dict({**state, **found.part("network")})
         restore_optimizer(self.optimizer, self.names, found.part("optimizer"))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from edgekd._recipe import InputConfig
 from edgekd.training.anomaly import AnomalyNetwork, MirrorStudent, PlainStudent, Pyramid
@@ -15,8 +17,10 @@ from edgekd.training.models.backbones import build_backbone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 INPUT = InputConfig(height=64, width=64)
+SIZE = (72, 60)  # width, height: not square, so that stretching matters
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +65,30 @@ def network() -> Callable[..., AnomalyNetwork]:
         return AnomalyNetwork(teachers, joined, embedding, back, target)
 
     return make
+
+
+def picture(seed: int, defect: bool = False) -> tuple[Image.Image, Image.Image]:
+    rng = np.random.default_rng(seed)
+    columns = np.arange(SIZE[0]) + rng.uniform(0, 6)
+    grey = 128 + 60 * np.sin(columns)[None, :, None] + rng.normal(0, 4, (SIZE[1], SIZE[0], 3))
+    mask = np.zeros((SIZE[1], SIZE[0]), np.uint8)
+    if defect:
+        y, x = rng.integers(10, 30, 2)
+        grey[y : y + 14, x : x + 14] = rng.uniform(0, 255, 3)
+        mask[y : y + 14, x : x + 14] = 255
+    return Image.fromarray(grey.clip(0, 255).astype(np.uint8)), Image.fromarray(mask)
+
+
+@pytest.fixture(scope="session")
+def category(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MVTec-style category: 24 normal training images, 4 good and 5 spoilt test images, one without a mask."""
+    root = tmp_path_factory.mktemp("sets") / "stripes"
+    for folder, count, defect in (("train/good", 24, False), ("test/good", 4, False), ("test/spot", 5, True)):
+        (root / folder).mkdir(parents=True)
+        for number in range(count):
+            image, mask = picture(1000 * defect + 100 * folder.startswith("test") + number, defect)
+            image.save(root / folder / f"{number:03d}.png")
+            if defect and number:
+                (root / "ground_truth" / "spot").mkdir(parents=True, exist_ok=True)
+                mask.save(root / "ground_truth" / "spot" / f"{number:03d}_mask.png")
+    return root

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import edgekd
 from edgekd import AnomalyRecipe, Bundle
@@ -29,13 +28,12 @@ from edgekd.training.anomaly import run as run_module
 from edgekd.training.anomaly import trainer as trainer_module
 from edgekd.training.anomaly.images import hold_out
 from edgekd.training.anomaly.run import read_splits
-from edgekd.training.anomaly.trainer import AnomalyTrainer
+from edgekd.training.anomaly.trainer import STATISTICS, AnomalyTrainer
 from edgekd.training.checkpoint import read_meta, read_tensors
 from edgekd.training.data.read import read
 from edgekd.training.interrupt import Interrupted
 
 WEIGHTS = Path(__file__).resolve().parents[4] / "shared" / "data" / "weights"
-SIZE = (72, 60)  # width, height: not square, so that stretching matters
 CAFFE = InputConfig(color="bgr", mean=(104.0, 117.0, 123.0), std=(1.0, 2.0, 3.0))
 ONE = (AnomalyTeacherConfig(backbone="resnet18", width=0.25),)
 TWO = (
@@ -43,33 +41,6 @@ TWO = (
     AnomalyTeacherConfig(backbone="mobilenetv2", width=0.5, input=InputConfig(color="bgr", std=(1.0, 2.0, 3.0))),
 )
 SMALL = AnomalyModelConfig(widths=(8, 8, 16))
-
-
-def picture(seed: int, defect: bool = False) -> tuple[Image.Image, Image.Image]:
-    rng = np.random.default_rng(seed)
-    columns = np.arange(SIZE[0]) + rng.uniform(0, 6)
-    grey = 128 + 60 * np.sin(columns)[None, :, None] + rng.normal(0, 4, (SIZE[1], SIZE[0], 3))
-    mask = np.zeros((SIZE[1], SIZE[0]), np.uint8)
-    if defect:
-        y, x = rng.integers(10, 30, 2)
-        grey[y : y + 14, x : x + 14] = rng.uniform(0, 255, 3)
-        mask[y : y + 14, x : x + 14] = 255
-    return Image.fromarray(grey.clip(0, 255).astype(np.uint8)), Image.fromarray(mask)
-
-
-@pytest.fixture(scope="module")
-def category(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MVTec-style category: 24 normal training images, 4 good and 5 spoilt test images, one without a mask."""
-    root = tmp_path_factory.mktemp("sets") / "stripes"
-    for folder, count, defect in (("train/good", 24, False), ("test/good", 4, False), ("test/spot", 5, True)):
-        (root / folder).mkdir(parents=True)
-        for number in range(count):
-            image, mask = picture(1000 * defect + 100 * folder.startswith("test") + number, defect)
-            image.save(root / folder / f"{number:03d}.png")
-            if defect and number:
-                (root / "ground_truth" / "spot").mkdir(parents=True, exist_ok=True)
-                mask.save(root / "ground_truth" / "spot" / f"{number:03d}_mask.png")
-    return root
 
 
 def recipe(category: Path, **changes: Any) -> AnomalyRecipe:
@@ -149,11 +120,48 @@ def test_only_what_learns_is_in_the_optimiser_and_fusion_has_a_rate_of_its_own(c
     assert not torch.equal(scales, torch.ones(3))
 
 
-def test_checkpoints_hold_no_teacher(category: Path, tmp_path: Path) -> None:
-    run = build(recipe(category, steps=2), tmp_path)
+@pytest.mark.parametrize(("calibrate", "held"), [("never", set()), ("auto", set(STATISTICS))])
+def test_checkpoints_hold_of_teachers_only_what_was_fitted(
+    calibrate: str, held: set[str], category: Path, tmp_path: Path
+) -> None:
+    teacher = dataclasses.replace(ONE[0], calibrate=calibrate)
+    run = build(recipe(category, steps=2, teachers=(teacher,)), tmp_path)
     run.run()
     (file,) = run.checkpoints.files()
-    assert not any("teachers." in name for name in read_tensors(file))
+    assert {name.rpartition(".")[2] for name in read_tensors(file) if "teachers." in name} == held
+
+
+def test_random_teacher_is_fitted_before_training_stays_so_and_the_run_says_it(category: Path, tmp_path: Path) -> None:
+    plan = recipe(category, steps=3)
+    run = build(plan, tmp_path)
+    (teacher,) = run.network.pyramids
+    state = {name: value.clone() for name, value in teacher.state_dict().items()}
+    assert teacher.calibrated == len(run.batches.samples)
+    run.run()
+    assert all(torch.equal(value, state[name]) for name, value in teacher.state_dict().items())
+    assert not any(module.training for module in teacher.modules())
+    (again,) = build(plan, tmp_path).network.pyramids  # resumes
+    assert again.source == teacher.source
+    (note,) = run_module.notes_on([teacher])
+    assert "resnet18 (BatchNorm fitted to the normal images)" in note
+    assert "--teacher-weights resnet18=FILE" in note
+
+
+def test_a_teacher_whose_features_hardly_vary_is_warned_of(category: Path, tmp_path: Path) -> None:
+    teacher = dataclasses.replace(ONE[0], calibrate="never")
+    run = build(recipe(category, teachers=(teacher,)), tmp_path)
+    untrained, constant = run_module.notes_on(run.network.pyramids)
+    assert "BatchNorm never fitted" in untrained
+    assert "shows nearly the same everywhere" in constant
+    assert "calibrate = 'always'" in constant
+    assert build(recipe(category), tmp_path / "fitted").network.pyramids[0].mean_shares < (0.8, 0.8, 0.8)
+
+
+def test_another_calibration_is_another_run(category: Path, tmp_path: Path) -> None:
+    build(recipe(category, steps=2), tmp_path).run()
+    changed = recipe(category, steps=2, teachers=(dataclasses.replace(ONE[0], calibrate="never"),))
+    with pytest.raises(RecipeError, match=r"holds another run .*teachers\.calibrate"):
+        build(changed, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -293,6 +301,24 @@ def test_eval_on_a_command_line(
     assert json.loads(capsys.readouterr().out)["metrics"]["oracle"].keys() == {"image", "pixel"}
 
 
+def test_training_leaves_a_report_and_eval_writes_one_on_request(
+    trained: edgekd.TrainReport, category: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trained.page == trained.folder / "report.html"
+    left = trained.page.read_text(encoding="utf-8")
+    assert "the portable graph on ONNX Runtime, fp32" in left
+    assert "Note:</b> untrained teacher: resnet18" in left
+    page = tmp_path / "pages" / "out.html"
+    command = ["eval", str(trained.bundle), str(category), "--device", "reference", "--report", str(page)]
+    assert main(command) == 0
+    assert capsys.readouterr().out.endswith(f"\n{page}\n")
+    assert "reference fp32" in page.read_text(encoding="utf-8")
+    assert "Note:</b> untrained teacher: resnet18" in page.read_text(encoding="utf-8")
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["page"] == str(page)
+    assert "page" not in edgekd.evaluate(trained.bundle, category, device="reference").to_dict()
+
+
 def test_inspect_shows_the_thresholds_and_not_what_detectors_have(
     trained: edgekd.TrainReport, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -384,6 +410,23 @@ def test_set_without_a_test_folder_trains_and_is_not_measured(category: Path, tm
     shutil.copytree(category / "train", tmp_path / "set" / "train")
     report = edgekd.train(recipe(tmp_path / "set", steps=2), tmp_path / "out", device="cpu")
     assert report.metrics == {}
+    assert report.page is None
+
+
+@pytest.mark.usefixtures("exported")
+def test_thresholds_do_not_depend_on_test_images(category: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(category, tmp_path / "set")
+    for image in (tmp_path / "set" / "test" / "good").iterdir():
+        shutil.copy(next((category / "test" / "spot").iterdir()), image)
+    found = []
+    for name, folder in (("one", category), ("other", tmp_path / "set")):
+        report = edgekd.train(recipe(folder, steps=2), tmp_path / name, device="cpu")
+        with Bundle.read(report.bundle) as bundle:
+            found.append((bundle.manifest.thresholds, report.metrics["test"]["false_alarms"]))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] != found[1][1]
 
 
 @pytest.mark.parametrize(
@@ -395,6 +438,17 @@ def test_set_without_a_test_folder_trains_and_is_not_measured(category: Path, tm
         ({"model": AnomalyModelConfig(loss="l2")}, r"model\.loss = 'l2'; possible: global, per_location"),
         ({"model": AnomalyModelConfig(freeze=2.0)}, r"model\.freeze should be in \[0, 1\]"),
         ({"model": AnomalyModelConfig(widths=(0, 8, 8))}, r"model\.widths should be positive"),
+        ({"model": AnomalyModelConfig(storage="int4")}, r"model\.storage = 'int4'; possible: fp32, fp16"),
+        ({"model": AnomalyModelConfig(reduction=0)}, r"model\.reduction should be at least 1"),
+        ({"model": AnomalyModelConfig(embedding=30)}, r"model\.embedding should be 0 .* or a multiple of 4, got 30"),
+        (
+            {"teachers": (AnomalyTeacherConfig(backbone="resnet18", calibrate="yes"),)},
+            r"teachers\.calibrate = 'yes'; possible: auto, always, never",
+        ),
+        (
+            {"teachers": (AnomalyTeacherConfig(backbone="squeezenet1.1", calibrate="always"),)},
+            r"'squeezenet1\.1' has no BatchNorm to fit; use 'auto' or 'never'",
+        ),
         ({"teachers": TWO}, r"target = 'single' takes 1 \[\[teachers\]\], the recipe has 2"),
         (
             {"teachers": (), "model": AnomalyModelConfig(target="fused_sg")},

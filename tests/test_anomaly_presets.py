@@ -1,0 +1,49 @@
+"""Presets of anomaly detection: recipes that can be built, from whatever weights there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgekd._anomaly_presets import INPUTS, MODELS, preset
+from edgekd._anomaly_recipe import AnomalyRecipe
+from edgekd.errors import UsageError
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_preset_without_weights_has_two_random_teachers(name: str, tmp_path: Path) -> None:
+    plan = preset(name, tmp_path / "bottle", alpha=0.2)
+    assert [(each.backbone, each.weights) for each in plan.teachers] == [("resnet18", "none"), ("mobilenetv2", "none")]
+    assert (plan.name, plan.data.path, plan.predict.alpha) == ("bottle", str(tmp_path / "bottle"), 0.2)
+    assert plan.model.target == "both_raw"
+    assert AnomalyRecipe.from_dict(plan.to_dict()) == plan
+
+
+def test_named_weights_replace_the_pair_and_bring_the_input_they_know(tmp_path: Path) -> None:
+    both = preset("edge", tmp_path, teacher_weights={"resnet18": "a.npz", "mobilenetv2-tf": tmp_path / "b.npz"})
+    assert [each.weights for each in both.teachers] == [str(Path("a.npz").resolve()), str(tmp_path / "b.npz")]
+    assert [each.stages for each in both.teachers] == ["layer3", "all"]
+    assert [each.input for each in both.teachers] == [None, INPUTS["mobilenetv2-tf"]]
+    one = preset("quality", tmp_path, teacher_weights={"resnet50": "c.pth"})
+    assert (one.model.target, len(one.teachers)) == ("single", 1)
+
+
+def test_edge_network_stored_in_halves_leaves_room_for_golden_images_in_12_megabytes(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from edgekd.training.anomaly.build import build_network
+
+    count = sum(each.numel() for each in build_network(preset("edge", tmp_path)).parameters())
+    assert 2 * count < 11.2e6
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "why"),
+    [
+        ("tiny", {}, "no preset 'tiny'; possible: edge, quality"),
+        ("edge", {"a": "1", "b": "2", "c": "3"}, "one or two teachers are possible, got weights of 3: a, b, c"),
+    ],
+)
+def test_what_no_preset_has_is_refused(name: str, weights: dict[str, str], why: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=why):
+        preset(name, tmp_path, teacher_weights=weights)
