@@ -31,8 +31,9 @@ class Detections:
         labels: `(N,)` int64, index into `classes`.
         classes: all class names of the model.
         image_size: `(height, width)` of the image in pixels.
-        timings_ms: milliseconds per stage: decode, letterbox, infer, suppress, total. Of an image that was split into
-            tiles: the sums over its tiles, and merge before the total.
+        timings_ms: milliseconds per stage: decode, letterbox, infer, suppress, total; or decode, pipeline, total where
+            the accelerator does all three at once. Of an image that was split into tiles: the sums over its tiles, and
+            merge before the total.
     """
 
     boxes: NDArray[np.float32]

@@ -110,7 +110,7 @@ def _allowed(room: str) -> set[str] | None:
     if room in LAYER_4:
         return LAYER_2 | LAYER_3 | LAYER_4
     if room in ("target", "targets"):
-        return LAYER_2 | LAYER_3 | {"targets"}
+        return LAYER_2 | LAYER_3 | {"targets", "kernels"}
     if room == "training":
         return LAYER_2 | LAYER_3 | LAYER_4 | {"training"}
     if room in VERBS:
