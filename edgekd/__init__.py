@@ -19,6 +19,7 @@ from ._eval import EvalReport, evaluate
 from ._inspect import Inspection, inspect
 from ._manifest import Manifest
 from ._recipe import Recipe
+from ._selftest import SelftestCheck, SelftestReport, selftest
 from ._session import SessionInfo
 from ._train import TrainReport, train
 from ._verify import ArtifactReport, VerifyReport, verify
@@ -44,6 +45,8 @@ __all__ = [
     "Inspection",
     "Manifest",
     "Recipe",
+    "SelftestCheck",
+    "SelftestReport",
     "SessionInfo",
     "TargetHealth",
     "TrainReport",
@@ -62,6 +65,7 @@ __all__ = [
     "inspect",
     "load",
     "ops",
+    "selftest",
     "train",
     "verify",
 ]

@@ -84,7 +84,7 @@ def compile_engine(tensorrt: TensorRT, order: Order, progress: Progress) -> Comp
 
 
 def _network_flags(tensorrt: TensorRT) -> int:
-    """Return flags of `create_network`; TensorRT 8 must be told that the batch is explicit, later ones know no other."""
+    """Return flags of `create_network`; TensorRT 8 must be told that the batch is explicit."""
     known = tensorrt.module.NetworkDefinitionCreationFlag
     if tensorrt.strongly_typed:
         return int(1 << int(known.STRONGLY_TYPED))

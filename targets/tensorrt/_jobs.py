@@ -56,17 +56,23 @@ def aligned(size: int) -> int:
 
 
 def letterbox(
-    address: int, shape: tuple[int, int, int], swap: bool, place: tuple[Placement, int, int], spec: InputSpec, to: int
+    address: int,
+    shape: tuple[int, int, int],
+    place: tuple[Placement, int, int],
+    spec: InputSpec,
+    to: int,
+    *,
+    swap: bool,
 ) -> Launch:
     """Return the launch that fills one image of the network's input, float32 planes.
 
     Args:
         address: of the frame's first byte; its rows have no gaps.
         shape: `(height, width, channels)` of the frame.
-        swap: whether to reverse the order of the channels.
         place: what `edgekd.geometry.place` returned.
         spec: of the network's input.
         to: address of the image's planes.
+        swap: whether to reverse the order of the channels.
     """
     height, width, channels = shape
     placement, new_height, new_width = place

@@ -175,8 +175,8 @@ class Lane:
         image_bytes = 3 * self._spec.height * self._spec.width * FLOAT_BYTES
         launches = [
             _jobs.letterbox(
-                self._frames.address + item.offset, item.shape, item.swap, item.place, self._spec,
-                self._pixels.address + row * image_bytes,
+                self._frames.address + item.offset, item.shape, item.place, self._spec,
+                self._pixels.address + row * image_bytes, swap=item.swap,
             )
             for row, item in enumerate(placed)
         ]  # fmt: skip

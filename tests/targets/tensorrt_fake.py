@@ -159,7 +159,7 @@ class FakeBuilder:
             set_flag=lambda flag: calls.append(("set", flag.name)),
             create_timing_cache=lambda content: None if content.startswith(b"bad") else FakeTimings(content),
             set_timing_cache=lambda cache, ignore_mismatch: (
-                calls.append(("timings", cache.content, ignore_mismatch)) is None
+                calls.append(("timings", cache.content)) or not ignore_mismatch
             ),
             add_optimization_profile=lambda profile: calls.append(("profile", profile.shapes)),
         )
