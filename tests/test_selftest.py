@@ -88,7 +88,9 @@ def test_command_writes_the_json_and_prints_every_check(
     held = json.loads(out.read_text())
     assert held["passed"] is True
     assert held["health"]["edgekd"]
-    assert [item["name"] for item in held["checks"]] == [line.split()[1] for line in shown.splitlines() if "fp32  " in line]
+    assert [item["name"] for item in held["checks"]] == [
+        line.split()[1] for line in shown.splitlines() if "fp32  " in line
+    ]
     assert f"wrote {out}" in shown
     assert cli.main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["digest"] == held["digest"]

@@ -81,6 +81,10 @@ class Stream(Protocol):
         """Wait until everything queued is done."""
         ...
 
+    def free(self) -> None:
+        """Give it back; a second call does nothing."""
+        ...
+
 
 class Device(Protocol):
     """One GPU, on its primary context. Everything but the properties is called inside `with device.current():`."""
@@ -117,7 +121,7 @@ class Device(Protocol):
         ...
 
     def close(self) -> None:
-        """Let the context go; a second call does nothing."""
+        """Unload the kernels; a second call does nothing. The primary context belongs to the process, and stays."""
         ...
 
 

@@ -6,12 +6,15 @@ and suppression run on one stream, and one small block comes back. A lane serves
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from edgekd import geometry
+from edgekd.errors import SessionError
 
 from . import _jobs
 from ._results import Results
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 GRAPHS = 8  # captured at most: one for each size of frames and each set of thresholds
 FLOAT_BYTES = 4
+LOG = logging.getLogger("edgekd")
 
 
 class _Placed(NamedTuple):
@@ -51,13 +55,14 @@ class Lane:
         self.batch = batch
         self._device, self._spec, self._outputs = device, spec, tuple(outputs)
         self._memory: list[Memory] = []
+        self._captures = True
         self._graphs: OrderedDict[Any, Graph] = OrderedDict()
         self._last: Any = None
         self._context: Context | None = None
         self._frames: Shared | None = None
         self._results: Results | None = None
+        self._stream = device.stream()
         try:
-            self._stream = device.stream()
             self._pixels = self._allocate(3 * spec.height * spec.width * FLOAT_BYTES)
             self._tensors = [self._allocate(int(np.prod(item.shape)) * FLOAT_BYTES) for item in outputs]
             self._allowed = device.pin(_jobs.aligned(outputs[1].shape[1]))
@@ -90,7 +95,7 @@ class Lane:
             allowed[list(request.classes)] = 1
         key = (tuple((item.offset, item.shape, item.swap) for item in placed), request)
         graph = self._graphs.get(key)
-        if graph is None and key == self._last:
+        if graph is None and key == self._last and self._captures:
             graph = self._capture(key, placed, request)
         self._last = key
         if graph is None:
@@ -112,6 +117,7 @@ class Lane:
         self._frames = self._results = None
         while self._memory:
             self._memory.pop().free()
+        self._stream.free()
 
     def _allocate(self, size: int) -> Memory:
         memory = self._device.allocate(self.batch * max(size, 1))
@@ -153,16 +159,21 @@ class Lane:
             self._results = Results(self._device, self._outputs, self.batch, request)
         return self._results
 
-    def _capture(self, key: Any, placed: Sequence[_Placed], request: Request) -> Graph:
-        """Capture what `_queue` queues."""
+    def _capture(self, key: Any, placed: Sequence[_Placed], request: Request) -> Graph | None:
+        """Capture what `_queue` queues; None, and never again, if TensorRT does not let itself be captured."""
         if len(self._graphs) == GRAPHS:
             self._graphs.popitem(last=False)[1].free()
         self._stream.capture()
         try:
             self._queue(placed, request)
-        except BaseException:
-            self._stream.captured().free()
-            raise
+        except BaseException as error:
+            with contextlib.suppress(SessionError):  # a capture that failed is no graph
+                self._stream.captured().free()
+            if not isinstance(error, SessionError):
+                raise
+            LOG.warning("edgekd: no CUDA graph, so every frame is queued kernel by kernel: %s", error)
+            self._captures = False
+            return None
         self._graphs[key] = self._stream.captured()
         return self._graphs[key]
 

@@ -1,13 +1,16 @@
 """The device on a real GPU: pycuda on the primary context, and four calls of the driver for what pycuda lacks.
 
 pycuda (2026.1) wraps no stream capture, so graphs go to `libcuda` itself. The primary context is the one that PyTorch,
-OpenCV and the CUDA runtime use; `pycuda.autoinit`, which makes another, is never imported.
+OpenCV and the CUDA runtime use; `pycuda.autoinit`, which makes another, is never imported. It is retained once and kept
+to the end of the process, as the CUDA runtime does: pycuda lets go of a context only in the thread that retained it.
+Everything else is freed inside `current()`, because pycuda frees in no other thread's name.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,6 +138,16 @@ class CudaStream:
         """Wait."""
         self._stream.synchronize()
 
+    def free(self) -> None:
+        """Give the stream back, and let go of the kernels."""
+        self._functions.clear()
+        self._stream = self._module = None
+
+
+@cache
+def _primary_context(index: int) -> Any:
+    return cuda.Device(index).retain_primary_context()
+
 
 class CudaDevice:
     """A GPU, its primary context and our kernels in it."""
@@ -153,13 +166,9 @@ class CudaDevice:
         self.integrated = bool(device.get_attribute(cuda.device_attribute.INTEGRATED))
         code = image(self.capability)
         self._driver = Driver()
-        self._context: Any = device.retain_primary_context()
-        try:
-            with self.current():
-                self._module: Any = cuda.module_from_buffer(code)
-        except BaseException:
-            self._context.detach()
-            raise
+        self._context = _primary_context(index)
+        with self.current():
+            self._module: Any = cuda.module_from_buffer(code)
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
@@ -185,9 +194,6 @@ class CudaDevice:
         return CudaStream(self._module, self._driver)
 
     def close(self) -> None:
-        """Unload the kernels and release the primary context."""
-        if self._context is not None:
-            with self.current():
-                self._module = None
-            self._context.detach()
-            self._context = None
+        """Unload the kernels."""
+        with self.current():
+            self._module = None

@@ -44,7 +44,11 @@ class TensorRTSession:
         try:
             with self._device.current():
                 self._engine = open_engine(tensorrt, self._device, bundle, artifact, _boards.l4t())
-            self._check()
+                try:
+                    self._check()
+                except SessionError:
+                    self._engine.close()
+                    raise
         except BaseException:
             self._device.close()
             raise

@@ -83,6 +83,7 @@ class HostStream:
     def __init__(self, device: HostDevice) -> None:
         self.device = device
         self.handle = next(HANDLES)
+        device.streams += 1
         STREAMS[self.handle] = self
         self._queued: list[Callable[[], None]] = []
         self._recorded: list[Callable[[], None]] | None = None
@@ -116,6 +117,12 @@ class HostStream:
         self.device.capturing.discard(threading.get_ident())
         return HostGraph(self, work)
 
+    def free(self) -> None:
+        self.device.require()
+        if self.handle in STREAMS:
+            del STREAMS[self.handle]
+            self.device.streams -= 1
+
     def synchronize(self) -> None:
         self.device.require()
         assert self._recorded is None, "waited for while capturing"
@@ -131,6 +138,7 @@ class HostDevice:
         made: blocks allocated so far.
         live: those not freed.
         graphs: captured and not freed.
+        streams: made and not freed.
         replays: graphs launched so far.
         copies: queued or captured so far.
         launches: names of the kernels that ran.
@@ -141,7 +149,7 @@ class HostDevice:
     def __init__(self, kernels: CudaKernels, *, integrated: bool, capability: int = 87) -> None:
         self._kernels = kernels
         self.integrated, self.capability = integrated, capability
-        self.made = self.graphs = self.replays = self.copies = 0
+        self.made = self.graphs = self.streams = self.replays = self.copies = 0
         self.live: list[HostMemory] = []
         self.freed: list[NDArray[np.uint8]] = []
         self.launches: list[str] = []

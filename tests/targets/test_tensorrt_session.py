@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+import edgekd
 from edgekd import ops
 from edgekd._bundle import Bundle
 from edgekd._manifest import Artifact, OutputSpec
@@ -29,6 +30,7 @@ from .tensorrt_fake import FakeTensorRT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from edgekd._session import Found, Frame
 
@@ -174,7 +176,7 @@ def test_close_frees_everything(board: Board, integrated: bool) -> None:
             session.detect([frame()] * count, REQUEST)
         assert device.live
         assert device.graphs
-    assert (device.live, device.graphs, device.closed) == ([], 0, True)
+    assert (device.live, device.graphs, device.streams, device.closed) == ([], 0, 0, True)
     with pytest.raises(ClosedError):
         session.detect([frame()], REQUEST)
 
@@ -197,16 +199,24 @@ def test_threads_share_two_lanes_and_get_their_own_results(board: Board) -> None
 
 def test_failed_run_gives_the_vendors_words_and_the_next_call_works(board: Board) -> None:
     with start() as session:
-        expected = session.detect([frame()], REQUEST)
         device = board.devices[-1]
-        for _ in range(2):  # while queueing, then while capturing
-            board.tensorrt.run_errors = [tensorrt_fake.NO_MEMORY]
-            with pytest.raises(SessionError, match=r"memory is full.*(.|\n)*Cuda Runtime \(out of memory\)"):
-                session.detect([frame()], REQUEST)
-            assert device.live == [], "the lane that failed is gone"
+        expected = session.detect([frame()], REQUEST)
+        board.tensorrt.run_errors = [tensorrt_fake.NO_MEMORY]
+        with pytest.raises(SessionError, match=r"memory is full.*(.|\n)*Cuda Runtime \(out of memory\)"):
+            session.detect([frame(9, 9)], REQUEST)
+        assert (device.live, device.streams) == ([], 0), "the lane that failed is gone"
+        assert_same_bits(session.detect([frame()], REQUEST), expected)
+
+
+def test_engine_that_cannot_be_captured_runs_without_a_graph(board: Board, caplog: pytest.LogCaptureFixture) -> None:
+    with start() as session:
+        expected = session.detect([frame()], REQUEST)
+        board.tensorrt.run_errors = ["operation not permitted when stream is capturing"]
+        for _ in range(3):
             assert_same_bits(session.detect([frame()], REQUEST), expected)
-        assert device.graphs == 0
-        assert not device.capturing
+        device = board.devices[-1]
+        assert (device.graphs, device.replays, device.capturing) == (0, 0, set())
+    assert caplog.text.count("no CUDA graph, so every frame is queued kernel by kernel") == 1
 
 
 @pytest.mark.parametrize("blocks", range(9))
@@ -310,3 +320,17 @@ def test_device_index_of_everybodys_spelling(spelling: str, index: int) -> None:
 def test_device_index_of_what_is_none_says_what_is_possible(spelling: str) -> None:
     with pytest.raises(UsageError, match=r"no device.*possible: auto, cuda"):
         device_index(spelling)
+
+
+def test_selftest_of_both_precisions_passes_with_the_pipeline_on_the_device(board: Board, tmp_path: Path) -> None:
+    built = [bundles.built("tensorrt", precision) for precision in ("fp32", "fp16")]
+    artifacts = tuple(item.artifact for item in built)
+    chunks = {name: bytes(item.bundle.chunk(name)) for item in built for name in item.artifact.files.values()}
+    path = tmp_path / "model.bin"
+    bundle = bundles.portable()
+    bundle.replace(dataclasses.replace(bundle.manifest, artifacts=artifacts), chunks).write(path)
+    report = edgekd.selftest(path, target="tensorrt", frames=3)
+    assert [item for item in report.checks if item.status != "passed"] == []
+    assert len(report.checks) == 14
+    assert [item.runtime for item in report.sessions] == ["TensorRT 10.3.0"] * 2
+    assert board.tensorrt.builds == 2, "the second start finds what the first kept"
