@@ -27,7 +27,7 @@ def image(capability: int) -> bytes:
         TargetUnavailableError: there is none and no nvcc; says what to type.
     """
     sources: Path = build_fatbin.SOURCE.parent
-    shipped = sources / "edgekd.fatbin"  # `make fatbin OUT=...` puts it there when a wheel is made for boards
+    shipped = sources / "edgekd.fatbin"  # copied there from `make fatbin`
     if shipped.is_file():
         return shipped.read_bytes()
     content = b"".join(path.read_bytes() for path in sorted([*sources.glob("*.h"), *sources.glob("*.cu")]))
