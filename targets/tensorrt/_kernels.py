@@ -1,4 +1,4 @@
-"""Machine code of our CUDA kernels for this GPU: shipped beside their sources, kept from before, or compiled now."""
+"""Machine code of our CUDA kernels for this GPU: kept from before, or compiled now."""
 
 from __future__ import annotations
 
@@ -27,9 +27,6 @@ def image(capability: int) -> bytes:
         TargetUnavailableError: there is none and no nvcc; says what to type.
     """
     sources: Path = build_fatbin.SOURCE.parent
-    shipped = sources / "edgekd.fatbin"  # copied there from `make fatbin`
-    if shipped.is_file():
-        return shipped.read_bytes()
     content = b"".join(path.read_bytes() for path in sorted([*sources.glob("*.h"), *sources.glob("*.cu")]))
     kept = user_folder("kernels") / f"{hashlib.sha256(content).hexdigest()[:16]}-sm{capability}.fatbin"
     if not kept.is_file():

@@ -169,6 +169,7 @@ class Engine:
         """Tie them together; the runtime lives as long as its engine."""
         self.tensorrt, self.log = tensorrt, log
         self._runtime, self._engine = runtime, engine
+        self._one_at_a_time = threading.Lock()  # NVIDIA promises threads their own contexts, not to make them at once
         self.named = hasattr(engine, "num_io_tensors")
         count = engine.num_io_tensors if self.named else engine.num_bindings
         self.names = [engine.get_tensor_name(i) if self.named else engine.get_binding_name(i) for i in range(count)]
@@ -196,7 +197,8 @@ class Engine:
             SessionError: TensorRT makes none, mostly for want of memory.
         """
         before = len(self.log.errors)
-        context = self._engine.create_execution_context()
+        with self._one_at_a_time:
+            context = self._engine.create_execution_context()
         if context is None:
             raise SessionError(f"TensorRT makes no execution context: {explain(self.log.errors[before:])}")
         return Context(self, context, (source, shape), addresses)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotDone
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -195,6 +196,31 @@ def test_threads_share_two_lanes_and_get_their_own_results(board: Board) -> None
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(work, range(4)))
         assert board.tensorrt.contexts <= 2
+
+
+def test_close_waits_for_the_call_that_is_under_way(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    with start() as session:
+        device = board.devices[-1]
+        expected = session.detect([frame()], REQUEST)
+        running, go = threading.Event(), threading.Event()
+
+        def run(*job: Any) -> None:
+            running.set()
+            assert go.wait(20)
+            type(device).run(device, *job)
+
+        monkeypatch.setattr(device, "run", run)
+        with ThreadPoolExecutor(2) as pool:
+            call = pool.submit(session.detect, [frame()], REQUEST)
+            assert running.wait(20)
+            closing = pool.submit(session.close)
+            with pytest.raises(NotDone):
+                closing.result(0.2)
+            assert device.live
+            go.set()
+            assert_same_bits(call.result(20), expected)
+            closing.result(20)
+        assert device.live == []
 
 
 def test_failed_run_gives_the_vendors_words_and_the_next_call_works(board: Board) -> None:
