@@ -84,8 +84,9 @@ class TensorRTSession:
         self._check_open()
         if request.max_candidates > MAX_CANDIDATES:
             raise UsageError(
-                f"the bundle lets {request.max_candidates} candidates an image reach the suppression; on the GPU "
-                f"{MAX_CANDIDATES} can. Lower predict.max_candidates in the recipe, or load with device='cpu'"
+                f"the bundle's manifest lets {request.max_candidates} candidates an image reach the suppression; on "
+                f"the GPU {MAX_CANDIDATES} can. Load with device='cpu', or make the bundle with predict.max_candidates "
+                f"of {MAX_CANDIDATES} or less"
             )
         found: list[Found] = []
         for group in _groups(frames, 1 if self._single else BATCH):
