@@ -21,6 +21,7 @@ from ._inspect import Inspection, inspect
 from ._manifest import Manifest
 from ._profile import ProfileComparison, profile, profile_compare, profile_page
 from ._recipe import Recipe
+from ._selftest import SelftestCheck, SelftestReport, selftest
 from ._session import SessionInfo
 from ._set_thresholds import ThresholdsReport, thresholds
 from ._train import TrainReport, train
@@ -55,6 +56,8 @@ __all__ = [
     "Profile",
     "ProfileComparison",
     "Recipe",
+    "SelftestCheck",
+    "SelftestReport",
     "SessionInfo",
     "TargetHealth",
     "ThresholdsReport",
@@ -79,6 +82,7 @@ __all__ = [
     "profile",
     "profile_compare",
     "profile_page",
+    "selftest",
     "thresholds",
     "train",
     "verify",

@@ -35,8 +35,9 @@ class Detections:
         labels: `(N,)` int64, index into `classes`.
         classes: all class names of the model.
         image_size: `(height, width)` of the image in pixels.
-        timings_ms: milliseconds per stage: decode, letterbox, infer, suppress (of an anomaly network: regions), total.
-            Of an image that was split into tiles: the sums over its tiles, and merge before the total.
+        timings_ms: milliseconds per stage: decode, letterbox, infer, suppress (of an anomaly network: regions), total;
+            where the accelerator does all three at once: decode, pipeline and total. Of an image that was split into
+            tiles: the sums over its tiles, and merge before the total.
         score: of the whole image, by an anomaly network, raw; this and what follows is None for detectors.
         thresholds: that decided.
         mask: `(H, W)` bool, the anomalous pixels; none in a normal image but with `predict(ungated=True)`.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _cuda_images, ops
-from ._target import load_target, target_names
+from ._target import BoardTarget, load_target, target_names
 
 CPU_FLAGS = (
     *(
@@ -72,6 +72,7 @@ class Health:
         kernels: what computes letterbox and suppression, see `edgekd.ops.implementation`.
         cuda_kernels: for each GPU, what it would load of the CUDA kernels (`make fatbin`).
         accelerators: one line each: GPU, driver, device node.
+        board: what a target knows of the board this is, and what is missing on it; empty on other machines.
         targets: one each, in the order of their names.
         packages: version by distribution, None if it is not installed; all that edgekd's extras name for this platform.
         extras: packages that are missing, by extra; an empty tuple: complete.
@@ -86,6 +87,7 @@ class Health:
     kernels: str
     cuda_kernels: tuple[str, ...]
     accelerators: tuple[str, ...]
+    board: tuple[str, ...]
     targets: tuple[TargetHealth, ...]
     packages: dict[str, str | None]
     extras: dict[str, tuple[str, ...]]
@@ -119,6 +121,7 @@ def doctor() -> Health:
         kernels=ops.implementation(),
         cuda_kernels=tuple(f"SM{number}: {_cuda_images.image_for(number)}" for number in _cuda_images.capabilities()),
         accelerators=(*_nvidia(), *_nodes()),
+        board=tuple(line for name in target_names() for line in _board(name)),
         targets=tuple(_target(name) for name in target_names()),
         packages=packages,
         extras={
@@ -130,6 +133,12 @@ def doctor() -> Health:
 def _target(name: str) -> TargetHealth:
     target = load_target(name)
     return TargetHealth(name, target.PRECISIONS, target.probe(), target.probe_build())
+
+
+def _board(name: str) -> tuple[str, ...]:
+    """Return what a target says of the board, if it knows boards."""
+    target = load_target(name)
+    return target.board() if isinstance(target, BoardTarget) else ()
 
 
 def _version(name: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ._manifest import InputSpec, OutputSpec
+    from .geometry import Placement
 
 Outputs = tuple[NDArray[np.float32], ...]
 """What an engine returns, in the order of `Manifest.outputs`, float32: boxes `(B, N, 4|5)` and scores `(B, N, C)`, or
@@ -62,6 +63,59 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Free the engine; a second call does nothing."""
+        ...
+
+
+Frame = tuple[NDArray[np.uint8], bool]
+"""An image `(H, W, 1|3|4)` as the user has it, and whether its channels come in the reverse of the network's order."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a detection is asked for, checked: thresholds and limits as `predict` takes them; `classes` None: all."""
+
+    conf: float
+    iou: float
+    max_det: int
+    max_candidates: int
+    classes: tuple[int, ...] | None
+
+
+class Found(NamedTuple):
+    """What is in one frame.
+
+    Attributes:
+        boxes: `(K, 4|5)` float32 in network pixels, best score first.
+        scores: `(K,)` float32.
+        labels: `(K,)` int64.
+        placement: where the letterbox put the frame.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    placement: Placement
+
+
+@runtime_checkable
+class PipelineSession(Session, Protocol):
+    """A session that also letterboxes and suppresses where its engine runs; detectors then leave all to it."""
+
+    def detect(self, frames: Sequence[Frame], request: Request) -> list[Found]:
+        """Find objects, to the bit as `ops.letterbox` and `ops.suppress` around `infer` would.
+
+        Args:
+            frames: at least one; they may differ in size. They are read before this returns, and not written.
+            request: for all of them.
+
+        Returns:
+            One a frame, owned by the caller.
+
+        Raises:
+            UsageError: the engine's suppression cannot do what is asked.
+            ClosedError: after `close`.
+            SessionError: the vendor runtime failed.
+        """
         ...
 
 

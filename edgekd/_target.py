@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from . import geometry
 from .errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from ._bundle import Bundle
@@ -62,6 +64,19 @@ class Target(Protocol):
 
     def load(self, bundle: Bundle, artifact: Artifact, *, device: str = "auto", threads: int = 0) -> Session:
         """Start an engine on an artifact that `build` made; `threads=0`: the runtime's choice."""
+        ...
+
+
+@runtime_checkable
+class BoardTarget(Target, Protocol):
+    """A target that knows boards."""
+
+    def board(self, root: Path | None = None) -> tuple[str, ...]:
+        """Return what `doctor` says of the board this is, one line each; empty on other machines.
+
+        Args:
+            root: of the file system; None: "/".
+        """
         ...
 
 

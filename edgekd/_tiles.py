@@ -87,7 +87,8 @@ def merge(
     labels = np.concatenate([item.labels for item in found])
     tiles = np.repeat(np.arange(len(found)), [len(item) for item in found])
     keep = ops.merge_tiles(boxes, scores, labels, tiles, windows, iou=iou)[:max_det]
-    stages = {name: sum(item.timings_ms[name] for item in found) for name in ("letterbox", "infer", "suppress")}
+    names = [name for name in found[0].timings_ms if name not in ("decode", "total")]  # those of the session
+    stages = {name: sum(item.timings_ms[name] for item in found) for name in names}
     timings = {"decode": 1e3 * decode_s, **stages, "merge": 1e3 * (time.perf_counter() - start)}
     timings["total"] = sum(timings.values())
     return Detections(boxes[keep], scores[keep], labels[keep], found[0].classes, image_size, timings)

@@ -45,19 +45,9 @@ LAYER_4 = {
     "_tiles",
 }
 VERBS = {
-    "_train",
-    "_distill",
-    "_import",
-    "_build",
-    "_profile",
-    "_eval",
-    "_verify",
-    "_inspect",
-    "_doctor",
-    "_data",
-    "_demo",
-    "_set_thresholds",
-}
+    "_train", "_distill", "_import", "_build", "_profile", "_eval", "_verify", "_inspect", "_doctor", "_data", "_demo",
+    "_selftest", "_set_thresholds",
+}  # fmt: skip
 ONLY_WHEN_CALLED = {("_detections", "_plot")}  # a method that draws; the import is inside it
 
 
@@ -129,7 +119,7 @@ def _allowed(room: str) -> set[str] | None:
     if room in LAYER_4:
         return LAYER_2 | LAYER_3 | LAYER_4
     if room in ("target", "targets"):
-        return LAYER_2 | LAYER_3 | {"targets"}
+        return LAYER_2 | LAYER_3 | {"targets", "kernels"}
     if room == "training":
         return LAYER_2 | LAYER_3 | LAYER_4 | {"training"}
     if room == "importing":

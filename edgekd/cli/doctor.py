@@ -44,6 +44,8 @@ def _print(health: edgekd.Health) -> None:
         rows.insert(4, ("on the GPU", "; ".join(health.cuda_kernels)))
     for name, text in rows:
         _line(name, text)
+    for index, text in enumerate(health.board):
+        _line("" if index else "board", text)
     print()
     for target in health.targets:
         can = [

@@ -26,6 +26,7 @@ COMMANDS = (
     "inspect",
     "verify",
     "doctor",
+    "selftest",
     "data",
 )
 

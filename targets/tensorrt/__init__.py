@@ -1,16 +1,18 @@
 """TensorRT on Jetson and desktop NVIDIA GPUs.
 
-An engine is bound to one GPU and one TensorRT version, so it is built where it runs. What is built here is the graph
-that a board's own TensorRT compiles, checked ahead of time by TensorRT for RTX where its wheels are installed.
+An engine is bound to one GPU and one TensorRT version, so it is built where it runs: `build` makes the typed graph, and
+the first `load` on a device compiles it there and keeps the engine beside the bundle. The session runs the whole
+pipeline on the GPU.
 """
 
 from __future__ import annotations
 
-import ctypes
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgekd._bundle import Bundle
     from edgekd._manifest import Artifact
     from edgekd._session import Session
@@ -20,19 +22,13 @@ PRECISIONS: tuple[str, ...] = ("fp32", "fp16")
 DEVICES: tuple[str, ...] = ("cuda", "cuda:*", "gpu", "gpu:*", "nvidia", "tensorrt", "trt")
 PORTABLE: bool = False
 RANK: int = 10
-DRIVER = "libcuda.so.1"
 
 
 def probe() -> str | None:
-    """Say why this target cannot run here."""
-    try:
-        ctypes.CDLL(DRIVER)
-    except OSError as error:
-        return f"no NVIDIA driver found ({error})"
-    return (
-        "an NVIDIA driver is here, but this version of edgekd only prepares and checks the graph for TensorRT: it does "
-        "not build the engine on the board or run it. Use another target, for example device='cpu'"
-    )
+    """Say why this target cannot run here, or None when it can."""
+    from ._missing import missing
+
+    return missing()
 
 
 def probe_build() -> str | None:
@@ -58,12 +54,32 @@ def build(bundle: Bundle, precision: str, progress: Progress) -> Built:
 
 
 def load(bundle: Bundle, artifact: Artifact, *, device: str = "auto", threads: int = 0) -> Session:
-    """Refuse: see `probe`.
+    """Start the engine of this GPU and TensorRT; compile it first if none is kept, which takes minutes.
+
+    Args:
+        bundle: holds the typed graph; its file is not written. The engine goes to `<bundle>.engines/`.
+        artifact: what `build` made.
+        device: "auto", "cuda", "gpu:1" ...: which GPU.
+        threads: CPU threads; nothing here uses any.
 
     Raises:
-        TargetUnavailableError: always, with the reason.
+        UsageError: no such device.
+        TargetUnavailableError: no driver, pycuda, TensorRT or kernels, or too little memory to build.
+        SessionError: TensorRT refused the graph or the engine.
     """
-    from edgekd.errors import TargetUnavailableError
+    del threads
+    from ._session import TensorRTSession
 
-    wanted = f"the tensorrt {artifact.precision} artifact of {bundle.manifest.name!r} (device={device!r}, {threads=})"
-    raise TargetUnavailableError(f"cannot run {wanted}: {probe()}")
+    return TensorRTSession(bundle, artifact, device=device)
+
+
+def board(root: Path | None = None) -> tuple[str, ...]:
+    """Return what `doctor` says of the board, one line each; empty where this is no Jetson.
+
+    Args:
+        root: of the file system; None: "/".
+    """
+    from ._boards import ROOT, machine
+
+    found = machine(ROOT if root is None else root)
+    return () if found is None else found.lines()

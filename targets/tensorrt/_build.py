@@ -44,7 +44,7 @@ def prepare(bundle: Bundle, precision: str, progress: Progress) -> Built:
     options: dict[str, object] = {"strongly_typed": True}
     if available():
         progress(f"TensorRT-RTX: parse and build ahead of time, {precision}")
-        proof = check(graph, spec.name, (3, spec.height, spec.width))
+        proof = check(graph, spec.name, (3, spec.height, spec.width), precision)
         tools["tensorrt-rtx"] = proof.pop("version")
         options["ahead_of_time"] = proof
     else:

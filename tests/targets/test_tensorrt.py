@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import ctypes
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -17,12 +18,27 @@ from edgekd._target import load_target
 from edgekd.errors import BuildError
 
 from ..conformance import bundles
-from ..conformance.build import BuildOnlyCases
 from ..conformance.detectors import Graph, detector
+from ..conformance.predict import RunnableTarget
+
+if TYPE_CHECKING:
+    from edgekd._target import Target
+
+    from .conftest import Board
 
 
-class TestTensorRT(BuildOnlyCases):
+class TestTensorRT(RunnableTarget):
+    """The whole suite on the host device and the fake TensorRT: see conftest.py beside this file."""
+
     TARGET = "tensorrt"
+
+    @pytest.fixture
+    def target(self, board: Board) -> Target:
+        assert board.tensorrt.version
+        return load_target(self.TARGET)
+
+    def check_bare_probe(self, reason: str) -> None:
+        assert "no NVIDIA driver found" in reason
 
 
 needs_rtx = pytest.mark.skipif(
@@ -249,17 +265,11 @@ def test_fp32_file_is_the_portable_graph() -> None:
     assert bytes(build.bundle.file(build.artifact, "model.onnx")) == build.bundle.graph()
 
 
-def test_probe_with_a_driver_says_that_running_is_not_in_this_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    target: Any = load_target("tensorrt")
-    monkeypatch.setattr(target.ctypes, "CDLL", lambda _: object())
-    assert "does not build the engine on the board or run it" in " ".join(target.probe().split())
-
-
 def test_probe_without_a_driver_names_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    target: Any = load_target("tensorrt")
+    target = load_target("tensorrt")
 
     def missing(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr(target.ctypes, "CDLL", missing)
+    monkeypatch.setattr(ctypes, "CDLL", missing)
     assert target.probe() == "no NVIDIA driver found (libcuda.so.1: cannot open shared object file)"

@@ -1,5 +1,6 @@
 // The .cu files as a host library, for cuda_library.py; and "device" memory, as benchmarks/cuda_device.cu has on a GPU.
 #include <cstdlib>
+#include <cstring>
 
 #include "edgekd_cuda.cu"
 
@@ -14,4 +15,28 @@ extern "C" void edgekd_device_free(void* memory) { std::free(memory); }
 extern "C" int32_t edgekd_device_copy(void* to, const void* from, int64_t bytes) {
     std::memcpy(to, from, size_t(bytes));
     return 0;
+}
+
+// A kernel by name, as the driver launches those of a fatbin; -1: there is none of this name. `job` is copied: a launch
+// passes it by value.
+extern "C" int32_t emulation_launch(const char* kernel, unsigned x, unsigned y, unsigned z, unsigned threads,
+                                    const void* job) {
+#define EDGEKD_BY_NAME(name, kind)                                                    \
+    if (std::strcmp(kernel, #name) == 0) {                                            \
+        kind copy;                                                                    \
+        std::memcpy(&copy, job, sizeof copy);                                         \
+        emulation::launch(kernel, dim3(x, y, z), dim3(threads), [&] { name(copy); }); \
+        return 0;                                                                     \
+    }
+    EDGEKD_BY_NAME(edgekd_letterbox_packed, edgekd_letterbox_job)
+    EDGEKD_BY_NAME(edgekd_suppress_clear, edgekd_suppress_job)
+    EDGEKD_BY_NAME(edgekd_candidates_filter_f32, edgekd_suppress_job)
+    EDGEKD_BY_NAME(edgekd_candidates_select, edgekd_suppress_job)
+    EDGEKD_BY_NAME(edgekd_nms_shapes_xyxy, edgekd_suppress_job)
+    EDGEKD_BY_NAME(edgekd_nms_shapes_xywhr, edgekd_suppress_job)
+    EDGEKD_BY_NAME(edgekd_nms_mask_xyxy, edgekd_suppress_job)
+    EDGEKD_BY_NAME(edgekd_nms_mask_xywhr, edgekd_suppress_job)
+    EDGEKD_BY_NAME(edgekd_nms_scan, edgekd_suppress_job)
+#undef EDGEKD_BY_NAME
+    return -1;
 }

@@ -1,0 +1,314 @@
+"""`selftest`: everything about a target that only the machine itself can prove, in one call, kept as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._bundle import Bundle
+from ._container import write_file
+from ._detector import Detector, DetectorInfo
+from ._doctor import doctor
+from ._select import all_artifacts
+from ._session import PipelineSession
+from ._target import load_target
+from ._verify import check_artifact, golden_samples
+from .errors import BundleError, EdgekdError, TargetUnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from ._detections import Detections
+    from ._doctor import Health
+    from ._manifest import Artifact
+    from ._session import Outputs, Session, SessionInfo
+    from ._target import Progress, Target
+
+SIZES = (
+    (1, 1, 3),
+    (17, 999, 3),
+    (999, 17, 3),
+    (240, 321, 1),
+    (480, 640, 4),
+    (1080, 1920, 3),
+)  # height, width, channels
+THREADS, CALLS = 4, 20
+SETTLE = 20  # frames before memory and latency are measured
+GROWTH_BYTES = 8 << 20
+STATM = Path("/proc/self/statm")
+PAGE_BYTES = 4096
+PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+
+
+@dataclass(frozen=True)
+class SelftestCheck:
+    """One thing that was tried.
+
+    Attributes:
+        precision: of the artifact.
+        name: start, golden, pipeline, repeat, threads, memory or latency.
+        status: "passed", "failed" or "skipped".
+        detail: one sentence with the figures.
+        samples_ms: of "start" and "latency", every measured time.
+    """
+
+    precision: str
+    name: str
+    status: str
+    detail: str
+    samples_ms: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class SelftestReport:
+    """What `selftest` found.
+
+    Attributes:
+        path: of the bundle.
+        digest: SHA-256 of its table of contents.
+        target: that was tried.
+        date: UTC.
+        health: what `doctor` says of the machine.
+        sessions: what ran, one a precision.
+        checks: in the order they were made.
+    """
+
+    path: str
+    digest: str
+    target: str
+    date: str
+    health: Health
+    sessions: tuple[SessionInfo, ...]
+    checks: tuple[SelftestCheck, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed."""
+        return all(item.status != FAILED for item in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return {**dataclasses.asdict(self), "health": self.health.to_dict(), "passed": self.passed}
+
+
+def selftest(
+    path: str | Path,
+    *,
+    target: str,
+    device: str = "auto",
+    frames: int = 300,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> SelftestReport:
+    """Try every artifact of one target on this machine: results, threads, memory and latency.
+
+    Args:
+        path: `model.bin` with a golden set.
+        target: its name.
+        device: as `edgekd.load` takes it, of this target.
+        frames: that latency and memory are measured over, at least 1.
+        out: JSON file to write; None: none.
+        progress: told each check.
+
+    Returns:
+        The report; failed checks are part of it.
+
+    Raises:
+        BundleError: not a sound bundle, no golden set, or `out` cannot be written.
+        UsageError: no such target, the bundle has nothing for it, or `frames` is less than 1.
+        TargetUnavailableError: the target cannot run here; says why.
+    """
+    if frames < 1:
+        raise UsageError(f"frames should be at least 1, got {frames}")
+    tell = progress or (lambda _: None)
+    module = load_target(target)
+    with Bundle.read(path) as bundle:
+        if not bundle.manifest.golden:
+            raise BundleError(f"{path} has no golden set to test with; `edgekd train` and `edgekd distill` write one")
+        artifacts = [item for item in all_artifacts(bundle) if item.target == target]
+        if not artifacts:
+            raise UsageError(f"{path} has nothing for {target}. To add it: edgekd build {path} --target {target}")
+        reason = module.probe()
+        if reason is not None:
+            raise TargetUnavailableError(f"{target} cannot run here: {reason}")
+        trials = [_Trial(bundle, module, artifact, device, frames, tell) for artifact in artifacts]
+        checks = tuple(check for trial in trials for check in trial.checks())
+        date = dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        sessions = tuple(trial.info for trial in trials if trial.info is not None)
+        report = SelftestReport(str(path), bundle.digest, target, date, doctor(), sessions, checks)
+    if out is not None:
+        write_file(Path(out), [json.dumps(report.to_dict(), indent=1).encode()])
+    return report
+
+
+class _OnTheHost:
+    """A session without its pipeline, so that a detector letterboxes and suppresses on the host."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.info = session.info
+
+    def infer(self, pixels: NDArray[np.float32], out: Outputs | None = None) -> Outputs:
+        return self._session.infer(pixels, out)
+
+    def close(self) -> None:
+        """Nothing: the other detector owns the session."""
+
+
+class _Trial:
+    """The checks of one artifact."""
+
+    def __init__(
+        self, bundle: Bundle, module: Target, artifact: Artifact, device: str, frames: int, tell: Progress
+    ) -> None:
+        self.info: SessionInfo | None = None
+        self._bundle, self._module, self._artifact = bundle, module, artifact
+        self._device, self._frames, self._tell = device, frames, tell
+        self._pictures = [bytes(bundle.chunk(item.image)) for item in bundle.manifest.golden]
+
+    def checks(self) -> Iterator[SelftestCheck]:
+        """Start, try, close; an error of edgekd's ends what it happens in as failed."""
+        self._tell(f"{self._artifact.target} {self._artifact.precision}: start")
+        starts: list[float] = []
+        session: Session | None = None
+        try:
+            for _ in range(2):  # the second finds what the first kept
+                if session is not None:
+                    session.close()
+                begin = time.perf_counter()
+                session = self._module.load(self._bundle, self._artifact, device=self._device)
+                starts.append(1e3 * (time.perf_counter() - begin))
+        except EdgekdError as error:
+            yield self._said("start", FAILED, str(error), starts)
+            return
+        assert session is not None
+        self.info = session.info
+        yield self._said(
+            "start", PASSED, f"{starts[0]:.0f} ms, again {starts[1]:.0f} ms: {session.info.runtime}", starts
+        )
+        with Detector(self._bundle.manifest, session, DetectorInfo(session.info, "selftest")) as detector:
+            host = Detector(self._bundle.manifest, _OnTheHost(session), detector.info)
+            checks: dict[str, Callable[[], SelftestCheck]] = {
+                "golden": self._golden,
+                "pipeline": lambda: self._pipeline(detector, host, session),
+                "repeat": lambda: self._repeat(detector),
+                "threads": lambda: self._threads(detector),
+                "memory": lambda: self._memory(detector),
+                "latency": lambda: self._latency(detector),
+            }
+            for name, check in checks.items():
+                yield self._try(name, check)
+
+    def _try(self, name: str, check: Callable[[], SelftestCheck]) -> SelftestCheck:
+        self._tell(f"{self._artifact.target} {self._artifact.precision}: {name}")
+        try:
+            return check()
+        except EdgekdError as error:
+            return self._said(name, FAILED, str(error))
+
+    def _said(self, name: str, status: str, detail: str, samples: list[float] | None = None) -> SelftestCheck:
+        kept = tuple(round(value, 4) for value in samples or ())
+        return SelftestCheck(self._artifact.precision, name, status, detail, kept)
+
+    def _golden(self) -> SelftestCheck:
+        found = check_artifact(self._bundle, self._artifact, golden_samples(self._bundle))
+        if found.score_difference is None:
+            return self._said("golden", FAILED, found.reason)
+        detail = f"scores within {found.score_difference:.1e}"
+        if found.box_difference_px is not None:
+            detail += f", boxes within {found.box_difference_px:.4f} px"
+        if found.map_difference is not None:
+            detail += f", maps within {found.map_difference:.1e}"
+        status = FAILED if found.status == FAILED else PASSED
+        return self._said("golden", status, f"{detail}{'; ' if found.reason else ''}{found.reason}")
+
+    def _pipeline(self, detector: Detector, host: Detector, session: Session) -> SelftestCheck:
+        """Compare the session's own pipeline with the host's around the same engine, to the bit."""
+        if not isinstance(session, PipelineSession) or self._bundle.manifest.task != "detect":
+            return self._said("pipeline", SKIPPED, "the host places images and takes the outputs apart")
+        rng = np.random.default_rng(0)
+        noise = [rng.integers(0, 256, size).astype(np.uint8) for size in SIZES]
+        found = 0
+        pictures: list[Any] = [*self._pictures, *noise]
+        for picture in pictures:
+            expected = host.predict(picture, conf=0.01)
+            for turn in ("queued", "captured", "replayed"):
+                got = detector.predict(picture, conf=0.01)
+                if not _same(got, expected):
+                    size = "x".join(map(str, expected.image_size))
+                    return self._said("pipeline", FAILED, f"{turn}, a picture of {size} pixels differs from the host's")
+            found += len(expected)
+        return self._said("pipeline", PASSED, f"the host's bits on {len(pictures)} pictures with {found} objects")
+
+    def _repeat(self, detector: Detector) -> SelftestCheck:
+        first = detector.predict(self._pictures[0])
+        for turn in range(self._frames):
+            if not _same(detector.predict(self._pictures[0]), first):
+                return self._said("repeat", FAILED, f"call {turn + 2} on one picture gives something else")
+        return self._said("repeat", PASSED, f"{self._frames} calls give the same bits")
+
+    def _threads(self, detector: Detector) -> SelftestCheck:
+        expected = [detector.predict(picture) for picture in self._pictures]
+        problems: list[str] = []
+
+        def work(index: int) -> None:
+            try:
+                for turn in range(CALLS):
+                    which = (index + turn) % len(expected)
+                    if not _same(detector.predict(self._pictures[which]), expected[which]):
+                        problems.append(f"thread {index} got another picture's result, or a wrong one")
+            except EdgekdError as error:
+                problems.append(str(error))
+
+        threads = [threading.Thread(target=work, args=(index,)) for index in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        detail = problems[0] if problems else f"{THREADS} threads, {CALLS} calls each, the same bits"
+        return self._said("threads", FAILED if problems else PASSED, detail)
+
+    def _memory(self, detector: Detector) -> SelftestCheck:
+        if not STATM.is_file():
+            return self._said("memory", SKIPPED, "this system has no /proc/self/statm")
+        for _ in range(SETTLE):
+            detector.predict(self._pictures[0])
+        before = _resident_bytes()
+        for _ in range(self._frames):
+            detector.predict(self._pictures[0])
+        growth = _resident_bytes() - before
+        detail = f"{growth / 2**20:+.2f} MiB over {self._frames} frames; at most {GROWTH_BYTES / 2**20:.0f} MiB"
+        return self._said("memory", PASSED if growth <= GROWTH_BYTES else FAILED, detail)
+
+    def _latency(self, detector: Detector) -> SelftestCheck:
+        """Time a frame of the network's own size; a figure, no verdict."""
+        spec = self._bundle.manifest.input
+        frame = np.random.default_rng(1).integers(0, 256, (spec.height, spec.width, 3)).astype(np.uint8)
+        samples = []
+        for _ in range(SETTLE + self._frames):
+            begin = time.perf_counter()
+            detector.predict(frame)
+            samples.append(1e3 * (time.perf_counter() - begin))
+        samples = samples[SETTLE:]
+        p50, p95, p99 = np.percentile(samples, [50, 95, 99])
+        detail = f"p50 {p50:.2f} ms, p95 {p95:.2f} ms, p99 {p99:.2f} ms for {spec.width}x{spec.height} pixels"
+        return self._said("latency", PASSED, detail, samples)
+
+
+def _same(one: Detections, other: Detections) -> bool:
+    pairs = ((one.boxes, other.boxes), (one.scores, other.scores), (one.labels, other.labels))
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def _resident_bytes() -> int:
+    return int(STATM.read_text(encoding="ascii").split()[1]) * PAGE_BYTES

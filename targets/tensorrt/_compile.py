@@ -1,0 +1,128 @@
+"""From the typed graph to an engine, by the TensorRT that is installed here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgekd.errors import BuildError
+
+from . import _known_bad
+from ._runtime import Log, explain
+
+if TYPE_CHECKING:
+    from edgekd._target import Progress
+
+    from ._runtime import TensorRT
+
+WORKSPACE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to compile and how.
+
+    Attributes:
+        graph: typed ONNX.
+        name: of its input.
+        shape: (3, height, width) of the input.
+        precision: "fp32" or "fp16"; the graph holds the types, TensorRT 8 has to be told as well.
+        batches: least, usual and largest batch.
+        workspace_bytes: that a layer may take at most.
+        chip: compute capability to compile for without a GPU ("SM86", TensorRT-RTX only); "": the GPU that is here.
+        jetson: whether this is a board with L4T.
+        timings: what an earlier build wrote; empty: none.
+    """
+
+    graph: bytes
+    name: str
+    shape: tuple[int, int, int]
+    precision: str
+    batches: tuple[int, int, int] = (1, 1, 8)
+    workspace_bytes: int = WORKSPACE_BYTES
+    chip: str = ""
+    jetson: bool = False
+    timings: bytes = b""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An engine, the timings that later builds can use, and the number of layers of the network."""
+
+    plan: bytes
+    timings: bytes
+    layers: int
+
+
+def compile_engine(tensorrt: TensorRT, order: Order, progress: Progress) -> Compiled:
+    """Compile.
+
+    Raises:
+        BuildError: the parser refused the graph, the version is known to get it wrong, or no engine came out; with
+            TensorRT's words.
+    """
+    trt = tensorrt.module
+    log = Log(trt)
+    builder = trt.Builder(log.logger)
+    if builder is None:
+        raise BuildError(f"{tensorrt.name} does not start: {explain(log.errors)}")
+    network = builder.create_network(_network_flags(tensorrt))
+    parser = trt.OnnxParser(network, log.logger)
+    if not parser.parse(order.graph):
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        listed = "\n  ".join(f"node {item.node()}: {item.desc()}" for item in errors)
+        raise BuildError(f"{tensorrt.name}'s parser refused the graph:\n  {listed}")
+    layers = {network.get_layer(index).type.name for index in range(network.num_layers)}
+    _known_bad.apply(tensorrt, layers, jetson=order.jetson, progress=progress)
+    config = _config(tensorrt, builder, network, order)
+    cache = _timing_cache(config, order.timings)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise BuildError(f"{tensorrt.name} {tensorrt.version} made no engine: {explain(log.errors)}")
+    timings = bytes(cache.serialize()) if cache is not None else b""
+    return Compiled(bytes(plan), timings, int(network.num_layers))
+
+
+def _network_flags(tensorrt: TensorRT) -> int:
+    """Return flags of `create_network`; TensorRT 8 must be told that the batch is explicit."""
+    known = tensorrt.module.NetworkDefinitionCreationFlag
+    if tensorrt.strongly_typed:
+        return int(1 << int(known.STRONGLY_TYPED))
+    return int(1 << int(known.EXPLICIT_BATCH))
+
+
+def _config(tensorrt: TensorRT, builder: Any, network: Any, order: Order) -> Any:
+    trt = tensorrt.module
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, order.workspace_bytes)
+    config.clear_flag(trt.BuilderFlag.TF32)  # 10 bits instead of float32's 23: Ampere has it on by default
+    if not tensorrt.strongly_typed and order.precision == "fp16":
+        _keep_types(trt, network, config)
+    if order.chip:
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(getattr(trt.ComputeCapability, order.chip), 0)
+    profile = builder.create_optimization_profile()
+    profile.set_shape(order.name, *((batch, *order.shape) for batch in order.batches))
+    config.add_optimization_profile(profile)
+    return config
+
+
+def _keep_types(trt: Any, network: Any, config: Any) -> None:
+    """Hold a TensorRT 8 network to the graph's types, layer by layer: it has no strongly typed networks."""
+    config.set_flag(trt.BuilderFlag.FP16)
+    config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        kind = layer.get_output(0).dtype
+        if kind in (trt.DataType.FLOAT, trt.DataType.HALF):
+            layer.precision = kind
+            layer.set_output_type(0, kind)
+
+
+def _timing_cache(config: Any, timings: bytes) -> Any:
+    """Start from earlier timings; from none if TensorRT does not take those."""
+    for content in (timings, b""):
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+            return cache
+    return None

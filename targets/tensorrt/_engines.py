@@ -1,0 +1,168 @@
+"""Engines kept on the device that built them: `<bundle>.engines/`, one file a key. The bundle is never rewritten.
+
+A file is one line of JSON (its key, and the SHA-256 of the rest) and then TensorRT's plan. Whatever does not fit, byte
+for byte, is built again: a cache can be deleted, copied to a twin board or cut off by a power failure at any time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgekd._container import write_file
+from edgekd.errors import BuildError, BundleError, SessionError
+
+from ._compile import WORKSPACE_BYTES, Order, compile_engine
+from ._memory import preflight
+from ._store import engine_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgekd._bundle import Bundle
+    from edgekd._manifest import Artifact
+    from edgekd._target import Progress
+
+    from ._device import Device
+    from ._runtime import Engine, TensorRT
+
+BATCH = 8  # images at most in one call of the engine
+LOG = logging.getLogger("edgekd")
+
+
+@dataclass(frozen=True)
+class Key:
+    """All that an engine depends on; another value of any field is another engine.
+
+    Attributes:
+        graph: SHA-256 of the typed graph.
+        tensorrt: name and version.
+        capability: of the GPU, times ten.
+        gpu: its name; two GPUs of one capability have other best tactics.
+        l4t: the board's L4T, such as "36.4.3"; "" elsewhere.
+        precision: of the artifact.
+        batches: least, usual and largest.
+    """
+
+    graph: str
+    tensorrt: str
+    capability: int
+    gpu: str
+    l4t: str
+    precision: str
+    batches: tuple[int, int, int]
+
+    def line(self) -> str:
+        """Return canonical JSON."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    def file_name(self) -> str:
+        """Return a name that says the essentials and is different for every key."""
+        short = hashlib.sha256(self.line().encode()).hexdigest()[:16]
+        return f"{self.precision}-sm{self.capability}-{short}.engine"
+
+
+def key_of(tensorrt: TensorRT, device: Device, graph: bytes, precision: str, l4t: str) -> Key:
+    """Return the key of the engine that this device needs."""
+    batches = (1, 1, BATCH if tensorrt.shares_profiles else 1)
+    version = f"{tensorrt.name} {tensorrt.version}"
+    digest = hashlib.sha256(graph).hexdigest()
+    return Key(digest, version, device.capability, device.name, l4t, precision, batches)
+
+
+def open_engine(
+    tensorrt: TensorRT, device: Device, bundle: Bundle, artifact: Artifact, l4t: str, progress: Progress | None = None
+) -> Engine:
+    """Return the engine of an artifact on this device: the kept one, or a new one, which is then kept.
+
+    Args:
+        tensorrt: what is installed.
+        device: its context is current.
+        bundle: holds the typed graph.
+        artifact: names it.
+        l4t: the board's L4T, "" elsewhere.
+        progress: told each stage; None: the log of "edgekd", as a warning, since a build takes minutes.
+
+    Raises:
+        SessionError: it cannot be built, or TensorRT does not take what it built itself.
+        TargetUnavailableError: too little memory is free to build, or no folder can be made.
+    """
+    tell = progress or (lambda line: LOG.warning("edgekd: %s", line))
+    graph = bytes(bundle.file(artifact, "model.onnx"))
+    key = key_of(tensorrt, device, graph, artifact.precision, l4t)
+    folder = engine_folder(bundle.path)
+    path = folder / key.file_name()
+    plan = read(path, key, tell)
+    if plan is not None:
+        try:
+            return tensorrt.load(plan)
+        except SessionError as error:
+            tell(f"{path} is not taken, so it is built again: {error}")
+    plan = _make(tensorrt, key, graph, bundle, folder, tell)
+    engine = tensorrt.load(plan)
+    try:
+        write(path, key, plan)
+    except BundleError as error:
+        tell(f"the engine is not kept, so the next start builds it again: {error}")
+    return engine
+
+
+def read(path: Path, key: Key, tell: Progress) -> bytes | None:
+    """Return the kept plan, or None where there is none or it is damaged."""
+    try:
+        head, _, plan = path.read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        others = sorted(item.name for item in path.parent.glob(f"{key.precision}-*.engine"))
+        if others:
+            tell(f"{path.parent} has {', '.join(others)}, but none for {key.tensorrt}, SM{key.capability}, this graph")
+        return None
+    except OSError as error:
+        tell(f"{path} cannot be read, so it is built again: {error.strerror}")
+        return None
+    if head.decode(errors="replace") != _head(key, plan):
+        tell(f"{path} is damaged, so it is built again")
+        return None
+    return plan
+
+
+def write(path: Path, key: Key, plan: bytes) -> None:
+    """Keep a plan: whole or not at all.
+
+    Raises:
+        BundleError: it cannot be written.
+    """
+    write_file(path, [_head(key, plan).encode(), b"\n", plan])
+
+
+def _head(key: Key, plan: bytes) -> str:
+    return json.dumps({"key": key.line(), "sha256": hashlib.sha256(plan).hexdigest()})
+
+
+def _make(tensorrt: TensorRT, key: Key, graph: bytes, bundle: Bundle, folder: Path, tell: Progress) -> bytes:
+    workspace = preflight(len(graph), WORKSPACE_BYTES, folder)
+    tell(f"{key.tensorrt} builds the {key.precision} engine for {key.gpu} (SM{key.capability}); this can take minutes")
+    system = hashlib.sha256(f"{key.tensorrt} {key.gpu} {key.l4t}".encode()).hexdigest()[:16]
+    timings = folder / f"timings-{system}.cache"
+    spec = bundle.manifest.input
+    order = Order(
+        graph, spec.name, (3, spec.height, spec.width), key.precision, key.batches, workspace,
+        jetson=bool(key.l4t), timings=timings.read_bytes() if timings.is_file() else b"",
+    )  # fmt: skip
+    start = time.perf_counter()
+    try:
+        done = compile_engine(tensorrt, order, tell)
+    except BuildError as error:  # whoever starts a session expects a session's error
+        raise SessionError(str(error)) from error
+    size, seconds = len(done.plan) / 2**20, time.perf_counter() - start
+    tell(f"engine of {size:.1f} MiB, {done.layers} layers, {seconds:.1f} s; kept in {folder}")
+    if done.timings:
+        try:
+            write_file(timings, [done.timings])
+        except BundleError as error:
+            tell(f"the timings of this build are not kept: {error}")
+    return done.plan

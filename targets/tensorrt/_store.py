@@ -1,0 +1,40 @@
+"""Where a device keeps what it made for itself: engines beside the bundle, the rest in the user's cache folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from edgekd.errors import TargetUnavailableError
+
+
+def user_folder(name: str) -> Path:
+    """Return the folder `name` in the user's cache of edgekd, made if need be.
+
+    Raises:
+        TargetUnavailableError: it cannot be made.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")  # the standard's name, not one of ours
+    folder = Path(base) / "edgekd" / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TargetUnavailableError(f"cannot make the folder {folder}: {error.strerror}") from error
+    return folder
+
+
+def engine_folder(bundle: Path | None) -> Path:
+    """Return `<bundle>.engines/`, or a folder of the user's cache where there is no file or its folder is read-only.
+
+    Raises:
+        TargetUnavailableError: neither can be made.
+    """
+    if bundle is not None:
+        beside = bundle.with_name(f"{bundle.name}.engines")
+        try:
+            beside.mkdir(exist_ok=True)
+        except OSError:
+            return user_folder("engines")
+        if os.access(beside, os.W_OK):
+            return beside
+    return user_folder("engines")

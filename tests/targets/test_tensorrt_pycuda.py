@@ -1,0 +1,195 @@
+"""The calls that `_pycuda.py` makes, in order, against a stand-in with the names and signatures of pycuda 2026.1.
+
+It shows that every line runs and what is called inside which context; not what a driver makes of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from edgekd.targets.tensorrt import _device, _kernels
+
+from edgekd.errors import SessionError, TargetUnavailableError
+
+
+class Stub:
+    """pycuda.driver and libcuda at once; `log` has every call."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.depth = 0
+        self.status: dict[str, int] = {}
+        self.driver = ModuleType("pycuda.driver")
+        self.error = type("Error", (Exception,), {})
+        names: dict[str, Any] = {
+            "Error": self.error, "init": lambda: self.note("init"), "Device": self.device(), "Stream": self.stream,
+            "Context": SimpleNamespace(pop=self.pop), "mem_alloc": self.mem_alloc,
+            "host_alloc_flags": SimpleNamespace(DEVICEMAP=2), "device_attribute": SimpleNamespace(INTEGRATED=18),
+            "pagelocked_empty": self.pagelocked_empty, "module_from_buffer": self.module_from_buffer,
+            "memcpy_htod_async": lambda dest, src, _stream: self.inside(f"htod {dest} {src.nbytes}"),
+            "memcpy_dtoh_async": lambda dest, src, _stream: self.inside(f"dtoh {src} {dest.nbytes}"),
+        }  # fmt: skip
+        for name, value in names.items():
+            setattr(self.driver, name, value)
+
+    def note(self, what: str) -> None:
+        self.log.append(what)
+
+    def inside(self, what: str) -> None:
+        assert self.depth > 0, f"{what} outside the context"
+        self.note(what)
+
+    def pop(self) -> None:
+        self.depth -= 1
+
+    def push(self) -> None:
+        self.depth += 1
+
+    def device(self) -> Any:
+        def retain() -> Any:
+            self.note("retain")
+            return SimpleNamespace(push=self.push)
+
+        def make(index: int) -> Any:
+            assert index == 0
+            return SimpleNamespace(
+                compute_capability=lambda: (8, 7), name=lambda: "Orin", get_attribute=lambda attribute: attribute == 18,
+                retain_primary_context=retain,
+            )  # fmt: skip
+
+        make.count = lambda: 1  # type: ignore[attr-defined]
+        return make
+
+    def stream(self, flags: int) -> Any:
+        self.inside(f"stream {flags}")
+        return SimpleNamespace(handle=77, synchronize=lambda: self.inside("synchronize"))
+
+    def mem_alloc(self, size: int) -> Any:
+        self.inside(f"alloc {size}")
+        if size > 1 << 40:
+            raise self.error("cuMemAlloc failed: out of memory")
+
+        class Allocation:
+            def __int__(self) -> int:
+                return 4096
+
+        held: Any = Allocation()
+        held.free = lambda: self.inside("free")
+        return held
+
+    def pagelocked_empty(self, shape: int, dtype: Any, *, mem_flags: int = 0) -> Any:
+        self.inside(f"pin {shape} {mem_flags}")
+
+        class Array(np.ndarray):
+            pass
+
+        array = np.zeros(shape, dtype).view(Array)
+        held = SimpleNamespace(get_device_pointer=lambda: 8192, free=lambda: self.inside("unpin"))
+        return SimpleNamespace(base=held, array=array)
+
+    def module_from_buffer(self, buffer: bytes) -> Any:
+        self.inside(f"module {buffer!r}")
+
+        def launch(job: np.void, *, grid: Any, block: Any, stream: Any) -> None:
+            assert isinstance(job, np.void)
+            self.inside(f"launch {grid} {block} {len(job.tobytes())}")
+
+        return SimpleNamespace(get_function=lambda name: self.note(f"get {name}") or launch)
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("cu"):
+            raise AttributeError(name)
+
+        def call(*_: Any) -> int:
+            self.inside(name) if name != "cuGetErrorString" else None
+            return self.status.get(name, 0)
+
+        return call
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
+    stub = Stub()
+    package = ModuleType("pycuda")
+    package.driver = stub.driver  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pycuda", package)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", stub.driver)
+    monkeypatch.delitem(sys.modules, "edgekd.targets.tensorrt._pycuda", raising=False)
+    monkeypatch.setattr(_kernels, "image", lambda capability: b"sm%d" % capability)
+    module = importlib.import_module("edgekd.targets.tensorrt._pycuda")
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda _: stub)
+    return stub
+
+
+def test_every_call_is_made_inside_the_primary_context(stub: Stub) -> None:
+    device = _device.open_device(0)
+    assert (device.name, device.capability, device.integrated) == ("Orin", 87, True)
+    with device.current():
+        stream, memory = device.stream(), device.allocate(100)
+        assert (stream.handle, memory.address) == (77, 4096)
+        stream.upload(memory.address, np.zeros(7, np.uint8))
+        job = np.zeros((), [("a", "i8"), ("b", "f4", 3)])[()]
+        for _ in range(2):
+            stream.launch("edgekd_nms_scan", (1, 2, 3), 512, job)
+        stream.capture()
+        graph = stream.captured()
+        graph.launch()
+        stream.download(np.zeros(9, np.uint8), 5)
+        stream.synchronize()
+        for held in (graph, memory, stream):
+            held.free()
+            held.free()
+    device.close()
+    assert stub.depth == 0
+    assert stub.log == [
+        "init", "retain", "module b'sm87'", "stream 1", "alloc 100", "htod 4096 7", "get edgekd_nms_scan",
+        "launch (1, 2, 3) (512, 1, 1) 20", "launch (1, 2, 3) (512, 1, 1) 20", "cuStreamBeginCapture_v2",
+        "cuStreamEndCapture", "cuGraphInstantiateWithFlags", "cuGraphDestroy", "cuGraphLaunch", "dtoh 5 9",
+        "synchronize", "free",
+    ]  # fmt: skip
+
+
+def test_primary_context_is_retained_once_a_process(stub: Stub) -> None:
+    for _ in range(2):
+        _device.open_device(0).close()
+    assert stub.log.count("retain") == 1
+
+
+def test_pinned_memory_is_mapped_and_freed(stub: Stub) -> None:
+    device = _device.open_device(0)
+    with device.current():
+        pinned = device.pin(64)
+        assert pinned.address == 8192
+        pinned.free()
+        pinned.free()
+    assert stub.log[-2:] == ["pin 64 2", "unpin"]
+    assert len(pinned.array) == 0
+
+
+def test_errors_of_the_vendor_become_ours_and_the_context_is_popped(stub: Stub) -> None:
+    device = _device.open_device(0)
+    with pytest.raises(SessionError, match="CUDA failed on Orin: cuMemAlloc failed: out of memory"), device.current():
+        device.allocate(1 << 41)
+    stub.status["cuStreamBeginCapture_v2"] = 900
+    with pytest.raises(SessionError, match="cuStreamBeginCapture_v2 failed with CUDA error 900"), device.current():
+        device.stream().capture()
+    assert stub.depth == 0
+
+
+def test_gpu_that_is_not_there_says_how_many_are(stub: Stub) -> None:
+    with pytest.raises(TargetUnavailableError, match="no GPU 3; the driver shows 1"):
+        _device.open_device(3)
+
+
+def test_driver_that_does_not_start_says_why(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise stub.error("cuInit failed: unknown error")
+
+    monkeypatch.setattr(stub.driver, "init", fail)
+    with pytest.raises(TargetUnavailableError, match="does not start: cuInit failed"):
+        _device.open_device(0)
