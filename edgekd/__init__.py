@@ -16,6 +16,10 @@ from ._detector import Detector, DetectorInfo, load
 from ._distill import distill
 from ._doctor import Health, TargetHealth, doctor
 from ._eval import EvalReport, evaluate
+from ._flash.host import FlashReport, flash, rollback, status
+from ._flash.host import Step as FlashStep
+from ._flash.keys import Key, keys_list, keys_new, keys_sign
+from ._flash.service import Guarded, guard, guard_unit
 from ._inspect import Inspection, inspect
 from ._manifest import Manifest
 from ._recipe import Recipe
@@ -40,8 +44,12 @@ __all__ = [
     "Detector",
     "DetectorInfo",
     "EvalReport",
+    "FlashReport",
+    "FlashStep",
+    "Guarded",
     "Health",
     "Inspection",
+    "Key",
     "Manifest",
     "Recipe",
     "SessionInfo",
@@ -58,10 +66,18 @@ __all__ = [
     "doctor",
     "errors",
     "evaluate",
+    "flash",
     "geometry",
+    "guard",
+    "guard_unit",
     "inspect",
+    "keys_list",
+    "keys_new",
+    "keys_sign",
     "load",
     "ops",
+    "rollback",
+    "status",
     "train",
     "verify",
 ]

@@ -37,8 +37,9 @@ LAYER_4 = {
     "_select",
     "_thresholds",
     "_tiles",
+    "device",
 }
-VERBS = {"_train", "_distill", "_build", "_eval", "_verify", "_inspect", "_doctor", "_data", "_demo"}
+VERBS = {"_train", "_distill", "_build", "_eval", "_verify", "_inspect", "_doctor", "_data", "_demo", "_flash"}
 ONLY_WHEN_CALLED = {("_detections", "_plot")}  # a method that draws; the import is inside it
 
 

@@ -13,7 +13,23 @@ import edgekd
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("demo", "train", "distill", "build", "eval", "predict", "inspect", "verify", "doctor", "data")
+COMMANDS = (
+    "demo",
+    "train",
+    "distill",
+    "build",
+    "eval",
+    "predict",
+    "inspect",
+    "verify",
+    "doctor",
+    "data",
+    "flash",
+    "rollback",
+    "status",
+    "guard",
+    "keys",
+)
 
 EXIT_CODES = (
     "exit codes: 0 ok, 2 usage, 3 a gate failed (accuracy, parity, golden), 4 environment, 5 device, 130 interrupted"
