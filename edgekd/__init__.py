@@ -16,10 +16,9 @@ from ._detector import Detector, DetectorInfo, load
 from ._distill import distill
 from ._doctor import Health, TargetHealth, doctor
 from ._eval import EvalReport, evaluate
-from ._flash.host import FlashReport, flash, rollback, status
-from ._flash.host import Step as FlashStep
 from ._flash.keys import Key, keys_list, keys_new, keys_sign
-from ._flash.service import Guarded, guard, guard_unit
+from ._flash.verbs import FlashReport, Guarded, flash, guard, guard_unit, rollback, status
+from ._flash.verbs import Step as FlashStep
 from ._inspect import Inspection, inspect
 from ._manifest import Manifest
 from ._recipe import Recipe

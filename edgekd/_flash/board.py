@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..device.fake import Program
 
 JOURNAL_SHOWN = 20
+OFFERS = 3  # attempts to note a file that somebody else tidies up
 
 
 class Board:
@@ -45,26 +46,32 @@ class Board:
         return {**found, "in_service": summary(self.store, self.store.in_service())}
 
     def offer(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Note what a file consists of, and say which chunks are missing."""
+        """Note what a file consists of, and say which chunks are missing.
+
+        No lock is held while chunks come in: another flash of the same file may end and tidy up in between. Whoever
+        then misses something is told so, and sends it again.
+        """
         chunks = [Piece(sha256, 0, length) for sha256, length in checked_chunks(fields.get("chunks"))]
         self.store.prepare()
-        return {"missing": self.store.expect(str(fields.get("file")), chunks)}
+        for _ in range(OFFERS):
+            with contextlib.suppress(FileNotFoundError):
+                return {"missing": self.store.expect(str(fields.get("file")), chunks)}
+        raise DeviceError("the same file is being flashed by others again and again: try later")
 
     def receive(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Keep the chunks that are expected and whole. One that is neither is not kept, and is asked for again."""
         file = str(fields.get("file"))
-        try:
+        expected: set[str] = set()
+        with contextlib.suppress(MissingChunksError):
             expected = {sha256 for sha256, _ in self.store.expected(file)}
-        except MissingChunksError as error:
-            raise DeviceError(f"nobody announced the file {file[:16]}: flash again") from error
-        kept = damaged = 0
+        kept = refused = 0
         for sha256, content, fits in wire.read_frames(self.stdin):
+            refused += 1
             if fits and sha256 in expected:
-                self.store.disk.write_unsynced(self.store.incoming(file) / sha256, content)
-                kept += len(content)
-            else:
-                damaged += 1
-        return {"kept_bytes": kept, "damaged": damaged}
+                with contextlib.suppress(FileNotFoundError):
+                    self.store.disk.write_unsynced(self.store.incoming(file) / sha256, content)
+                    kept, refused = kept + len(content), refused - 1
+        return {"kept_bytes": kept, "refused": refused}
 
     def apply(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Run the transaction; `again` says that chunks are missing."""
@@ -91,7 +98,7 @@ class Board:
         with locked(store.folder / "lock", who, float(fields.get("wait_s", 0))):
             recover(store, flash, who)
             before = store.in_service()
-            wanted = str(fields["to"]) if fields.get("to") else store.previous()
+            wanted = _chosen(store, str(fields["to"])) if fields.get("to") else store.previous()
             if wanted is None:
                 raise DeviceError(f"no earlier release of {store.name} is kept on this board: flash one")
             require_whole(store, wanted)
@@ -116,6 +123,12 @@ class Board:
             "flashing": holder(store.folder / "lock"), "keys": keys,
             "journal": store.journal.entries()[-JOURNAL_SHOWN:], "model": str(store.current / MODEL),
         }  # fmt: skip
+
+
+def _chosen(store: Store, start: str) -> str:
+    """Return the release whose name begins so; the text itself if there is not exactly one."""
+    found = [name for name in store.releases() if name.startswith(start)]
+    return found[0] if len(found) == 1 else start
 
 
 VERBS = ("facts", "offer", "receive", "apply", "rollback", "status")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 MAX_BYTES = 1 << 20  # then the older half goes
-COMMITTED = ("commit", "rollback")  # steps after which a release is in service for good
+COMMITTED = ("commit", "rollback", "recover")  # steps after which a release is in service for good
 
 
 @dataclass(frozen=True)

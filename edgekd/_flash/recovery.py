@@ -76,8 +76,11 @@ def recover(store: Store, flash: str, who: str) -> list[str]:
     now = store.in_service()
     if now is not None and not store.whole(now):
         done.append(_replace_damaged(store, now))
+    now = store.in_service()
     for line in done:
         store.journal.add("recover", "ok", line, flash=flash, who=who)
+    if now is not None and store.journal.committed()[-1:] != [now]:  # killed between a commit and its line
+        store.journal.add("recover", "ok", f"in service: {now}", flash=flash, who=who, release=now)
     return done
 
 

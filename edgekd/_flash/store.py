@@ -221,7 +221,7 @@ class Store:
     def drop_unused(self, keep: int, quota_bytes: int) -> list[str]:
         """Remove releases, the oldest first, until at most `keep` are left and they fit the quota.
 
-        The one in service and the one before it stay, whatever the quota says. Partly received files go too.
+        The one in service and the one before it stay, whatever the quota says.
         """
         order = {name: index for index, name in enumerate(self.journal.committed())}
         names = sorted(self.releases(), key=lambda name: order.get(name, -1))
@@ -233,8 +233,6 @@ class Store:
             if name not in stay and (len(rest) > keep or sum(sizes[other] for other in rest) > quota_bytes):
                 self.disk.remove(self.release(name))
                 dropped.append(name)
-        for path in (self.folder / "incoming").iterdir():
-            self.disk.remove(path)
         return dropped
 
 

@@ -110,6 +110,7 @@ class Transaction:
     def _clean(self) -> None:
         """Drop what nobody needs; the flash has succeeded whether or not this does."""
         with contextlib.suppress(OSError):
+            self.store.disk.remove(self.store.incoming(self.order.file))
             dropped = self.store.drop_unused(self.order.keep, self.order.quota_bytes)
             self.store.journal.trim()
             if dropped:
@@ -228,7 +229,7 @@ class Transaction:
             return self.release
         code = self._shell(self.order.restart, RESTART_S)
         if code:
-            raise GateError(f"the restart command ended with status {code}: {self.order.restart}")
+            raise GateError(f"the restart command ended with status {code}")
         return f"{self.release}; restarted"
 
     def watch(self, _before: str | None) -> str:
@@ -240,9 +241,9 @@ class Transaction:
                 raise GateError(f"the service started {count} times within {self.order.watch_s:g} s: it crashes")
             code = self._shell(self.order.health, HEALTH_S)
             if code:
-                raise GateError(f"the health command ended with status {code}: {self.order.health}")
+                raise GateError(f"the health command ended with status {code}")
             if time.monotonic() >= deadline:
-                return f"{self.order.watch_s:g} s, {count} starts"
+                return f"{self.order.watch_s:g} s, in which the guard counted {count} starts"
             time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
 
     def commit(self, _before: str | None) -> str:
@@ -252,7 +253,7 @@ class Transaction:
         return self.release
 
     def _shell(self, command: str | None, seconds: float) -> int:
-        """Run the user's own command; 0 if there is none. It is 124 after the time, as `timeout` says it."""
+        """Run the user's command; 0 if there is none, 124 if it took too long. It may hold secrets."""
         if command is None:
             return 0
         import subprocess

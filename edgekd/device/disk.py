@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ class Disk:
     """Durable changes: after a power cut at any moment a path holds what it held, or all of the new."""
 
     def write(self, path: Path, pieces: Iterable[bytes | memoryview], mode: int = 0o644) -> None:
-        """Write a file: temporary file, fsync, rename, fsync of the folder. The temporary is `.NAME.PID.tmp`."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        """Write a file: temporary file, fsync, rename, fsync of the folder. The temporary is `.NAME.*.tmp`."""
+        temporary = _beside(path)
         handle = self._open(temporary, mode)
         try:
             for piece in pieces:
@@ -36,7 +37,7 @@ class Disk:
 
     def write_unsynced(self, path: Path, content: bytes | memoryview) -> None:
         """Write a file whose contents somebody checks before use: whole for other processes, not after a power cut."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = _beside(path)
         handle = self._open(temporary, 0o644)
         try:
             self._write(handle, content)
@@ -58,7 +59,7 @@ class Disk:
 
     def link(self, path: Path, target: str) -> None:
         """Make `path` a symbolic link to `target`; at every moment it leads to the old target or to the new one."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = _beside(path)
         if temporary.is_symlink() or temporary.exists():
             self._unlink(temporary)
         self._symlink(target, temporary)
@@ -124,3 +125,8 @@ class Disk:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _beside(path: Path) -> Path:
+    """Return a name for a temporary file that no other process or thread takes; a later one may take it again."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident():x}.tmp")
