@@ -86,9 +86,13 @@ class Board:
             wire.reply(self.tell, step=step, state=state, detail=detail)
 
         try:
-            return Transaction(self.store, order, self.check, say).run()
+            return {**Transaction(self.store, order, self.check, say).run(), "model": self._model()}
         except MissingChunksError:
             return {"again": True}
+
+    def _model(self) -> str:
+        """Return the path to load on the board."""
+        return str("/" / (self.store.current / MODEL).relative_to(self.system))
 
     def rollback(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Return to an earlier release: it must be whole and pass its golden test here."""
@@ -121,7 +125,7 @@ class Board:
             "in_service": summary(store, now), "whole": now is not None and store.whole(now), "previous": previous,
             "releases": [summary(store, name) for name in store.releases()], "trial": trial(store),
             "flashing": holder(store.folder / "lock"), "keys": keys,
-            "journal": store.journal.entries()[-JOURNAL_SHOWN:], "model": str(store.current / MODEL),
+            "journal": store.journal.entries()[-JOURNAL_SHOWN:], "model": self._model(),
         }  # fmt: skip
 
 

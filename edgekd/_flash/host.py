@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 import time
 from dataclasses import asdict, dataclass, field
@@ -11,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from .._bundle import Bundle
 from .._detector import check_detector
 from .._select import all_artifacts
-from ..errors import DeviceError
+from ..errors import DeviceError, UsageError
 from . import wire
 from .chunks import Piece, mapped, split
 from .verbs import FlashReport, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from ..device import Device
@@ -28,6 +29,7 @@ ROUNDS = 5  # of sending what is missing; each but the last must bring something
 SKEW_S = 300.0
 REQUIRED = ("board", "edgekd", "l4t", "machine", "power_mode", "python", "sm", "tensorrt")
 RAM_MARGIN_BYTES, DISK_MARGIN_BYTES = 64 << 20, 16 << 20
+LIMITS = {"max_p99_ms": 0, "max_slowdown": 0, "runs": 1, "watch_s": 0, "keep": 1, "quota_bytes": 0, "wait_s": 0}
 
 
 @dataclass
@@ -107,6 +109,10 @@ class _Steps:
     def begin(self, name: str, detail: str = "") -> None:
         self.told({"step": name, "state": "begun", "detail": detail})
 
+    def running(self, name: str, detail: str) -> None:
+        if self.progress is not None:
+            self.progress(Step(name, "running", detail))
+
     def end(self, name: str, detail: str) -> None:
         self.told({"step": name, "state": "ok", "detail": detail})
 
@@ -127,6 +133,12 @@ class Wanted:
     quota_bytes: int
     wait_s: float
 
+    def __post_init__(self) -> None:
+        for name, low in LIMITS.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value < math.inf:  # a NaN would pass every comparison of a gate
+                raise UsageError(f"{name} should be a number from {low:g} on, got {value}")
+
 
 def run(
     path: Path, talk: Conversation, wanted: Wanted, require: Mapping[str, str], progress: Progress | None
@@ -145,7 +157,7 @@ def run(
         sent, result = _transfer(talk, steps, view, order)
     return FlashReport(
         talk.device.name, talk.name, str(result["release"]), result["before"], bool(result["changed"]), size_bytes,
-        sent, tuple(steps.done), facts, result.get("record") or {}, f"{talk.root}/{talk.name}/current/model.bin",
+        sent, tuple(steps.done), facts, result.get("record") or {}, str(result["model"]),
     )  # fmt: skip
 
 
@@ -199,7 +211,7 @@ def _transfer(talk: Conversation, steps: _Steps, view: memoryview, order: dict[s
     sent = 0
     for _ in range(ROUNDS):
         steps.begin("upload")
-        now, resent = _upload(talk, view, pieces, order["file"])
+        now, resent = _upload(talk, steps, view, pieces, order["file"])
         sent += now
         again = f"; {resent} chunks once more" if resent else ""
         steps.end("upload", f"{now} of {len(view)} bytes sent, the board had the rest{again}")
@@ -209,7 +221,7 @@ def _transfer(talk: Conversation, steps: _Steps, view: memoryview, order: dict[s
     raise DeviceError(f"{talk.device.name}: what it received was damaged {ROUNDS} times: check its disk and the link")
 
 
-def _upload(talk: Conversation, view: memoryview, pieces: Sequence[Piece], file: str) -> tuple[int, int]:
+def _upload(talk: Conversation, steps: _Steps, view: memoryview, pieces: Sequence[Piece], file: str) -> tuple[int, int]:
     """Send until nothing is missing; return the bytes sent and how many chunks had to be sent again."""
     where = {piece.sha256: piece for piece in pieces}
     listed = [[piece.sha256, piece.length] for piece in pieces]
@@ -220,9 +232,19 @@ def _upload(talk: Conversation, view: memoryview, pieces: Sequence[Piece], file:
             return sent, resent
         resent += len(missing) if turn else 0
         sent += sum(piece.length for piece in missing)
-        content = ((p.sha256, view[p.offset : p.offset + p.length]) for p in missing)
-        talk.ask("receive", {"file": file}, wire.frames(content))
+        talk.ask("receive", {"file": file}, wire.frames(_told(steps, view, missing)))
     raise DeviceError(f"{talk.device.name}: chunks arrived damaged {ROUNDS} times: check the link")
+
+
+def _told(steps: _Steps, view: memoryview, missing: Sequence[Piece]) -> Iterator[tuple[str, memoryview]]:
+    """Yield chunks, and say how far they are, once for each percent."""
+    total, sent, percent = sum(piece.length for piece in missing), 0, -1
+    for piece in missing:
+        if 100 * sent // total > percent:
+            percent = 100 * sent // total
+            steps.running("upload", f"{percent} % of {total} bytes")
+        yield piece.sha256, view[piece.offset : piece.offset + piece.length]
+        sent += piece.length
 
 
 def ident() -> dict[str, str]:

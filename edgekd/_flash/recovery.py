@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .store import Store
 
 TRIAL, BACK, STARTS = "trial.json", ".back", "starts"
+GUARD_WAIT_S = 1.0  # longer than anybody holds the lock but a flash
 STARTS_ALLOWED = 1  # during a trial: the one that the flash itself asked for
 
 
@@ -107,7 +108,7 @@ def guard(store: Store) -> tuple[Path, list[str]]:
         DeviceError: nothing is in service under this name.
     """
     try:
-        with locked(store.folder / "lock", "guard", wait_s=0):
+        with locked(store.folder / "lock", "guard", wait_s=GUARD_WAIT_S):
             done = recover(store, "guard", "guard")
     except FileNotFoundError:
         done = []

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ROOT, NAME = "/var/lib/edgekd", "model"
 
 Progress = Callable[["Step"], None]
-"""Told each step as it begins and as it ends."""
+"""Told each step as it begins, as it goes on where that takes long, and as it ends."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Step:
     Attributes:
         name: "preflight", "upload", "assemble", "verify", "build", "golden", "latency", "arm", "switch", "watch",
             "commit"; "recover", "roll back" and "clean" where there was something to do.
-        state: "begun", "ok" or "failed".
-        detail: what was found, or why it failed.
+        state: "begun", "running", "ok" or "failed".
+        detail: how far it is, what was found, or why it failed.
         seconds: it took; 0 while it runs.
     """
 

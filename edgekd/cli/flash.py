@@ -78,8 +78,9 @@ def _ignore(_step: edgekd.FlashStep) -> None:
 
 def _tell(step: edgekd.FlashStep) -> None:
     """Print a step when it has ended; on a terminal also what is going on."""
-    if step.state == "begun":
+    if step.state in ("begun", "running"):
         if sys.stdout.isatty():
-            print(f"{step.name:<10} ...", end="\r", flush=True)
+            print(f"\r\033[K{step.name:<10} ... {plain(step.detail)}", end="", flush=True)
     else:
-        print(f"{step.name:<10} {step.state:<7}{step.seconds:7.2f} s  {plain(step.detail)}", flush=True)
+        clear = "\r\033[K" if sys.stdout.isatty() else ""
+        print(f"{clear}{step.name:<10} {step.state:<7}{step.seconds:7.2f} s  {plain(step.detail)}", flush=True)

@@ -372,3 +372,18 @@ def test_percentiles_are_samples() -> None:
     found = checking.Checked("t", "p", "c", 1, 1, 0, tuple(float(item) for item in range(100, 0, -1)))
     assert (found.percentile(0.5), found.percentile(0.99), found.percentile(1.0)) == (50.0, 99.0, 100.0)
     assert checking.Checked("t", "p", "c", 1, 1, 0, (7.0,)).percentile(0.99) == 7.0
+
+
+@pytest.mark.parametrize("wrong", [{"runs": 0}, {"max_p99_ms": float("nan")}, {"max_slowdown": -0.1}, {"keep": 0}])
+def test_limits_that_no_gate_could_hold_are_refused(bench: Any, board: FakeDevice, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(wrong))} should be a number from"):
+        edgekd.flash(bench.new, board, **{**FAST, **wrong})
+    assert edgekd.status(board)["previous"] is None
+
+
+def test_the_upload_says_how_far_it_is(bench: Any, board: FakeDevice) -> None:
+    steps: list[edgekd.FlashStep] = []
+    edgekd.flash(bench.new, board, **FAST, progress=steps.append)
+    running = [step.detail for step in steps if step.state == "running"]
+    assert running[0].startswith("0 % of ")
+    assert len(running) > 3
