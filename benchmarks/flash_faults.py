@@ -141,6 +141,8 @@ class Bench:
         wrong = [said for said in (served, started) if said.startswith("BAD")]
         if ended == "success" and "old" in (served, started):
             wrong.append("the flash succeeded and the old version is served")
+        if fault.kind == "full" and ended != "success" and "new" in (served, started):
+            wrong.append("the flash failed on a full disk and the new version is served")
         if after != "new":
             wrong.append(f"the next flash left {after}")
         return {"fault": dataclasses.asdict(fault), "ended": ended, "served": served, "started": started, "bad": wrong}

@@ -123,6 +123,8 @@ class Transaction:
         self.tell(name, "begun", "")
         try:
             detail = step(before)
+            with contextlib.suppress(OSError) if name == "commit" else contextlib.nullcontext():
+                self._note(name, "ok", detail)  # what is committed stays; the next transaction adds a lost line
         except MissingChunksError:
             raise
         except (EdgekdError, OSError) as error:
@@ -133,7 +135,6 @@ class Transaction:
             if isinstance(error, OSError):
                 raise DeviceError(f"{name}: {error.strerror or error}; what was in service stays") from error
             raise type(error)(f"{name}: {reason}; what was in service stays") from error
-        self._note(name, "ok", detail)
         self.tell(name, "ok", detail)
 
     def _note(self, step: str, state: str, detail: str) -> None:

@@ -40,6 +40,15 @@ def test_faults_of_every_kind_at_random_bytes_leave_old_or_new(bench: Any, tmp_p
     assert {kind for kind, _ in seen} == {"kill", "power", "full", "drop", "corrupt", "host"}
 
 
+def test_a_disk_that_fills_up_at_the_end_fails_the_flash_or_changes_nothing(bench: Any, tmp_path: Path) -> None:
+    ended = set()
+    for operation in range(bench.operations - LAST, bench.operations):
+        result = bench.trial(tmp_path / "trial", Fault("full", operation=operation), seed=0)
+        assert not result["bad"], result
+        ended.add((result["ended"], result["served"]))
+    assert ended == {("DeviceError", "old"), ("success", "new")}
+
+
 def test_a_switch_in_two_steps_would_be_found(bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def careless(self: Disk, path: Path, target: str) -> None:
         self.remove(path)
