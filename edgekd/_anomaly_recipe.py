@@ -105,7 +105,7 @@ class AnomalyRecipe:
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> AnomalyRecipe:
         """Build a recipe from plain dicts and lists (TOML or JSON); unknown keys raise RecipeError."""
-        return typing.cast("AnomalyRecipe", build_section(cls, raw, "recipe"))
+        return typing.cast(AnomalyRecipe, build_section(cls, raw, "recipe"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists and scalars; `AnomalyRecipe.from_dict(r.to_dict()) == r`."""

@@ -175,7 +175,7 @@ class Recipe:
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Recipe:
         """Build a recipe from plain dicts and lists (TOML or JSON); unknown keys raise RecipeError."""
-        return typing.cast("Recipe", build_section(cls, raw, "recipe"))
+        return typing.cast(Recipe, build_section(cls, raw, "recipe"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists and scalars; `Recipe.from_dict(r.to_dict()) == r`."""
@@ -271,7 +271,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         inner = [item for item in typing.get_args(hint) if item is not type(None)]
         return _convert(inner[0], value, where)
     if dataclasses.is_dataclass(hint):
-        return build_section(typing.cast("type", hint), value, where)
+        return build_section(typing.cast(type, hint), value, where)
     if origin is tuple:
         return _convert_tuple(typing.get_args(hint), value, where)
     if origin is dict:

@@ -80,7 +80,7 @@ def load_target(name: str) -> Target:
     names = target_names()
     if name not in names:
         raise UsageError(f"no target {name!r}; possible: {', '.join(names)}")
-    return cast("Target", importlib.import_module(f"edgekd.targets.{name}"))
+    return cast(Target, importlib.import_module(f"edgekd.targets.{name}"))
 
 
 def relative_error(expected: NDArray[np.float32], got: NDArray[np.float32], layout: str | None) -> float:
