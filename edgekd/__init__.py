@@ -16,6 +16,9 @@ from ._detector import Detector, DetectorInfo, load
 from ._distill import distill
 from ._doctor import Health, TargetHealth, doctor
 from ._eval import EvalReport, evaluate
+from ._flash.keys import Key, keys_list, keys_new, keys_sign
+from ._flash.verbs import FlashReport, Guarded, flash, guard, guard_unit, rollback, status
+from ._flash.verbs import Step as FlashStep
 from ._import import ImportReport, import_model
 from ._inspect import Inspection, inspect
 from ._manifest import Manifest
@@ -46,10 +49,14 @@ __all__ = [
     "Detector",
     "DetectorInfo",
     "EvalReport",
+    "FlashReport",
+    "FlashStep",
     "GenericHead",
+    "Guarded",
     "Health",
     "ImportReport",
     "Inspection",
+    "Key",
     "LabelReport",
     "Manifest",
     "Pixels",
@@ -74,15 +81,23 @@ __all__ = [
     "doctor",
     "errors",
     "evaluate",
+    "flash",
     "geometry",
+    "guard",
+    "guard_unit",
     "import_model",
     "inspect",
+    "keys_list",
+    "keys_new",
+    "keys_sign",
     "load",
     "ops",
     "profile",
     "profile_compare",
     "profile_page",
+    "rollback",
     "selftest",
+    "status",
     "thresholds",
     "train",
     "verify",

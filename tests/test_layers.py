@@ -43,10 +43,11 @@ LAYER_4 = {
     "_sources",
     "_stream",
     "_tiles",
+    "device",
 }
 VERBS = {
     "_train", "_distill", "_import", "_build", "_profile", "_eval", "_verify", "_inspect", "_doctor", "_data", "_demo",
-    "_selftest", "_set_thresholds",
+    "_flash", "_selftest", "_set_thresholds",
 }  # fmt: skip
 ONLY_WHEN_CALLED = {("_detections", "_plot")}  # a method that draws; the import is inside it
 

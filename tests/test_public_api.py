@@ -44,5 +44,6 @@ def test_every_verb_is_a_command() -> None:
 
     verbs = {"evaluate": "eval", "data_lint": "data", "data_label": "data", "data_synth": "data", "data_tile": "data"}
     verbs |= {"profile_compare": "profile", "profile_page": "profile", "import_model": "import", "load": "predict"}
+    verbs |= {"guard_unit": "guard", "keys_list": "keys", "keys_new": "keys", "keys_sign": "keys"}
     functions = {name for name in edgekd.__all__ if inspect.isfunction(getattr(edgekd, name))}
     assert {verbs.get(name, name) for name in functions} == set(COMMANDS)

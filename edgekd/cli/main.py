@@ -28,6 +28,11 @@ COMMANDS = (
     "doctor",
     "selftest",
     "data",
+    "flash",
+    "rollback",
+    "status",
+    "guard",
+    "keys",
 )
 
 EXIT_CODES = (

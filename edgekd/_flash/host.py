@@ -1,0 +1,262 @@
+"""The host's side of a flash: it sends what the board lacks; every decision is the board's own."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .._bundle import Bundle
+from .._select import all_artifacts
+from ..errors import DeviceError, UsageError
+from . import wire
+from .chunks import Piece, mapped, split
+from .verbs import FlashReport, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from ..device import Device
+    from .verbs import Progress
+
+MODULE = "edgekd._flash.board"
+ROUNDS = 5  # of sending what is missing; each but the last must bring something
+SKEW_S = 300.0
+REQUIRED = ("board", "edgekd", "l4t", "machine", "power_mode", "python", "sm", "tensorrt")
+RAM_MARGIN_BYTES, DISK_MARGIN_BYTES = 64 << 20, 16 << 20
+LIMITS = {"max_p99_ms": 0, "max_slowdown": 0, "runs": 1, "watch_s": 0, "keep": 1, "quota_bytes": 0, "wait_s": 0}
+
+
+@dataclass
+class Conversation:
+    """One board, one name: requests and their answers."""
+
+    device: Device
+    python: str
+    root: str
+    name: str
+
+    def ask(
+        self,
+        verb: str,
+        fields: Mapping[str, Any] | None = None,
+        frames: Iterable[bytes] = (),
+        told: Callable[[dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
+        """Send a request and return its result.
+
+        Raises:
+            EdgekdError: the board's own error, or DeviceError where there was no answer.
+        """
+        last: dict[str, Any] = {}
+
+        def listen(line: str) -> None:
+            found = wire.parse_reply(line)
+            if found is None:
+                return
+            if "step" in found and told is not None:
+                told(found)
+            last.update(found)
+
+        def stdin() -> Iterable[bytes]:
+            yield wire.request(**(fields or {}), root=self.root, name=self.name)
+            yield from frames
+
+        done = self.device.run([self.python, "-m", MODULE, verb], stdin=stdin(), listen=listen)
+        if "error" in last:
+            raise wire.remote_error(last["error"], self.device.name)
+        if isinstance(last.get("result"), dict):
+            return dict(last["result"])
+        raise DeviceError(self._no_answer(done.code, done.errors))
+
+    def _no_answer(self, code: int, errors: str) -> str:
+        reason = errors.splitlines()[-1] if errors else "it gave no reason"
+        if "No module named" in errors or code in (126, 127):
+            return (
+                f"{self.device.name}: {self.python} there has no edgekd of this version ({reason}): install it on the "
+                "board (`pip install edgekd` and the runtime of your target), or name its interpreter with --python"
+            )
+        return f"{self.device.name}: the board's program ended with status {code} and no answer: {reason}"
+
+
+@dataclass
+class _Steps:
+    """The steps so far, passed on as they come."""
+
+    progress: Progress | None
+    done: list[Step] = field(default_factory=list)
+    _begun: dict[str, float] = field(default_factory=dict)
+
+    def told(self, fields: Mapping[str, Any]) -> None:
+        name, state = str(fields["step"]), str(fields.get("state"))
+        now = time.monotonic()
+        seconds = 0.0
+        if state == "begun":
+            self._begun[name] = now
+        else:
+            seconds = now - self._begun.get(name, now)
+        step = Step(name, state, str(fields.get("detail", "")), round(seconds, 3))
+        if state != "begun":
+            self.done.append(step)
+        if self.progress is not None:
+            self.progress(step)
+
+    def begin(self, name: str, detail: str = "") -> None:
+        self.told({"step": name, "state": "begun", "detail": detail})
+
+    def running(self, name: str, detail: str) -> None:
+        if self.progress is not None:
+            self.progress(Step(name, "running", detail))
+
+    def end(self, name: str, detail: str) -> None:
+        self.told({"step": name, "state": "ok", "detail": detail})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What the board is asked to do; the arguments of `flash` of the same names."""
+
+    build: Sequence[str]
+    max_p99_ms: float | None
+    max_slowdown: float
+    runs: int
+    watch_s: float
+    restart: str | None
+    health: str | None
+    allow_downgrade: bool
+    keep: int
+    quota_bytes: int
+    wait_s: float
+
+    def __post_init__(self) -> None:
+        for name, low in LIMITS.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value < math.inf:  # a NaN would pass every comparison of a gate
+                raise UsageError(f"{name} should be a number from {low:g} on, got {value}")
+
+
+def run(
+    path: Path, talk: Conversation, wanted: Wanted, require: Mapping[str, str], progress: Progress | None
+) -> FlashReport:
+    """Do what `flash` says, with its errors."""
+    steps = _Steps(progress)
+    with Bundle.read(path) as bundle:
+        targets = {item.target for item in all_artifacts(bundle)} | {item.partition(":")[0] for item in wanted.build}
+    with mapped(path) as view:
+        size_bytes = len(view)
+        steps.begin("preflight")
+        facts = talk.ask("facts")
+        steps.end("preflight", preflight(facts, talk, targets, require, size_bytes))
+        order = {"file": hashlib.sha256(view).hexdigest(), **ident(), **asdict(wanted)}
+        sent, result = _transfer(talk, steps, view, order)
+    return FlashReport(
+        talk.device.name, talk.name, str(result["release"]), result["before"], bool(result["changed"]), size_bytes,
+        sent, tuple(steps.done), facts, result.get("record") or {}, str(result["model"]),
+    )  # fmt: skip
+
+
+def preflight(
+    facts: Mapping[str, Any], talk: Conversation, targets: set[str], require: Mapping[str, str], size_bytes: int
+) -> str:
+    """Refuse a board on which the flash would fail, before a byte is sent; return what is worth knowing about it.
+
+    Raises:
+        DeviceError: what is wrong, all of it, one line each.
+    """
+    problems = []
+    for key, wanted in require.items():
+        found = facts.get(key) if key in REQUIRED else None
+        if key not in REQUIRED:
+            problems.append(f"--require knows no {key!r}; possible: {', '.join(REQUIRED)}")
+        elif not _begins(str(found), wanted):
+            problems.append(f"{key} is {found or 'unknown'}, {wanted} was required")
+    if not facts["writable"]:
+        problems.append(
+            f"{talk.root} cannot be written: on the board, sudo install -d -o $USER {talk.root}; or --root '~/edgekd'"
+        )
+    needed = 2 * size_bytes + DISK_MARGIN_BYTES  # the chunks on their way in, and the file put together
+    if facts["disk_free_bytes"] < needed:
+        problems.append(f"{facts['disk_free_bytes'] >> 20} MiB free on its disk, {needed >> 20} MiB are needed")
+    ram = facts["ram_available_bytes"]
+    if ram is not None and ram < size_bytes + RAM_MARGIN_BYTES:
+        problems.append(f"{ram >> 20} MiB of memory available, {(size_bytes + RAM_MARGIN_BYTES) >> 20} MiB are needed")
+    reasons = {name: facts["targets"].get(name, "its edgekd has no such target") for name in sorted(targets)}
+    if all(reasons.values()):
+        problems.append("nothing in the bundle can run there: " + "; ".join(f"{k}: {v}" for k, v in reasons.items()))
+    if problems:
+        raise DeviceError(f"{talk.device.name}: " + "\n  ".join(problems))
+    skew = facts["time"] - time.time()
+    words = [f"edgekd {facts['edgekd']}, Python {facts['python']}, {facts['machine']}"]
+    words += [f"{key} {facts[key]}" for key in ("board", "l4t", "tensorrt", "sm", "power_mode") if facts[key]]
+    words.append(f"{facts['disk_free_bytes'] / (1 << 30):.1f} GiB free")
+    if abs(skew) > SKEW_S:  # nothing is decided by a clock, so it is only said
+        words.append(f"its clock is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}")
+    return ", ".join(words)
+
+
+def _begins(found: str, wanted: str) -> bool:
+    """Whether a version is the wanted one or finer: "36.4" takes 36.4.0 and not 36.40."""
+    return found == wanted or (found.startswith(wanted) and not found[len(wanted)].isdigit())
+
+
+def _transfer(talk: Conversation, steps: _Steps, view: memoryview, order: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Send what is missing and let the board run the transaction, again if chunks were damaged on their way."""
+    pieces = split(view)
+    sent = 0
+    for _ in range(ROUNDS):
+        steps.begin("upload")
+        now, resent = _upload(talk, steps, view, pieces, order["file"])
+        sent += now
+        again = f"; {resent} chunks once more" if resent else ""
+        steps.end("upload", f"{now} of {len(view)} bytes sent, the board had the rest{again}")
+        result = talk.ask("apply", order, told=steps.told)
+        if not result.get("again"):
+            return sent, result
+    raise DeviceError(f"{talk.device.name}: what it received was damaged {ROUNDS} times: check its disk and the link")
+
+
+def _upload(talk: Conversation, steps: _Steps, view: memoryview, pieces: Sequence[Piece], file: str) -> tuple[int, int]:
+    """Send until nothing is missing; return the bytes sent and how many chunks had to be sent again."""
+    where = {piece.sha256: piece for piece in pieces}
+    listed = [[piece.sha256, piece.length] for piece in pieces]
+    sent = resent = 0
+    for turn in range(ROUNDS):
+        missing = [where[sha256] for sha256 in talk.ask("offer", {"file": file, "chunks": listed})["missing"]]
+        if not missing:
+            return sent, resent
+        resent += len(missing) if turn else 0
+        sent += sum(piece.length for piece in missing)
+        talk.ask("receive", {"file": file}, wire.frames(_told(steps, view, missing)))
+    raise DeviceError(f"{talk.device.name}: chunks arrived damaged {ROUNDS} times: check the link")
+
+
+def _told(steps: _Steps, view: memoryview, missing: Sequence[Piece]) -> Iterator[tuple[str, memoryview]]:
+    """Yield chunks, and say how far they are, once for each percent."""
+    total, sent, percent = sum(piece.length for piece in missing), 0, -1
+    for piece in missing:
+        if 100 * sent // total > percent:
+            percent = 100 * sent // total
+            steps.running("upload", f"{percent} % of {total} bytes")
+        yield piece.sha256, view[piece.offset : piece.offset + piece.length]
+        sent += piece.length
+
+
+def ident() -> dict[str, str]:
+    """Return who this is, for the journal, and a new name for what is begun."""
+    return {"who": _who(), "flash": secrets.token_hex(4)}
+
+
+def _who() -> str:
+    """Return user@host for the journal."""
+    import getpass
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container without a user database
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"

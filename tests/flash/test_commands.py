@@ -1,0 +1,58 @@
+"""`edgekd flash`, `status`, `rollback`, `guard` on this machine, with real processes, one of them killed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from edgekd.cli.main import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def test_the_commands_on_this_machine(bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["local", "--root", str(tmp_path), "--python", sys.executable]
+    quick = ["--watch", "0", "--runs", "20", "--max-slowdown", "100"]
+    assert main(["status", *where]) == 5
+    assert "nothing is in service" in capsys.readouterr().out
+    assert main(["flash", str(bench.old), *where, *quick]) == 0
+    shown = capsys.readouterr().out
+    assert "golden     ok" in shown
+    assert "(100%)" in shown
+
+    # A flash whose every process is killed in its trial.
+    command = [sys.executable, "-m", "edgekd.cli.main", "flash", str(bench.new), *where, *quick, "--watch", "60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while (
+            not (tmp_path / "model/trial.json").exists()
+            or bench.predict(tmp_path / "model/current/model.bin") != (bench.seen["new"])
+        ):
+            assert process.poll() is None
+            time.sleep(0.1)
+        holder = json.loads((tmp_path / "model/lock").read_text())["pid"]
+        process.kill()
+        subprocess.run(["kill", "-9", str(holder)], check=True)
+    assert main(["guard", "--root", str(tmp_path), "--json"]) == 0
+    guarded = json.loads(capsys.readouterr().out)
+    assert "an interrupted trial" in guarded["done"][0]
+    assert bench.predict(guarded["model"]) == bench.seen["old"]
+
+    assert main(["flash", str(bench.new), *where, *quick, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["sent_bytes"] < report["size_bytes"]
+    assert main(["rollback", *where]) == 0
+    assert bench.predict(tmp_path / "model/current/model.bin") == bench.seen["old"]
+    assert main(["status", *where]) == 0
+    shown = capsys.readouterr().out
+    assert f"{report['release'][:16]}  " in shown
+    assert "rollback" in shown
+    assert main(["guard", "cam1", "--unit"]) == 0
+    assert "ExecStartPre=" in capsys.readouterr().out
+    assert main(["flash", str(bench.new), *where, "--require", "l4t"]) == 2
+    assert "--require wants FACT=VALUE" in capsys.readouterr().err
