@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgekd._anomaly import network_input
+from edgekd._preprocess import ImageArray
 from edgekd._recipe import InputConfig
-from edgekd.training.anomaly.images import network_input
 from edgekd.training.finish import input_spec
 from edgekd.training.models import load_weights
 from edgekd.training.models.backbones import build_backbone
@@ -36,6 +37,11 @@ NEIGHBOURS = 9
 BATCH = 8
 
 
+def decoded(samples: Sequence[Sample]) -> list[ImageArray]:
+    """Return the images of samples."""
+    return [ImageArray(sample.load(), "rgb") for sample in samples]
+
+
 class PatchCore:
     """A memory of the patches of normal images.
 
@@ -49,7 +55,7 @@ class PatchCore:
         self.backbone = build_backbone("resnet18").eval()
         load_weights(self.backbone, weights, stages="layer3")
         batches = [
-            self._patches(torch.from_numpy(network_input(samples[start : start + BATCH], SPEC))).flatten(0, 2)
+            self._patches(torch.from_numpy(network_input(decoded(samples[start : start + BATCH]), SPEC))).flatten(0, 2)
             for start in range(0, len(samples), BATCH)
         ]
         patches = torch.cat(batches)

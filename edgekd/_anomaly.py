@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from . import ops
-from ._preprocess import decode
 from ._thresholds import calibrated
 from .errors import SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from ._manifest import Manifest, Thresholds
+    from ._manifest import InputSpec, Thresholds
+    from ._preprocess import ImageArray
     from ._session import Outputs
+
+    Infer = Callable[[NDArray[np.float32]], Outputs]
 
 MIN_SHARE = 2e-4  # of the image: a smaller region is dropped; one pixel of a 64x64 map is a little more
 BATCH = 8
@@ -72,30 +75,36 @@ def columns(
     }
 
 
-def scored(
-    infer: Callable[[NDArray[np.float32]], Outputs], images: Sequence[Any], manifest: Manifest, sigma: float
-) -> Iterator[tuple[float, NDArray[np.float32]]]:
-    """Yield each image's raw score, and its map blurred and enlarged to the network's input, `(H, W)` float32.
+class Scored(NamedTuple):
+    """One image's raw score, and its map blurred and enlarged to the network's input, `(H, W)` float32."""
+
+    score: float
+    map: NDArray[np.float32]
+
+
+def network_input(images: Sequence[ImageArray], spec: InputSpec) -> NDArray[np.float32]:
+    """Return `(B, 3, H, W)` float32: images stretched and normalised, as a session takes them."""
+    pixels = np.empty((len(images), 3, spec.height, spec.width), np.float32)
+    for array, row in zip(images, pixels, strict=True):
+        ops.letterbox(
+            array.pixels, spec.height, spec.width,
+            swap=array.swaps(spec.color), mean=spec.mean, std=spec.std, stretch=True, out=row,
+        )  # fmt: skip
+    return pixels
+
+
+def scored(infer: Infer, images: Iterable[ImageArray], spec: InputSpec, sigma: float) -> Iterator[Scored]:
+    """Yield score and map of each image; a few are in memory at a time.
 
     Args:
-        infer: as `Session.infer`.
-        images: what `predict` takes; decoded a few at a time.
-        manifest: of the bundle.
+        infer: takes `(B, 3, H, W)` float32, returns raw maps `(B, 1, h, w)` and scores `(B,)`, as `Session.infer`.
+        images: decoded.
+        spec: of the network's input.
         sigma: of the blur, in pixels of the raw map.
-
-    Raises:
-        ImageError: an image cannot be used.
     """
-    spec = manifest.input
-    for start in range(0, len(images), BATCH):
-        batch = [decode(image) for image in images[start : start + BATCH]]
-        pixels = np.empty((len(batch), 3, spec.height, spec.width), np.float32)
-        for array, row in zip(batch, pixels, strict=True):
-            ops.letterbox(
-                array.pixels, spec.height, spec.width,
-                swap=array.swaps(spec.color), mean=spec.mean, std=spec.std, stretch=True, out=row,
-            )  # fmt: skip
-        maps, scores = infer(pixels)
+    waiting = iter(images)
+    while batch := list(itertools.islice(waiting, BATCH)):
+        maps, scores = infer(network_input(batch, spec))
         for raw, score in zip(maps, scores, strict=True):
             found = ops.anomaly_regions(raw[0], spec.height, spec.width, sigma=sigma, threshold=math.inf)
-            yield float(score), found.map
+            yield Scored(float(score), found.map)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ._anomaly import scored
 from ._anomaly_recipe import ALPHA, PIXEL_ALPHA
 from ._bundle import Bundle
-from ._preprocess import images_in
+from ._preprocess import decode, images_in
 from ._select import choose
 from ._thresholds import fit, image_threshold, moved, pixel_threshold
 from .errors import UsageError
@@ -144,7 +144,7 @@ def _fitted(
     device, precision, threads = where
     choice = choose(bundle, device, precision)
     with contextlib.closing(choice.target.load(bundle, choice.artifact, device=device, threads=threads)) as session:
-        found = list(scored(session.infer, images, bundle.manifest, before.sigma))
+        found = list(scored(session.infer, map(decode, images), bundle.manifest.input, before.sigma))
         info = session.info
     scores, maps = [score for score, _ in found], [values.ravel() for _, values in found]
     return fit(scores, maps, sigma=before.sigma, **shares), info

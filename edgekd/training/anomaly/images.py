@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from ..._manifest import InputSpec
     from ..._recipe import InputConfig
     from ..data.sample import Sample
 
@@ -69,17 +68,6 @@ def stretched(sample: Sample, input: InputConfig) -> NDArray[np.uint8]:  # noqa:
         sample.load(), input.height, input.width,
         swap=input.color == "bgr", mean=(0, 0, 0), std=(1, 1, 1), dtype=np.uint8, stretch=True,
     )  # fmt: skip
-    return pixels
-
-
-def network_input(samples: Sequence[Sample], spec: InputSpec) -> NDArray[np.float32]:
-    """Return `(B, 3, H, W)` float32, stretched and normalised, as a session takes it."""
-    pixels = np.empty((len(samples), 3, spec.height, spec.width), np.float32)
-    for sample, row in zip(samples, pixels, strict=True):
-        ops.letterbox(
-            sample.load(), spec.height, spec.width,
-            swap=spec.color == "bgr", mean=spec.mean, std=spec.std, stretch=True, out=row,
-        )  # fmt: skip
     return pixels
 
 

@@ -3,50 +3,26 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ... import ops
+from ... import _anomaly
+from ..._preprocess import ImageArray
 from ..data.anomaly import load_mask
 from ..metrics.anomaly import measure
-from .images import network_input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
-
+    from ..._anomaly import Infer, Scored
     from ..._manifest import InputSpec, Thresholds
-    from ..._session import Outputs
     from ..data.sample import Dataset, Sample
-
-    Infer = Callable[[NDArray[np.float32]], Outputs]
-
-BATCH = 8
-
-
-class Scored(NamedTuple):
-    """One image's raw score, and its map blurred and enlarged to the network's input, `(H, W)` float32."""
-
-    score: float
-    map: NDArray[np.float32]
 
 
 def scored(infer: Infer, samples: Sequence[Sample], spec: InputSpec, sigma: float) -> Iterator[Scored]:
-    """Yield score and map of each sample.
-
-    Args:
-        infer: takes `(B, 3, H, W)` float32, returns raw maps `(B, 1, h, w)` and scores `(B,)`, as `Session.infer`.
-        samples: the images.
-        spec: of the network's input.
-        sigma: of the blur, in pixels of the raw map.
-    """
-    for start in range(0, len(samples), BATCH):
-        maps, scores = infer(network_input(samples[start : start + BATCH], spec))
-        for raw, score in zip(maps, scores, strict=True):
-            found = ops.anomaly_regions(raw[0], spec.height, spec.width, sigma=sigma, threshold=math.inf)
-            yield Scored(float(score), found.map)
+    """Yield score and map of each sample; see `edgekd._anomaly.scored`."""
+    return _anomaly.scored(infer, (ImageArray(sample.load(), "rgb") for sample in samples), spec, sigma)
 
 
 def evaluate(infer: Infer, dataset: Dataset, spec: InputSpec, thresholds: Thresholds) -> dict[str, Any]:

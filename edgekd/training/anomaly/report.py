@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ..._anomaly import Scored
     from ..._manifest import Manifest, Thresholds
     from ..data.sample import Dataset, Sample
-    from .measure import Scored
 
 PAGE = "report.html"
 SHOWN = 6  # images a section

@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ..._anomaly import Scored
     from ..._anomaly_recipe import AnomalyRecipe
     from ..._manifest import InputSpec, Thresholds
     from ..data.sample import Dataset
-    from .measure import Scored
     from .pyramid import Pyramid
 
 OUTPUTS = ("map", "score")

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekd._anomaly import Scored
 from edgekd._manifest import InputSpec, Manifest, Thresholds
-from edgekd.training.anomaly.measure import Scored, figures
+from edgekd.training.anomaly.measure import figures
 from edgekd.training.anomaly.report import Report, write_report
 from edgekd.training.anomaly.report_draw import CUT, histogram, pictures
 from edgekd.training.anomaly.report_page import render

@@ -230,8 +230,9 @@ def test_bundle_says_what_was_trained_and_how_it_decides(trained: edgekd.TrainRe
 
 
 def test_graph_gives_what_the_network_gives(trained: edgekd.TrainReport, category: Path) -> None:
+    from edgekd._anomaly import network_input
+    from edgekd._preprocess import ImageArray
     from edgekd.training.anomaly.build import build_network
-    from edgekd.training.anomaly.images import network_input
     from edgekd.training.finish import Portable
 
     with Bundle.read(trained.bundle) as bundle:
@@ -239,7 +240,8 @@ def test_graph_gives_what_the_network_gives(trained: edgekd.TrainReport, categor
         spec = bundle.manifest.input
     network = build_network(recipe(category)).eval()
     network.load_state_dict(read_tensors(trained.weights))
-    pixels = network_input(read(category, "auto", "test").samples[:3], spec)
+    samples = read(category, "auto", "test").samples[:3]
+    pixels = network_input([ImageArray(sample.load(), "rgb") for sample in samples], spec)
     for batch in (pixels, pixels[:1]):
         maps, scores = infer(batch)
         with torch.no_grad():
