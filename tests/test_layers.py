@@ -37,6 +37,7 @@ LAYER_4 = {
     "_decisions",
     "_detector",
     "_golden",
+    "_page",
     "_plot",
     "_preprocess",
     "_select",

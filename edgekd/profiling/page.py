@@ -1,10 +1,11 @@
-"""A profile as one HTML file: no script, nothing from outside, readable in light, dark and print."""
+"""A profile as one HTML file."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import TYPE_CHECKING
 
+from .._page import document
 from .charts import bars, histogram, time_line
 from .record import TOTAL
 from .sensors import UNITS
@@ -15,18 +16,10 @@ if TYPE_CHECKING:
     from .record import Profile
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --soft: #59636e; --line: #d1d9e0; --card: #f6f8fa;
-  --bar: #3b7dd8; --mark: #c4432b; --good: #1a7f37 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6edf3; --paper: #0d1117; --soft: #9aa4af; --line: #30363d; --card: #161b22; --bar: #6ea8fe;
-    --mark: #ff8b73; --good: #57d27c }
-}
-body { margin: 0 auto; max-width: 50rem; padding: 1.5rem; color: var(--ink); background: var(--paper);
-  font: 15px/1.5 system-ui, sans-serif }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
-table { border-collapse: collapse } th, td { padding: .2rem 1rem .2rem 0; text-align: left; vertical-align: top }
-.figures td + td, .figures th + th { text-align: right; font-variant-numeric: tabular-nums }
-thead { border-bottom: 1px solid var(--line) } .soft { color: var(--soft) }
+:root { --bar: #3b7dd8; --mark: #c4432b; --good: #1a7f37 }
+@media (prefers-color-scheme: dark) { :root { --bar: #6ea8fe; --mark: #ff8b73; --good: #57d27c } }
+body { max-width: 50rem } td { vertical-align: top; font-variant-numeric: tabular-nums }
+.machine td + td { text-align: left; overflow-wrap: anywhere }
 .verdict { padding: .6rem 1rem; border-left: 4px solid var(--good); background: var(--card) }
 .verdict.bad { border-color: var(--mark) }
 svg { display: block; width: 100%; height: auto; font: 11px system-ui, sans-serif }
@@ -34,32 +27,15 @@ svg text { fill: var(--ink) } svg text.soft { fill: var(--soft) } svg text.mark 
 .bar, .dot { fill: var(--bar) } .line { fill: none; stroke: var(--bar); stroke-width: 1.5 }
 .axis { fill: none; stroke: var(--soft) } .grid { stroke: var(--line); stroke-width: .5 }
 path.mark { stroke: var(--mark); stroke-dasharray: 4 3 }
-@media print { h2 { break-after: avoid } svg, table { break-inside: avoid } }
+@media print { h2 { break-after: avoid } svg, table { break-inside: avoid; print-color-adjust: exact } }
 """
 SHOWN = ("clock", "temperature", "power", "throttle")
 
 
 def render(profile: Profile) -> str:
     """Return the page; equal profiles give equal text."""
-    title = escape(f"Latency of {profile.name}")
-    body = "\n".join(
-        [*_head(profile), *_latency(profile), *_stages(profile), *_conditions(profile), *_machine(profile)]
-    )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<h1>{title}</h1>
-{body}
-</body>
-</html>
-"""
+    lines = [*_head(profile), *_latency(profile), *_stages(profile), *_conditions(profile), *_machine(profile)]
+    return document(f"Latency of {profile.name}", lines, STYLE)
 
 
 def _head(profile: Profile) -> Iterator[str]:
@@ -93,7 +69,7 @@ def _latency(profile: Profile) -> Iterator[str]:
 def _stages(profile: Profile) -> Iterator[str]:
     yield "<h2>Where the time goes</h2>"
     yield bars({name: item.mean for name, item in profile.summary.items()}, "ms")
-    yield '<table class="figures"><thead><tr><th>ms</th>'
+    yield "<table><thead><tr><th>ms</th>"
     names = ("mean", "p50", "p90", "p99", "max", "mad", "jitter")
     yield "".join(f"<th>{name}</th>" for name in names) + "</tr></thead>"
     for stage, item in profile.summary.items():
@@ -145,7 +121,7 @@ def _conditions(profile: Profile) -> Iterator[str]:
 
 
 def _machine(profile: Profile) -> Iterator[str]:
-    yield "<h2>What ran</h2><table>"
+    yield '<h2>What ran</h2><table class="machine">'
     rows = {**profile.machine, "bundle": profile.digest}
     for name, value in rows.items():
         text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)

@@ -7,9 +7,9 @@ import math
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from ..._page import data_uri, document
 from ..._thresholds import calibrated
 from ..explain_draw import scale_colours
-from ..explain_page import data_uri, document
 from .pyramid import STRIDES
 from .report import SHOWN
 from .report_draw import ANOMALOUS, NORMAL, histogram, pictures
