@@ -57,7 +57,8 @@ def add_golden(
         outputs = []
         for spec, output in zip(bundle.manifest.outputs, infer(_placed(rgb, bundle.manifest)), strict=True):
             if output.shape != (1, *spec.shape) or not np.isfinite(output).all():
-                raise UsageError(f"output {spec.name}: expected {(1, *spec.shape)}, finite; got {output.shape}")
+                bad = "" if np.isfinite(output).all() else " with values that are not finite"
+                raise UsageError(f"output {spec.name}: expected {(1, *spec.shape)}, finite; got {output.shape}{bad}")
             outputs.append(f"golden/{index}.{spec.kind}")
             chunks[outputs[-1]] = output.astype("<f4").tobytes()
         rows.append(GoldenImage(image=name, outputs=tuple(outputs)))

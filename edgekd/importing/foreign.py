@@ -10,6 +10,7 @@ import onnx.version_converter
 from onnx import TensorProto, helper
 
 from ..errors import UsageError
+from .batch import any_batch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +54,7 @@ def read_foreign(path: Path, size: tuple[int, int] | None) -> Foreign:
     height, width = _size(model.graph.input[0], channels_last, size, path)
     _fix(model.graph.input[0], channels_last, height, width)
     del model.graph.value_info[:]  # stale for a graph that took any size
+    model = any_batch(model)
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     outputs = {item.name: _inner(item, path) for item in model.graph.output}
     return Foreign(_laid_out(model, channels_last, height, width), height, width, outputs)

@@ -42,10 +42,15 @@ def network(tmp_path: Path) -> Network:
         extra: tuple[onnx.NodeProto, ...] = (),
     ) -> Path:
         half = kind == TensorProto.FLOAT16
-        nodes = [helper.make_node("GlobalAveragePool" if shape[1] == 3 else "Identity", ["input"], ["pooled"])]
-        nodes.append(helper.make_node("ReduceMean", ["pooled"], ["mean"], keepdims=0))
+        nodes = [  # (images, ...) -> (images, 1, 1)
+            helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),
+            helper.make_node("Transpose", ["pooled"], ["turned"], perm=[0, 2, 3, 1]),
+            helper.make_node("GlobalAveragePool", ["turned"], ["whole"]),
+            helper.make_node("Reshape", ["whole", "flat"], ["mean"]),
+        ]
         nodes.append(helper.make_node("Mul", ["mean", "weight"], ["light"]))
         constants = [numpy_helper.from_array(np.array(weight, np.float16 if half else np.float32), "weight")]
+        constants.append(numpy_helper.from_array(np.array([0, 1, 1]), "flat"))
         infos = []
         for name, array in outputs.items():
             value = array.astype(np.float16 if half else np.float32)

@@ -91,8 +91,49 @@ def test_opsets(opset: int, network: Network, photo: Path, tmp_path: Path) -> No
     assert model.opset_import[0].version == max(17, opset)
 
 
-def test_a_graph_for_one_image_takes_a_list(network: Network, photo: Path, tmp_path: Path) -> None:
-    imported(network({"out": ROWS}, weight=1e-3), photo, tmp_path).close()
+def batch_of(bundle: Bundle) -> int | str:
+    dim = onnx.load_from_string(bundle.graph()).graph.input[0].type.tensor_type.shape.dim[0]
+    return dim.dim_param or dim.dim_value
+
+
+def reshaped(*shape: int, repeat: bool = False) -> tuple[onnx.NodeProto, ...]:
+    """Return nodes from "raw" `(1, 84, 8)` over a Reshape to "out"; `repeat`: with a constant joined on."""
+    target = helper.make_node("Constant", [], ["shape"], value=onnx.numpy_helper.from_array(np.array(shape)))
+    if not repeat:
+        return target, helper.make_node("Reshape", ["raw", "shape"], ["out"])
+    joined = onnx.numpy_helper.from_array(np.zeros((1, 84, 1), np.float32))
+    return (
+        target,
+        helper.make_node("Reshape", ["raw", "shape"], ["part"]),
+        helper.make_node("Constant", [], ["extra"], value=joined),
+        helper.make_node("Concat", ["part", "extra"], ["out"], axis=2),
+    )
+
+
+def test_a_graph_for_one_image_is_opened_where_nothing_changes(network: Network, photo: Path, tmp_path: Path) -> None:
+    model = onnx.load(network({"raw": ROWS.reshape(1, 8, 84)}, weight=1e-3))
+    model.graph.node.extend(reshaped(1, 84, -1))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 84, 8]))
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    bundle = imported(tmp_path / "net.onnx", photo, tmp_path)
+    assert batch_of(bundle) == "batch"
+    pixels = np.random.default_rng(0).random((3, 3, 64, 64), np.float32)
+    together = run(bundle.graph(), pixels)
+    for index in range(3):
+        for got, alone in zip(together, run(bundle.graph(), pixels[index : index + 1]), strict=True):
+            np.testing.assert_allclose(got[index], alone[0], rtol=1e-6)
+
+
+def test_a_graph_that_stays_for_one_image_takes_a_list(network: Network, photo: Path, tmp_path: Path) -> None:
+    model = onnx.load(network({"raw": ROWS[:, :, :7].reshape(1, 7, 84)}, weight=1e-3))
+    model.graph.node.extend(reshaped(1, 84, 7, repeat=True))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 84, 8]))
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    bundle = imported(tmp_path / "net.onnx", photo, tmp_path)
+    assert batch_of(bundle) == 1
+    bundle.close()
     with edgekd.load(tmp_path / "model.bin", device="reference") as detector:
         dark, bright = (np.full((64, 64, 3), value, np.uint8) for value in (0, 255))
         together = detector.predict([dark, bright, dark], conf=0.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -64,6 +65,8 @@ def test_published_detector(head: str, tmp_path: Path) -> None:
         pytest.skip(f"needs {weights} and {photos}")
     names = DATA / "weights" / "coco_names_80.txt"
     edgekd.import_model(weights, tmp_path / "model.bin", head=head, classes=names, images=photos)
+    with edgekd.Bundle.read(tmp_path / "model.bin") as bundle:  # exported for one image, opened for any number
+        assert onnx.load_from_string(bundle.graph()).graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     session = onnxruntime.InferenceSession(str(weights), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     found = 0
