@@ -17,7 +17,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes as KiB or MiB."""
+    """Return a number of bytes with its unit: B, KiB or MiB."""
+    if count < 1024:
+        return f"{count} B"
     return f"{count / 1024:.1f} KiB" if count < 1 << 20 else f"{count / (1 << 20):.2f} MiB"
 
 

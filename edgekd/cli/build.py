@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import edgekd
 
-from ._text import table
+from ._text import size, table
 
 if TYPE_CHECKING:
     import argparse
@@ -69,11 +69,11 @@ def _print(report: edgekd.BuildReport) -> None:
     for name, reason in report.unavailable.items():
         print(f"{name} was left out: {reason}")
     dropped = "; its signature was dropped, since the contents changed" if report.signature_dropped else ""
-    print(f"wrote {report.path}, {_size(report.size_bytes)}{dropped}")
+    print(f"wrote {report.path}, {size(report.size_bytes)}{dropped}")
 
 
 def _row(item: edgekd.BuiltArtifact) -> tuple[str, ...]:
-    cost = (item.target, item.precision, _size(item.size_bytes), f"{item.build_s:.1f} s")
+    cost = (item.target, item.precision, size(item.size_bytes), f"{item.build_s:.1f} s")
     parity = item.parity
     if parity.session is None:
         return (*cost, "-", "-", "-", "not run")
@@ -84,7 +84,3 @@ def _row(item: edgekd.BuiltArtifact) -> tuple[str, ...]:
         f"{parity.box_difference_px:.4f} px" if parity.map_difference is None else f"{parity.map_difference:.1e}",
         parity.status,
     )
-
-
-def _size(count: int) -> str:
-    return f"{count / 1024:.1f} KiB" if count < 1 << 20 else f"{count / (1 << 20):.2f} MiB"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import edgekd
 
 from ._comparison import show_comparisons
-from ._text import plain, table
+from ._text import plain, size, table
 
 if TYPE_CHECKING:
     import argparse
@@ -50,14 +50,17 @@ def _summary(found: edgekd.Inspection) -> None:
     names = ", ".join(manifest.classes[:CLASSES_SHOWN]) + (", ..." if len(manifest.classes) > CLASSES_SHOWN else "")
     numbers = " ".join(f"{value:g}" for value in spec.mean), " ".join(f"{value:g}" for value in spec.std)
     rows = [
-        ("file", f"{found.path}  {_size(found.size_bytes)}, {len(found.chunks)} chunks, every hash right"),
+        ("file", f"{found.path}  {size(found.size_bytes)}, {len(found.chunks)} chunks, every hash right"),
         ("contents", f"sha256 {found.digest}"),
         (
             "signature",
             f"by key {found.signed_by[:16]}, not checked (edgekd verify --key)" if found.signed_by else "none",
         ),
         ("name", manifest.name),
-        ("task", f"{manifest.task}, {len(manifest.classes)} classes: {names}"),
+        (
+            "task",
+            f"{manifest.task}, {len(manifest.classes)} class{'' if len(manifest.classes) == 1 else 'es'}: {names}",
+        ),
         (
             "input",
             f"{spec.name} {spec.height}x{spec.width} px (height x width) {spec.color} {spec.layout} {spec.dtype}",
@@ -68,7 +71,7 @@ def _summary(found: edgekd.Inspection) -> None:
         words = " ".join(word for word in (output.layout, output.activation) if word)
         rows.append(("output", f"{output.name} ({', '.join(map(str, output.shape))}) {output.kind} {words}".rstrip()))
     rows.append(_decided(manifest))
-    rows.append(("golden set", f"{len(manifest.golden)} images, {_size(_used(found, 'golden [0-9]+'))}"))
+    rows.append(("golden set", f"{len(manifest.golden)} images, {size(_used(found, 'golden [0-9]+'))}"))
     rows.append(
         ("written by", f"edgekd {manifest.edgekd or '?'}, {manifest.created or 'no date'}, format {manifest.format}")
     )
@@ -88,10 +91,10 @@ def _decided(manifest: Manifest) -> tuple[str, str]:
 
 
 def _artifacts(found: edgekd.Inspection) -> None:
-    rows = [("portable", "fp32", _size(_used(found, "portable graph")), "ONNX")]
+    rows = [("portable", "fp32", size(_used(found, "portable graph")), "ONNX")]
     for item in found.manifest.artifacts:
         tools = ", ".join(f"{name} {version}" for name, version in item.tools.items())
-        rows.append((item.target, item.precision, _size(_used(found, f"{item.target} {item.precision}")), tools))
+        rows.append((item.target, item.precision, size(_used(found, f"{item.target} {item.precision}")), tools))
     print()
     table(("target", "precision", "size", "built with"), rows)
 
@@ -129,7 +132,7 @@ def _chunks(found: edgekd.Inspection) -> None:
     rows = []
     for chunk in sorted(found.chunks, key=lambda item: (item.offset, item.name)):
         use = ", ".join(found.uses.get(chunk.name, ("not used",)))
-        rows.append((chunk.name, str(chunk.offset), _size(chunk.length), chunk.sha256[:16], use))
+        rows.append((chunk.name, str(chunk.offset), size(chunk.length), chunk.sha256[:16], use))
     print()
     table(("chunk", "offset", "size", "sha256", "for"), rows)
 
@@ -142,9 +145,3 @@ def _used(found: edgekd.Inspection, purpose: str) -> int:
         if any(re.fullmatch(purpose, use) for use in found.uses.get(chunk.name, ()))
     }
     return sum(chunks.values())
-
-
-def _size(count: int) -> str:
-    if count < 1024:
-        return f"{count} B"
-    return f"{count / 1024:.1f} KiB" if count < 1 << 20 else f"{count / (1 << 20):.2f} MiB"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import edgekd
 
+from ._text import class_list
+
 if TYPE_CHECKING:
     import argparse
 
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     paths = _expand(args.images)
     copies = _copies(paths) if args.save else {}
     with edgekd.load(args.bundle, device=args.device, precision=args.precision, threads=args.threads) as detector:
-        classes = _classes(args.classes)
+        classes = class_list(args.classes)
         print(f"{args.bundle}: {detector.info.reason}", file=sys.stderr)
         for path in paths:
             found = detector.predict(
@@ -79,12 +81,6 @@ def _expand(items: list[str]) -> list[Path]:
         else:
             paths.append(path)
     return paths
-
-
-def _classes(text: str | None) -> list[int | str] | None:
-    if text is None:
-        return None
-    return [int(item) if item.strip().isdigit() else item.strip() for item in text.split(",")]
 
 
 def _print(path: Path, found: edgekd.Detections) -> None:

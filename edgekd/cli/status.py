@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import edgekd
 
 from ._board import add_board, board_options
-from ._text import plain, table
+from ._text import plain, size, table
 
 if TYPE_CHECKING:
     import argparse
@@ -76,7 +76,7 @@ def _release(item: dict[str, Any], now: dict[str, Any] | None) -> tuple[str, ...
         item["release"][:16] + mark,
         plain(item.get("model", "?")),
         plain(item.get("created") or "-"),
-        f"{item.get('size_bytes', 0) / 1024:.1f} KiB",
+        size(item.get("size_bytes", 0)),
         f"{check.get('target', '-')} {check.get('precision', '')}".rstrip(),
         f"{check['p50_ms']:.2f} ms" if check else "-",
         f"{check['p99_ms']:.2f} ms" if check else "-",
