@@ -174,14 +174,14 @@ def test_detectors_have_no_thresholds(tmp_path: Path) -> None:
 
 def test_command_line_shows_sets_and_fits(path: Path, normal: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["thresholds", str(path)]) == 0
-    assert "image  above 2.42  (at most 5 % of normal images are above; from 20 images)" in capsys.readouterr().out
+    assert "image  above 2.53  (at most 5 % of normal images are above; from 20 images)" in capsys.readouterr().out
     assert main(["thresholds", str(path), "--image", "3"]) == 0
     shown = capsys.readouterr().out
-    assert "image  above 3, was 2.42  (set by hand)" in shown
+    assert "image  above 3, was 2.53  (set by hand)" in shown
     assert "dropped: found, false_alarms" in shown
     assert "its signature was dropped" in shown
     assert main(["inspect", str(path)]) == 0
-    assert "image 3 (by hand), pixel 2.25 (alpha 0.001), from 20 normal images" in capsys.readouterr().out
+    assert "image 3 (by hand), pixel 2.4 (alpha 0.001), from 20 normal images" in capsys.readouterr().out
     assert main(["thresholds", str(path), "--data", str(normal), "--alpha", "0.1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["after"]["alpha"] == 0.1
     assert main(["thresholds", str(path), "--alpha", "0.1"]) == 2

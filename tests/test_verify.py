@@ -380,7 +380,7 @@ def test_one_place_of_the_map_is_bound_by_precision(
 
 
 def test_engine_whose_verdicts_are_others_fails_by_decisions(bent: Callable[..., _verify.ArtifactReport]) -> None:
-    found = bent(lambda raw, score: (raw, 2 * 2.42 - score), anomaly=True)
+    found = bent(lambda raw, score: (raw, 2 * 2.53 - score), anomaly=True)
     assert found.decisions is not None
     assert (found.decisions.reference, found.decisions.different) == (3, 3)
     assert "3 decisions differ" in found.reason

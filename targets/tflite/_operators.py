@@ -236,6 +236,20 @@ def _gelu(a: Attributes, x: Tensor) -> Tensor:
     return F.gelu(x, approximate=a.get("approximate", "none"))
 
 
+def _of_one_rank(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
+    """Return an operator whose order of inputs matters, for inputs of one rank.
+
+    Behind a convolution, where it changes the layout, litert-torch 0.10 takes `1 - x` of a scalar for `x - 1`, and the
+    quotient `1 / x` for `x / 1`.
+    """
+
+    def apply(first: Tensor, second: Tensor) -> Tensor:
+        missing = second.ndim - first.ndim
+        return function(first.reshape((1,) * missing + tuple(first.shape)) if missing > 0 else first, second)
+
+    return apply
+
+
 def _each(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
     """Return the operator of any number of inputs that applies a function of two from the left."""
     return lambda first, *rest: functools.reduce(function, rest, first)
@@ -246,7 +260,7 @@ PLAIN: dict[str, Operator] = {
     "Add": torch.add,
     "Clip": _clip,
     "Cos": torch.cos,
-    "Div": torch.div,
+    "Div": _of_one_rank(torch.div),
     "Dropout": lambda x, *_: x,
     "Erf": torch.erf,
     "Exp": torch.exp,
@@ -266,7 +280,7 @@ PLAIN: dict[str, Operator] = {
     "Mul": torch.mul,
     "Neg": torch.neg,
     "PRelu": lambda x, slope: torch.where(x < 0, x * slope, x),
-    "Pow": torch.pow,
+    "Pow": _of_one_rank(torch.pow),
     "Reciprocal": torch.reciprocal,
     "Relu": torch.relu,
     "Sigmoid": torch.sigmoid,
@@ -274,7 +288,7 @@ PLAIN: dict[str, Operator] = {
     "Slice": _slice,
     "Softplus": F.softplus,
     "Sqrt": torch.sqrt,
-    "Sub": torch.sub,
+    "Sub": _of_one_rank(torch.sub),
     "Tanh": torch.tanh,
     "Where": torch.where,
 }

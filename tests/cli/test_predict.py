@@ -117,12 +117,12 @@ def test_predict_of_an_anomaly_network_prints_the_verdict(
 ) -> None:
     assert main(["predict", inspector, str(pictures)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    said = r"  120x90 px  (\w+)  score ([\d.]+) \(threshold 2\.42; calibrated [\d.]+\)  (\d+) regions  [\d.]+ ms"
+    said = r"  120x90 px  (\w+)  score ([\d.]+) \(threshold 2\.53; calibrated [\d.]+\)  (\d+) regions  [\d.]+ ms"
     found = [match.groups() for line in lines if (match := re.search(said, line))]
     assert len(found) == 3
     assert {verdict for verdict, _, _ in found} == {"normal", "ANOMALOUS"}
     for verdict, score, regions in found:
-        assert (verdict == "ANOMALOUS") == (float(score) > 2.42) == (int(regions) > 0)
+        assert (verdict == "ANOMALOUS") == (float(score) > 2.53) == (int(regions) > 0)
     assert any(line.startswith("  defect  ") and line.endswith(" px") for line in lines)
 
 

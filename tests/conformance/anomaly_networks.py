@@ -14,13 +14,13 @@ SIGMA = 1.0
 
 
 def anomaly_network(height: int = 64, width: int = 96, seed: int = 0, channels: int = 16) -> bytes:
-    """Return images (B, 3, H, W) to map (B, 1, H / 4, W / 4) and score (B,): a teacher, and a student that guesses it.
+    """Return images (B, 3, H, W) to map (B, 1, H / 4, W / 4) and score (B,): two teachers, and a student that guesses.
 
     Both sides are multiples of 16. The weights are random, so the student is wrong by a lot; more so in some places.
     """
     g = Graph(seed)
     stem = g.op("Relu", g.conv("images", 3, channels, stride=2))
-    fine = g.op("Relu", g.conv(stem, channels, channels, stride=2))
+    fine = _fused(g, *(g.op("Relu", g.conv(stem, channels, channels, stride=2)) for _ in range(2)), channels)
     coarse = g.op("Relu", g.conv(fine, channels, 2 * channels, stride=2))
     code = g.op("Relu", g.conv(coarse, 2 * channels, 2 * channels, stride=2))
     wide = g.op("Relu", g.conv(_twice(g, code), 2 * channels, 2 * channels))
@@ -44,6 +44,13 @@ def _twice(g: Graph, x: str) -> str:
     return g.op(
         "Resize", x, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
     )
+
+
+def _fused(g: Graph, one: str, other: str, channels: int) -> str:
+    """Append w * one + (1 - w) * other, with a learnt gate w, as two teachers are fused."""
+    gate = g.op("Sigmoid", g.conv(g.op("Add", one, other), channels, channels, kernel=1))
+    rest = g.op("Sub", g.constant(np.array(1, np.float32)), gate)
+    return g.op("Add", g.op("Mul", gate, one), g.op("Mul", rest, other))
 
 
 def _distance(g: Graph, one: str, other: str) -> str:
