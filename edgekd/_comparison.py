@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +46,7 @@ class Comparison:
     @property
     def gain(self) -> float:
         """Mean of the gains."""
-        return statistics.fmean(self.gains)
+        return _mean(self.gains)
 
     @property
     def standard_error(self) -> float | None:
@@ -116,11 +115,19 @@ class Comparison:
 
 def deviation(values: Sequence[float]) -> float | None:
     """Return the sample standard deviation (n - 1 in the denominator), or None for a single value."""
+    import statistics  # ten modules that loading a bundle does without
+
     return statistics.stdev(values) if len(values) > 1 else None
 
 
+def _mean(values: Sequence[float]) -> float:
+    import statistics
+
+    return statistics.fmean(values)
+
+
 def _described(values: Sequence[float]) -> dict[str, Any]:
-    return {"mean": statistics.fmean(values), "std": deviation(values), "values": list(values)}
+    return {"mean": _mean(values), "std": deviation(values), "values": list(values)}
 
 
 def compare(

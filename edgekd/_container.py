@@ -12,7 +12,6 @@ import hashlib
 import itertools
 import os
 import re
-import secrets
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -264,7 +263,7 @@ def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         BundleError: the file cannot be written; the message has the system's reason. No temporary file stays behind.
     """
     path = Path(os.path.realpath(path))  # through a link, not over it
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
     try:
         with temporary.open("xb") as file:  # not tempfile: its mode 0600 would stay on the bundle
             for piece in pieces:

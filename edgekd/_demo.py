@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
-import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +117,8 @@ def _prepare(folder: Path) -> Path:
     if folder.exists() and any(folder.iterdir()):
         if not (folder / "report.json").exists() and not (folder / "data").exists():
             raise UsageError(f"{folder} is not empty and no earlier demo made it; choose another --out")
+        import shutil
+
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -197,6 +197,8 @@ def _target_rows(bundle: Path, built: BuildReport, images: list[Path], folder: P
 def _run_target(
     bundle: Path, target: str, precision: str, size: int, seconds: float, images: list[Path], folder: Path
 ) -> TargetRow:
+    import statistics
+
     from PIL import Image
 
     with load(bundle, device=target, precision=precision, threads=1) as detector:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._bundle import Bundle
 from ._container import write_file
-from ._detector import load
+from ._detector import start as start_detector
 from ._preprocess import image_files, to_rgb
 from .errors import UsageError
 from .profiling.record import TOTAL, Profile
@@ -88,9 +88,10 @@ def profile(
     _check(calls=calls, seconds=seconds, fps=fps, warmup=warmup)
     files = None if images is None else image_files(images)
     start = time.perf_counter()
-    detector = load(path, device=device, precision=precision, threads=threads)
+    bundle = Bundle.read(path)
+    detector = start_detector(bundle, device, precision, threads)  # owns the bundle
     load_ms = 1e3 * (time.perf_counter() - start)
-    with detector, Bundle.read(path) as bundle:
+    with detector:
         shown = files or _golden(bundle)
         start = time.perf_counter()
         _predict(detector, shown[0])

@@ -48,11 +48,11 @@ class _Job:
 class _Belt:
     """What the threads share: pictures that wait, and those taken, in their order."""
 
-    def __init__(self, waiting: int, ahead: int, *, drop: bool) -> None:
+    def __init__(self, waiting: int, ahead: int, stop: threading.Event, *, drop: bool) -> None:
         """Hold at most `waiting` pictures that nobody has taken, and `ahead` taken ones whose turn has not come."""
         self.waiting: deque[_Job] = deque()
         self.taken: deque[_Job] = deque()
-        self.stop = threading.Event()
+        self.stop = stop
         self.dropped = self.skipped = 0
         self._room, self._ahead, self._drop = waiting, ahead, drop
         self._ended: BaseException | bool = False
@@ -146,8 +146,7 @@ class Stream:
         stop = threading.Event()
         opened = open_source(source, color, stop)
         dropping = opened.live if drop == "auto" else drop == "oldest"
-        self._belt = _Belt(queue, workers + queue, drop=dropping)
-        self._belt.stop = stop
+        self._belt = _Belt(queue, workers + queue, stop, drop=dropping)
         self._results = _results(predict, opened, self._belt, workers)
 
     def __iter__(self) -> Self:

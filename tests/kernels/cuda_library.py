@@ -18,7 +18,7 @@ from edgekd.kernels.build_cffi import declarations
 from edgekd import geometry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -136,6 +136,19 @@ class CudaKernels:
         """Shuffle the order of blocks and threads; a GPU does so by itself."""
         if self.emulated:
             self.lib.emulation_order(seed)
+
+    def traced(self, call: Callable[[], Any]) -> list[tuple[str, tuple[int, int, int], int]]:
+        """Return the launches of a call in emulation: kernel, blocks, threads."""
+        launches: list[tuple[str, tuple[int, int, int], int]] = []
+
+        @self.ffi.callback("void(const char *, unsigned, unsigned, unsigned, unsigned)")
+        def note(name: Any, x: int, y: int, z: int, threads: int) -> None:
+            launches.append((self.ffi.string(name).decode(), (x, y, z), threads))
+
+        self.lib.emulation_trace(note)
+        call()
+        self.lib.emulation_trace(self.ffi.NULL)
+        return launches
 
     def suppress(
         self, boxes: NDArray[np.float32], scores: NDArray[Any], *, max_det: int, **options: Any

@@ -41,16 +41,7 @@ def _tabled(
 def _traced(cuda: CudaKernels, call: Any) -> list[Launch]:
     if not cuda.emulated:
         pytest.skip("launches are traced in emulation")
-    launches: list[Launch] = []
-
-    @cuda.ffi.callback("void(const char *, unsigned, unsigned, unsigned, unsigned)")
-    def note(name: Any, x: int, y: int, z: int, threads: int) -> None:
-        launches.append((cuda.ffi.string(name).decode(), (x, y, z), threads))
-
-    cuda.lib.emulation_trace(note)
-    call()
-    cuda.lib.emulation_trace(cuda.ffi.NULL)
-    return launches
+    return cuda.traced(call)
 
 
 @pytest.mark.parametrize(

@@ -42,19 +42,6 @@ def test_workspace_is_what_the_library_says(emulated: CudaKernels, batch, rows, 
     assert _jobs.workspace_bytes(batch, rows, columns, most) == expected
 
 
-def _traced(cuda: CudaKernels, call: Any) -> list[Any]:
-    launches: list[Any] = []
-
-    @cuda.ffi.callback("void(const char *, unsigned, unsigned, unsigned, unsigned)")
-    def note(name: Any, x: int, y: int, z: int, threads: int) -> None:
-        launches.append((cuda.ffi.string(name).decode(), (x, y, z), threads))
-
-    cuda.lib.emulation_trace(note)
-    call()
-    cuda.lib.emulation_trace(cuda.ffi.NULL)
-    return launches
-
-
 @pytest.mark.parametrize("columns", [4, 5])
 @pytest.mark.parametrize(
     ("batch", "rows", "classes", "most"), [(1, 1, 1, 1), (2, 65, 8, 4096), (300, 33, 3, 20), (3, 257, 128, 129)]
@@ -62,7 +49,7 @@ def _traced(cuda: CudaKernels, call: Any) -> list[Any]:
 def test_suppress_launches_are_those_of_the_library(emulated: CudaKernels, columns, batch, rows, classes, most) -> None:
     boxes, scores = np.zeros((batch, rows, columns), np.float32), np.zeros((batch, rows, classes), np.float32)
     options: dict[str, Any] = {"conf": 0.5, "iou": 0.5, "max_det": 1, "max_candidates": most}
-    expected = _traced(emulated, lambda: emulated.suppress(boxes, scores, **options))
+    expected = emulated.traced(lambda: emulated.suppress(boxes, scores, **options))
     fields = {"batch": batch, "rows": rows, "columns": columns, "classes": classes, "max_candidates": most}
     assert [launch[:3] for launch in _jobs.suppress(fields)] == expected
 
@@ -73,5 +60,5 @@ def test_letterbox_launch_is_that_of_the_library(emulated: CudaKernels, shape: t
     place = geometry.place(shape[0], shape[1], spec.height, spec.width)
     image = np.zeros(shape, np.uint8)
     options: dict[str, Any] = {"swap": False, "mean": spec.mean, "std": spec.std}
-    expected = _traced(emulated, lambda: emulated.letterbox(image, spec.height, spec.width, **options))
+    expected = emulated.traced(lambda: emulated.letterbox(image, spec.height, spec.width, **options))
     assert [_jobs.letterbox(64, shape, place, spec, 128, swap=False)[:3]] == expected
