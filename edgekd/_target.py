@@ -35,11 +35,28 @@ class Built:
     tools: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Quantization:
+    """How a network becomes int8: decided by `edgekd.quantization` and the verb `build`, carried out by a target.
+
+    Attributes:
+        graph: the portable graph with explicit QuantizeLinear and DequantizeLinear nodes: int8, symmetric, one scale a
+            tensor of activations, one a channel of weights.
+        pixels: `(K, 3, H, W)` float32, the calibration images as the network sees them, for targets that measure
+            ranges in their own graph.
+        floating: weights (initializers of the portable graph) of the layers that stay in floating point.
+    """
+
+    graph: bytes
+    pixels: NDArray[np.float32]
+    floating: frozenset[str] = frozenset()
+
+
 class Target(Protocol):
     """What a folder under `targets/` has to offer; the module itself satisfies it, nothing is subclassed."""
 
     PRECISIONS: tuple[str, ...]
-    """Precisions this target can build, for example ("fp32", "fp16")."""
+    """Precisions this target can build, for example ("fp32", "fp16", "int8")."""
 
     DEVICES: tuple[str, ...]
     """Spellings of `device=` that mean this target, lower case; "intel:*" matches by prefix."""
@@ -58,8 +75,13 @@ class Target(Protocol):
         """Say why this target cannot *build* here, with the exact install command, or None when it can."""
         ...
 
-    def build(self, bundle: Bundle, precision: str, progress: Progress) -> Built:
-        """Compile the bundle's portable graph (`bundle.graph()`, ONNX bytes) for this target."""
+    def build(
+        self, bundle: Bundle, precision: str, progress: Progress, quantization: Quantization | None = None
+    ) -> Built:
+        """Compile the bundle's portable graph (`bundle.graph()`, ONNX bytes) for this target.
+
+        `quantization` is there if, and only if, the precision is "int8".
+        """
         ...
 
     def load(self, bundle: Bundle, artifact: Artifact, *, device: str = "auto", threads: int = 0) -> Session:

@@ -123,11 +123,13 @@ def _allowed(room: str) -> set[str] | None:
     if room in ("target", "targets"):
         return LAYER_2 | LAYER_3 | {"targets", "kernels"}
     if room == "training":
-        return LAYER_2 | LAYER_3 | LAYER_4 | {"training"}
+        return LAYER_2 | LAYER_3 | LAYER_4 | {"training", "quantization"}
+    if room == "quantization":
+        return LAYER_2 | LAYER_3 | LAYER_4 | {"quantization"}
     if room == "importing":
         return LAYER_2 | {"importing"}
     if room in VERBS:
-        return LAYER_2 | LAYER_3 | LAYER_4 | VERBS | {"importing", "training"}
+        return LAYER_2 | LAYER_3 | LAYER_4 | VERBS | {"importing", "quantization", "training"}
     if room in facade:
         return None
     return None if room == "cli" else set()
@@ -141,7 +143,7 @@ def test_imports_follow_the_layer_table(path: Path) -> None:
         | LAYER_3
         | LAYER_4
         | VERBS
-        | {"cli", "importing", "training", "target", "targets", "kernels", "__init__"}
+        | {"cli", "importing", "quantization", "training", "target", "targets", "kernels", "__init__"}
     )
     assert room in known, f"{path} is in no layer: add it to this test and to AGENTS.md"
     allowed = _allowed(room)
@@ -151,10 +153,10 @@ def test_imports_follow_the_layer_table(path: Path) -> None:
             pytest.fail(f"{where}: from the root these are second copies")
         if top == "edgekd" and module and allowed is not None and (room, module) not in ONLY_WHEN_CALLED:
             assert module in allowed or module.isupper() or module == "__version__", where
-        if module in ("training", "importing") and room in VERBS:
+        if module in ("training", "importing", "quantization") and room in VERBS:
             assert not at_module_level, f"{where} at module level: torch or onnx would load with it"
-        if top in VENDOR and room not in ("training", "importing", "target"):
-            pytest.fail(f"{where}: vendor packages belong to targets/, training/ and importing/")
+        if top in VENDOR and room not in ("training", "importing", "quantization", "target"):
+            pytest.fail(f"{where}: vendor packages belong to targets/, training/, importing/ and quantization/")
         if top in VENDOR and room == "target":
             private = path.name.startswith("_") and path.name != "__init__.py"
             assert private or not at_module_level, f"{where}: SDKs load on first use"

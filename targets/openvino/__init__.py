@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from edgekd._bundle import Bundle
     from edgekd._manifest import Artifact
     from edgekd._session import Session
-    from edgekd._target import Built, Progress
+    from edgekd._target import Built, Progress, Quantization
 
-PRECISIONS: tuple[str, ...] = ("fp32", "fp16")
+PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "int8")
 DEVICES: tuple[str, ...] = (
     "openvino", "cpu", "gpu", "gpu.*", "npu", "intel", "intel:cpu", "intel:gpu", "intel:gpu.*", "intel:npu",
 )  # fmt: skip
@@ -31,20 +31,21 @@ def probe_build() -> str | None:
     return probe()
 
 
-def build(bundle: Bundle, precision: str, progress: Progress) -> Built:
+def build(bundle: Bundle, precision: str, progress: Progress, quantization: Quantization | None = None) -> Built:
     """Lower the portable graph to OpenVINO IR of batch 1 (`model.xml`, `model.bin`).
 
     Args:
         bundle: its portable graph is read.
-        precision: "fp32", or "fp16": weights stored as float16, half the size.
+        precision: "fp32"; "fp16": weights stored as float16, half the size; "int8": the explicit int8 graph.
         progress: told each stage.
+        quantization: the int8 graph.
 
     Raises:
         BuildError: OpenVINO refused the graph.
     """
     from ._build import lower
 
-    return lower(bundle, precision, progress)
+    return lower(bundle, precision, progress, quantization)
 
 
 def load(bundle: Bundle, artifact: Artifact, *, device: str = "auto", threads: int = 0) -> Session:

@@ -14,15 +14,16 @@ from edgekd.errors import BuildError
 
 if TYPE_CHECKING:
     from edgekd._bundle import Bundle
-    from edgekd._target import Progress
+    from edgekd._target import Progress, Quantization
 
 
-def lower(bundle: Bundle, precision: str, progress: Progress) -> Built:
-    """Read ONNX, fix the batch to 1 and serialise; "fp16" stores the weights as float16."""
+def lower(bundle: Bundle, precision: str, progress: Progress, quantization: Quantization | None) -> Built:
+    """Read ONNX, fix the batch to 1 and serialise; "fp16" stores the weights as float16, "int8" as int8."""
     spec = bundle.manifest.input
     progress(f"OpenVINO: ONNX to IR, batch 1, {precision} weights")
+    graph = bundle.graph() if quantization is None else quantization.graph
     try:
-        model = openvino.Core().read_model(io.BytesIO(bundle.graph()))
+        model = openvino.Core().read_model(io.BytesIO(graph))
         model.reshape({spec.name: [1, 3, spec.height, spec.width]})
         with tempfile.TemporaryDirectory(prefix="edgekd-openvino-") as folder:  # save_model writes to files only
             path = Path(folder) / "model.xml"

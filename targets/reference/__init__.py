@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from edgekd._bundle import Bundle
     from edgekd._manifest import Artifact
     from edgekd._session import Session
-    from edgekd._target import Built, Progress
+    from edgekd._target import Built, Progress, Quantization
 
 PRECISIONS: tuple[str, ...] = ("fp32",)
 DEVICES: tuple[str, ...] = ("cpu", "reference", "onnx", "onnxruntime")
@@ -29,12 +29,13 @@ def probe_build() -> str | None:
     return probe()
 
 
-def build(bundle: Bundle, precision: str, progress: Progress) -> Built:
+def build(bundle: Bundle, precision: str, progress: Progress, quantization: Quantization | None = None) -> Built:
     """Check that ONNX Runtime takes the portable graph; the artifact has no file of its own.
 
     Raises:
         BuildError: ONNX Runtime refused the graph.
     """
+    del quantization  # there is no int8 here
     from ._build import check
 
     return check(bundle, precision, progress)

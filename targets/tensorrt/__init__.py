@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from edgekd._bundle import Bundle
     from edgekd._manifest import Artifact
     from edgekd._session import Session
-    from edgekd._target import Built, Progress
+    from edgekd._target import Built, Progress, Quantization
 
-PRECISIONS: tuple[str, ...] = ("fp32", "fp16")
+PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "int8")
 DEVICES: tuple[str, ...] = ("cuda", "cuda:*", "gpu", "gpu:*", "nvidia", "tensorrt", "trt")
 PORTABLE: bool = False
 RANK: int = 10
@@ -37,20 +37,22 @@ def probe_build() -> str | None:
     return f"preparing the graph needs {' and '.join(missing)}: pip install 'edgekd[build]'" if missing else None
 
 
-def build(bundle: Bundle, precision: str, progress: Progress) -> Built:
+def build(bundle: Bundle, precision: str, progress: Progress, quantization: Quantization | None = None) -> Built:
     """Prepare `model.onnx`, the graph that TensorRT compiles on the board as a strongly typed network.
 
     Args:
         bundle: its portable graph is read.
-        precision: "fp32": the graph as it is; "fp16": float16 up to the head's last convolutions, float32 after them.
+        precision: "fp32": the graph as it is; "fp16": float16 up to the head's last convolutions, float32 after them;
+            "int8": the explicit int8 graph, its weights in float32 in front of their QuantizeLinear.
         progress: told each stage.
+        quantization: the int8 graph.
 
     Raises:
         BuildError: the graph cannot be made float16, or TensorRT-RTX's parser or builder refused it.
     """
     from ._build import prepare
 
-    return prepare(bundle, precision, progress)
+    return prepare(bundle, precision, progress, quantization)
 
 
 def load(bundle: Bundle, artifact: Artifact, *, device: str = "auto", threads: int = 0) -> Session:

@@ -14,6 +14,7 @@ from edgekd.errors import BuildError
 
 from ._ahead import available, check
 from ._half import halve
+from ._pairs import pair_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
 
     from edgekd._bundle import Bundle
     from edgekd._manifest import InputSpec, OutputSpec
-    from edgekd._target import Progress
+    from edgekd._target import Progress, Quantization
 
 FP16_TOLERANCE = 1e-2  # of the largest output (at least 1), on seeded noise
 
 
-def prepare(bundle: Bundle, precision: str, progress: Progress) -> Built:
+def prepare(bundle: Bundle, precision: str, progress: Progress, quantization: Quantization | None) -> Built:
     """Make `model.onnx` and check it by ONNX Runtime and, where installed, by TensorRT-RTX's parser and builder."""
     spec = bundle.manifest.input
-    graph = bundle.graph()
+    graph = bundle.graph() if quantization is None else quantization.graph
     try:
         onnx.checker.check_model(graph, full_check=True)
     except Exception as error:  # protobuf's and ONNX's errors share no other base
@@ -41,6 +42,9 @@ def prepare(bundle: Bundle, precision: str, progress: Progress) -> Built:
         portable, graph = graph, halve(graph)
         for half in (graph, halve(portable, emulate=True)):
             _compare(portable, half, spec, bundle.manifest.outputs)
+    if precision == "int8":
+        progress("TensorRT: explicit int8, weights in float32 in front of QuantizeLinear")
+        graph = pair_weights(graph)
     options: dict[str, object] = {"strongly_typed": True}
     if available():
         progress(f"TensorRT-RTX: parse and build ahead of time, {precision}")

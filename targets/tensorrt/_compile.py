@@ -26,7 +26,7 @@ class Order:
         graph: typed ONNX.
         name: of its input.
         shape: (3, height, width) of the input.
-        precision: "fp32" or "fp16"; the graph holds the types, TensorRT 8 has to be told as well.
+        precision: "fp32", "fp16" or "int8"; the graph holds the types, TensorRT 8 has to be told as well.
         batches: least, usual and largest batch.
         workspace_bytes: that a layer may take at most.
         chip: compute capability to compile for without a GPU ("SM86", TensorRT-RTX only); "": the GPU that is here.
@@ -98,6 +98,8 @@ def _config(tensorrt: TensorRT, builder: Any, network: Any, order: Order) -> Any
     config.clear_flag(trt.BuilderFlag.TF32)  # 10 bits instead of float32's 23: Ampere has it on by default
     if not tensorrt.strongly_typed and order.precision == "fp16":
         _keep_types(trt, network, config)
+    if not tensorrt.strongly_typed and order.precision == "int8":
+        config.set_flag(trt.BuilderFlag.INT8)  # TensorRT 8 does not look at QuantizeLinear otherwise
     if order.chip:
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, order.chip), 0)

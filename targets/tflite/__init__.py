@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from edgekd._bundle import Bundle
     from edgekd._manifest import Artifact
     from edgekd._session import Session
-    from edgekd._target import Built, Progress
+    from edgekd._target import Built, Progress, Quantization
 
 PRECISIONS: tuple[str, ...] = ("fp32", "fp16")
 DEVICES: tuple[str, ...] = ("tflite", "litert", "xnnpack", "cpu")
@@ -42,17 +42,19 @@ def probe_build() -> str | None:
     return None
 
 
-def build(bundle: Bundle, precision: str, progress: Progress) -> Built:
+def build(bundle: Bundle, precision: str, progress: Progress, quantization: Quantization | None = None) -> Built:
     """Convert the portable graph to a LiteRT model of batch 1 (`model.tflite`).
 
     Args:
         bundle: its portable graph is read.
         precision: "fp32", or "fp16": weights of convolutions stored as float16, arithmetic in float32.
         progress: told each stage.
+        quantization: nothing is int8 here yet.
 
     Raises:
         BuildError: an operator cannot be translated, or the converter failed.
     """
+    del quantization
     from ._build import convert
 
     return convert(bundle, precision, progress)
