@@ -198,7 +198,30 @@ def _receipt(value: object, where: str) -> dict[str, Any]:
     number(-math.inf, math.inf)(receipt.get("value"), f"{where}.value")
     if "comparison" in receipt:
         _comparison(receipt["comparison"], f"{where}.comparison")
+    if "quantization" in receipt:
+        text(32, WORD)(receipt.get("target"), f"{where}.target")
+        _quantization(receipt["quantization"], f"{where}.quantization")
     return receipt
+
+
+def _quantization(value: object, where: str) -> None:
+    """Check what `load` and `verify` rely on; the rest of an int8 receipt is for readers."""
+    keys = Table(value, where)
+    keys.take("passed", _flag)
+    race = Table(keys.take("race", table), f"{where}.race")
+    race.take("rival", lambda item, at: None if item is None else text(32, WORD)(item, at))
+    race.take("speed_up", lambda item, at: None if item is None else number(0, math.inf)(item, at))
+    race.take("faster", _flag)
+    golden = Table(keys.take("golden", table), f"{where}.golden")
+    for name in ("score", "box_px", "map"):
+        golden.take(name, lambda item, at: None if item is None else number(0, math.inf)(item, at))
+    golden.close()
+
+
+def _flag(value: object, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise wrong(where, "true or false", value)
+    return value
 
 
 def _comparison(value: object, where: str) -> None:
