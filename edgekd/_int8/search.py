@@ -70,12 +70,17 @@ class Plan:
         )
         return best
 
+    @property
+    def whole(self) -> bool:
+        """Whether what the search measures is what the receipt reports."""
+        return self.judges.report is self.judges.search
+
     @cached_property
     def float_run(self) -> Run:
         """What the portable graph gives on the images of the search."""
         self.tell(f"float network on {len(self.judges.search)} validation images")
         with contextlib.closing(self._portable(self.bundle)) as session:
-            return run_set(session, self.bundle.manifest, self.judges.search)
+            return run_set(session, self.bundle.manifest, self.judges.search, whole=self.whole)
 
     @cached_property
     def sensitivity(self) -> dict[str, float]:
@@ -214,7 +219,7 @@ class _Search:
         quantization = plan.quantization(floating)
         built = self.module.build(plan.bundle, "int8", plan.tell, quantization)
         with contextlib.closing(plan.session(self.target, built, quantization)) as session:
-            run = run_set(session, plan.bundle.manifest, plan.judges.search)
+            run = run_set(session, plan.bundle.manifest, plan.judges.search, whole=plan.whole)
             judgement = judge(plan.bundle.manifest, plan.float_run, run, plan.bounds)
             p50 = None
             if self.here and (floating or not judgement.passed):  # the last race times the winner anyway
@@ -245,7 +250,7 @@ class _Search:
     def _report(self, step: Step, built: Built, run: Run) -> tuple[Judgement, tuple[Run, Run]]:
         """Return judgement and runs on the images of the report, which an anomaly network's search has not seen."""
         plan, manifest = self.plan, self.plan.bundle.manifest
-        if plan.judges.report is plan.judges.search:
+        if plan.whole:
             return step.judgement, (plan.float_run, run)
         quantization = plan.quantization(step.floating)
         artifact = Artifact(target=REFERENCE, precision="fp32", files={})

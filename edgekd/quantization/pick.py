@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..geometry import resize
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -48,12 +46,17 @@ def view(image: NDArray[np.uint8], labels: NDArray[np.int64], boxes: NDArray[np.
 
 
 def fingerprint(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return `(64,)` bool: whether each of 8 x 8 places is brighter than its right neighbour, on a 9 x 8 image.
+    """Return `(64,)` bool: whether each of 8 x 8 places is brighter than its right neighbour, of 9 x 8 mean values.
 
     A difference hash (Krawetz, 2013): copies that were scaled or compressed anew differ in a few bits.
     """
-    small = resize(np.ascontiguousarray(image), HASH_SIDE, HASH_SIDE + 1).astype(np.float32).mean(axis=2)
-    return np.asarray(small[:, :-1] > small[:, 1:]).reshape(-1)
+    sums = image.sum(axis=2, dtype=np.int64)
+    for axis, parts in enumerate((HASH_SIDE, HASH_SIDE + 1)):
+        edges = np.linspace(0, sums.shape[axis], parts + 1).astype(int)
+        starts = np.minimum(edges[:-1], sums.shape[axis] - 1)
+        widths = np.maximum(np.diff(edges), 1).reshape([-1 if item == axis else 1 for item in range(2)])
+        sums = np.add.reduceat(sums, starts, axis) / widths
+    return np.asarray(sums[:, :-1] > sums[:, 1:]).reshape(-1)
 
 
 def distinct(views: Sequence[View]) -> list[int]:
