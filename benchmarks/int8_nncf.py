@@ -41,7 +41,8 @@ class Engine:
         self.names = [item.name for item in plan.bundle.manifest.outputs]
         self.info = SessionInfo("openvino", "int8", "int8", "cpu", f"OpenVINO {openvino.__version__}")
 
-    def infer(self, pixels: Any, out: Any = None) -> Any:
+    def infer(self, pixels: Any, _out: Any = None) -> Any:
+        """Return new arrays of the outputs."""
         found = self.request.infer([pixels])
         return tuple(np.array(found[name]) for name in self.names)
 
@@ -67,8 +68,9 @@ def main() -> None:
     engines = {
         "explicit graph": plan.session("openvino", built, quantization),
         "explicit graph, signed": Engine(read(io.BytesIO(quantization.graph)), plan),
-        **{f"NNCF, {preset}": Engine(by_nncf(read(io.BytesIO(bundle.graph())), plan, preset), plan) for preset in PRESETS},
-    }  # fmt: skip
+    }
+    for preset in PRESETS:
+        engines[f"NNCF, {preset}"] = Engine(by_nncf(read(io.BytesIO(bundle.graph())), plan, preset), plan)
     times = race({**engines, "fp32": Engine(read(io.BytesIO(bundle.graph())), plan)}, chosen.pixels[:1], 60)
     rows = {}
     for name, engine in engines.items():
