@@ -71,8 +71,10 @@ def convert(bundle: Bundle, precision: str, progress: Progress, quantization: Qu
         progress("LiteRT: weights to fp16")
         model, _ = _run_quantizer(made.model, {"precision": "fp16"})
         return Built(files={"model.tflite": model}, tools=made.tools)
-    if quantization is None:
-        raise BuildError("an int8 model needs calibration images; build it with --calib FOLDER")
+    if quantization is None or not len(quantization.pixels):
+        raise BuildError(
+            "an int8 model needs calibration images: edgekd build model.bin --precision int8 --calib FOLDER"
+        )
     return Built(files={"model.tflite": _quantized(made, quantization, progress)}, tools=made.tools)
 
 

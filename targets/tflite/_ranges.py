@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 BINS = 8192
 LEVELS = 255  # steps of asymmetric int8
 SAMPLED = 1 << 16  # values of a tensor and image that enter its histogram; the extremes are taken over all
-CANDIDATES = 100  # ranges that are tried, from the whole one down to `LEAST` of it
-LEAST = 0.2
+CANDIDATES = 128  # largest magnitudes that are tried, evenly spaced
 
 Range = tuple[float, float]
 
@@ -58,7 +57,8 @@ class Histogram:
         centres = np.asarray((np.arange(BINS) + 0.5) * (2 * self.limit / BINS) - self.limit, np.float64)
         seen = self.counts > 0
         centres, counts = centres[seen], self.counts[seen]
-        ranges = [(share * self.low, share * self.high) for share in np.linspace(1.0, LEAST, CANDIDATES)]
+        limits = np.arange(CANDIDATES, 0, -1) / CANDIDATES * max(-self.low, self.high)
+        ranges = [(max(self.low, -limit), min(self.high, limit)) for limit in limits]
         errors = [_error(centres, counts, low, high) for low, high in ranges]
         low, high = ranges[int(np.argmin(errors))]
         return float(low), float(high)
