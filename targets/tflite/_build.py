@@ -84,6 +84,7 @@ def _float_model(bundle: Bundle, progress: Progress) -> FloatModel:
     outputs = json.dumps({spec.name: spec.layout for spec in bundle.manifest.outputs})
     key = hashlib.sha256(outputs.encode() + graph).digest()
     if key in _kept:
+        progress("LiteRT: the float model of an earlier build")
         _kept.move_to_end(key)
         return _kept[key]
     progress("LiteRT: ONNX to PyTorch to LiteRT, batch 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 BINS = 8192
 LEVELS = 255  # steps of asymmetric int8
-SAMPLED = 1 << 16  # values of a tensor and image that enter its histogram; the extremes are taken over all
+SAMPLED = 1 << 15  # values of a tensor and image that enter its histogram; the extremes are taken over all
 CANDIDATES = 128  # largest magnitudes that are tried, evenly spaced
 
 Range = tuple[float, float]
@@ -41,8 +42,15 @@ class Histogram:
     counts: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Count values of any shape; the range doubles, bins in pairs, until it holds them."""
-        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        """Count values of any shape; the range doubles, bins in pairs, until it holds them.
+
+        Raises:
+            ValueError: a value is not finite.
+        """
+        low, high = float(values.min()), float(values.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError("a tensor is not finite")
+        self.low, self.high = min(self.low, low), max(self.high, high)
         while max(-self.low, self.high) >= self.limit:
             pairs = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts = np.pad(pairs, BINS // 4)
@@ -86,6 +94,7 @@ def measure(model: bytes, images: NDArray[np.float32], tensors: Collection[int])
         BuildError: LiteRT cannot run the model, or a tensor is not finite.
     """
     found = {tensor: Histogram() for tensor in tensors}
+    row = 0
     try:
         interpreter = Interpreter(
             model_content=model, num_threads=os.cpu_count(), experimental_preserve_all_tensors=True
@@ -96,12 +105,7 @@ def measure(model: bytes, images: NDArray[np.float32], tensors: Collection[int])
             interpreter.set_tensor(index, images[row : row + 1])
             interpreter.invoke()
             for tensor, histogram in found.items():
-                values = interpreter.get_tensor(tensor)
-                if not np.isfinite(values).all():
-                    raise BuildError(
-                        f"calibration: a tensor is not finite for image {row}; the network does not compute there"
-                    )
-                histogram.add(values)
+                histogram.add(interpreter.get_tensor(tensor))
     except (RuntimeError, ValueError) as error:
-        raise BuildError(f"LiteRT cannot run the calibration images: {error}") from error
+        raise BuildError(f"calibration image {row}: {error}; the float model does not compute there") from error
     return {tensor: histogram.best() for tensor, histogram in found.items()}

@@ -395,7 +395,7 @@ def test_equal_inputs_give_equal_bytes_also_where_nothing_is_kept(monkeypatch: p
 def test_pixels_that_are_not_finite_are_refused(broken: float) -> None:
     pixels = PIXELS[:2].copy()
     pixels[1, 0, 3, 3] = broken
-    with pytest.raises(BuildError, match="not finite for image 1"):
+    with pytest.raises(BuildError, match="calibration image 1: a tensor is not finite"):
         build(bundles.portable(), pixels=pixels)
 
 
