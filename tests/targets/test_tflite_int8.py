@@ -33,7 +33,7 @@ TARGET = load_target("tflite")
 if TARGET.probe_build() is not None:
     pytest.skip(f"tflite: {TARGET.probe_build()}", allow_module_level=True)
 
-from edgekd.targets.tflite import _build, _layers, _quantize, _ranges, _region  # noqa: E402
+from edgekd.targets.tflite import _build, _layers, _quantize, _region  # noqa: E402
 from edgekd.targets.tflite._graph import SCHEMA, LiteGraph, tensor_name  # noqa: E402
 from edgekd.targets.tflite._static import constants, fix_batch  # noqa: E402
 
@@ -94,49 +94,6 @@ def tail(graph: LiteGraph) -> tuple[set[int], set[int]]:
             behind.add(maker)
             waiting += graph.inputs[maker]
     return behind, last
-
-
-# Ranges
-
-
-def test_one_outlier_among_many_normal_values_is_clipped() -> None:
-    histogram = _ranges.Histogram()
-    for seed in range(40):
-        values = np.random.default_rng(seed).normal(size=50_000).astype(np.float32)
-        values[0] = 20.0 if seed == 7 else values[0]
-        histogram.add(values)
-    low, high = histogram.best()
-    assert histogram.high == 20.0
-    assert 4 < high < 15
-    assert low < 0.75 * histogram.low, "the other end is not clipped as much"
-
-
-def test_range_of_even_values_is_all_of_it() -> None:
-    histogram = _ranges.Histogram()
-    histogram.add(np.linspace(-3, 5, 10_000, dtype=np.float32))
-    low, high = histogram.best()
-    assert low == pytest.approx(-3, rel=0.03)
-    assert high == pytest.approx(5, rel=0.03)
-
-
-@pytest.mark.parametrize("value", [0.0, 2.5, -1.5])
-def test_range_of_a_constant_holds_it_and_zero(value: float) -> None:
-    histogram = _ranges.Histogram()
-    histogram.add(np.full((3, 3), value, np.float32))
-    low, high = histogram.best()
-    assert low <= 0.95 * min(value, 0)
-    assert high >= 0.95 * max(value, 0)
-
-
-def test_histogram_grows_without_losing_a_value() -> None:
-    parts = [np.random.default_rng(i).normal(size=1000).astype(np.float32) * 10**i for i in (0, 2, 1)]
-    growing, whole = _ranges.Histogram(), _ranges.Histogram()
-    for part in parts:
-        growing.add(part)
-    whole.add(np.concatenate(parts))
-    assert growing.counts.sum() == 3000
-    assert (growing.low, growing.high, growing.limit) == (whole.low, whole.high, whole.limit)
-    np.testing.assert_allclose(np.cumsum(growing.counts), np.cumsum(whole.counts), atol=2)  # at the bins' edges
 
 
 # Layers
@@ -378,6 +335,25 @@ def test_scales_come_from_the_pixels() -> None:
     assert len(twice) == len(scales(int8("boxes")))
     assert twice[0] == pytest.approx(2 * scales(int8("boxes"))[0], rel=1e-5), "the image"
     assert sum(a != b for a, b in zip(twice, scales(int8("boxes")), strict=True)) > len(twice) // 2
+
+
+@pytest.mark.slow
+def test_ranges_are_the_extremes_over_all_images() -> None:
+    """Clipping rare values is what a detector does not bear: they are its objects."""
+    bundle = bundles.portable()
+    pixels = PIXELS[:3].copy()
+    pixels[1, 2, 5, 7], pixels[2, 0, 9, 1] = 60.0, -40.0
+    build(bundle, pixels=pixels)
+    ranges = list(kept(bundle).ranges.values())[-1]
+    image = LiteGraph(kept(bundle).model).images
+    assert ranges[str(image)] == [-40.0, 60.0]
+
+
+@pytest.mark.slow
+def test_tensors_that_are_always_zero_can_be_calibrated() -> None:
+    bundle = bundles.portable()
+    for output in run(bundle, "int8", build(bundle, pixels=0 * PIXELS[:1]), 0 * PIXELS[:1]):
+        assert np.isfinite(output).all()
 
 
 @pytest.mark.slow
