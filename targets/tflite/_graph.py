@@ -48,6 +48,23 @@ class LiteGraph:
         """Return the model with its tensors renamed."""
         return bytes(flatbuffer_utils.convert_object_to_bytearray(self.model))
 
+    def share_constants(self) -> None:
+        """Let tensors of equal contents read one buffer.
+
+        Levels that share a convolution but for the scales of their norms have the same int8 weights.
+        """
+        first: dict[bytes, int] = {}
+        for subgraph in self.model.subgraphs:
+            for tensor in subgraph.tensors:
+                data = self.model.buffers[tensor.buffer].data
+                if data is not None:
+                    tensor.buffer = first.setdefault(bytes(data), tensor.buffer)
+        kept = {tensor.buffer for subgraph in self.model.subgraphs for tensor in subgraph.tensors}
+        kept.update(item.buffer for item in self.model.metadata or ())
+        for index, buffer in enumerate(self.model.buffers):
+            if index not in kept:
+                buffer.data = None
+
     @cached_property
     def readers(self) -> dict[int, list[int]]:
         """Operators that read a tensor."""

@@ -70,7 +70,9 @@ def quantize(model: bytes, floating: list[int], ranges: dict[int, Range]) -> byt
         work.add_static_config(_written_by(graph, region.static), EVERY, activation_num_bits=8, weight_num_bits=8)
     if region.last:
         work.add_dynamic_config(_written_by(graph, region.last), EVERY, num_bits=8)
-    return bytes(work.quantize(_scales(region, ranges) or None).quantized_model)
+    small = LiteGraph(work.quantize(_scales(region, ranges) or None).quantized_model)
+    small.share_constants()
+    return small.serialize()
 
 
 def _written_by(graph: LiteGraph, operators: tuple[int, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import json
@@ -472,6 +473,31 @@ def test_blur_of_the_anomaly_map_is_no_layer() -> None:
     assert {graph.kinds[index] for index in layers} == {"CONV_2D"}
     assert len(layers) == 10
     assert graph.kinds.count("DEPTHWISE_CONV_2D") == 2, "the blur, which stays as it is"
+
+
+@pytest.mark.slow
+def test_equal_constants_are_stored_once() -> None:
+    bundle = bundles.portable()
+    graph = LiteGraph(kept(bundle).model)
+    size = len(graph.serialize())
+    whole = [
+        tensor.buffer
+        for tensor in graph.subgraph.tensors
+        if graph.model.buffers[tensor.buffer].data is not None and len(graph.model.buffers[tensor.buffer].data) > 2000
+    ]
+    for index in whole:  # every large constant a second time, for two more tensors
+        graph.model.buffers.append(copy.copy(graph.model.buffers[index]))
+        for _ in range(2):
+            extra = copy.copy(next(item for item in graph.subgraph.tensors if item.buffer == index))
+            extra.name, extra.buffer = f"more{len(graph.subgraph.tensors)}", len(graph.model.buffers) - 1
+            graph.subgraph.tensors.append(extra)
+    assert len(graph.serialize()) > size + 2000 * len(whole)
+    graph.share_constants()
+    assert len(graph.serialize()) < size + 200 * len(whole)
+    for mine, theirs in zip(
+        run(bundle, "fp32", graph.serialize(), PIXELS), run(bundle, "fp32", kept(bundle).model, PIXELS), strict=True
+    ):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 def test_names_of_tensors_select_one_operator() -> None:
