@@ -28,6 +28,9 @@ class LiteGraph:
 
     def __init__(self, data: bytes) -> None:
         self.model: Any = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
+        for buffer in self.model.buffers:
+            if buffer.data is not None:  # anything but an array is written byte by byte: a minute for 47 MB
+                buffer.data = np.frombuffer(buffer.data, np.uint8)
         for number, subgraph in enumerate(self.model.subgraphs):
             for index, tensor in enumerate(subgraph.tensors):
                 tensor.name = (f"s{number}_" if number else "") + tensor_name(index)
