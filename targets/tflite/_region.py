@@ -58,9 +58,8 @@ class Region:
 
 def layers_of(graph: LiteGraph) -> list[int]:
     """Return the operators that can be int8 layers."""
-    return [
-        index for index in range(len(graph.kinds)) if is_layer(graph, index) and _data(graph, index) in _reached(graph)
-    ]
+    reached = _reached(graph)
+    return [index for index in range(len(graph.kinds)) if is_layer(graph, index) and _data(graph, index) in reached]
 
 
 def is_layer(graph: LiteGraph, index: int) -> bool:
@@ -97,7 +96,7 @@ def _reached(graph: LiteGraph) -> set[int]:
     reached = {graph.images}
     for index, kind in enumerate(graph.kinds):
         read = graph.activations(index)
-        decodes = kind in DECODING and not (kind == "DIV" and len(read) < 2)  # a quotient by a constant is a scale
+        decodes = kind in DECODING and not (kind == "DIV" and graph.constant(graph.inputs[index][1]))  # but for a scale
         if not decodes and reached.intersection(read):
             reached.update(graph.outputs[index])
     return reached

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
-import functools
 import json
 import subprocess
 from collections import Counter, OrderedDict
@@ -15,64 +13,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
 
-from edgekd._bundle import Bundle
-from edgekd._manifest import Artifact
-from edgekd._target import Quantization, load_target
+pytest.importorskip("ai_edge_quantizer")
+
+from edgekd.targets.tflite import _build, _layers, _quantize, _region
+from edgekd.targets.tflite._graph import SCHEMA, LiteGraph, tensor_name
+from edgekd.targets.tflite._static import constants, fix_batch
+
 from edgekd.errors import BuildError
 
 from ..conformance import bundles
-from ..conformance.detectors import Graph
+from .tflite_int8 import KINDS, PIXELS, TARGET, both, build, int8, kept, one_layer_bundle, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
-
-TARGET = load_target("tflite")
-if TARGET.probe_build() is not None:
-    pytest.skip(f"tflite: {TARGET.probe_build()}", allow_module_level=True)
-
-from edgekd.targets.tflite import _build, _layers, _quantize, _region  # noqa: E402
-from edgekd.targets.tflite._graph import SCHEMA, LiteGraph, tensor_name  # noqa: E402
-from edgekd.targets.tflite._static import constants, fix_batch  # noqa: E402
-
-PIXELS = bundles.pixels(8)
 TAIL = {
     "boxes": {"LOGISTIC", "EXP", "CONCATENATION"},
     "oriented": {"LOGISTIC", "EXP", "COS", "SIN", "FLOOR"},
     "anomaly": {"SQRT", "DIV", "RESIZE_BILINEAR", "DEPTHWISE_CONV_2D"},
 }
-KINDS: dict[str, dict[str, bool]] = {"boxes": {}, "oriented": {"oriented": True}, "anomaly": {"anomaly": True}}
-
-
-def build(bundle: Bundle, floating: tuple[str, ...] = (), pixels: NDArray[np.float32] = PIXELS) -> bytes:
-    quantization = Quantization(b"", pixels, frozenset(floating))
-    return bytes(TARGET.build(bundle, "int8", lambda _: None, quantization).files["model.tflite"])
-
-
-@functools.cache
-def int8(kind: str) -> bytes:
-    return build(bundles.portable(**KINDS[kind]))
-
-
-def kept(bundle: Bundle) -> _build.FloatModel:
-    """Return what the converter made of a bundle."""
-    return _build._float_model(bundle, lambda _: None)
-
-
-def run(bundle: Bundle, precision: str, model: bytes, pixels: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    artifact = Artifact(target="tflite", precision=precision, files={"model.tflite": "m"})
-    whole = bundle.replace(dataclasses.replace(bundle.manifest, artifacts=(artifact,)), {"m": model})
-    with contextlib.closing(TARGET.load(whole, artifact, threads=1)) as session:
-        assert session.info.compute == ("int8" if precision == "int8" else "fp32")
-        return [np.copy(item) for item in session.infer(pixels)]
-
-
-def both(bundle: Bundle, model: bytes) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Return each output in floating point and of the int8 model, on the calibration pixels."""
-    return list(zip(run(bundle, "fp32", kept(bundle).model, PIXELS), run(bundle, "int8", model, PIXELS), strict=True))
 
 
 def int8_tensors(graph: LiteGraph) -> set[int]:
@@ -95,87 +55,6 @@ def tail(graph: LiteGraph) -> tuple[set[int], set[int]]:
             behind.add(maker)
             waiting += graph.inputs[maker]
     return behind, last
-
-
-# Layers
-
-
-def test_weights_are_found_again_in_another_layout_turned_around_and_scaled() -> None:
-    weights = np.random.default_rng(0).normal(size=(5, 4, 3, 3)).astype(np.float32)
-    channels = _layers.Channels.of(weights, 0)
-    moved = _layers.Channels.of(weights.transpose(0, 2, 3, 1)[:, ::-1, ::-1], 0)
-    assert moved.alike(channels)
-    assert moved.same(channels)
-    scaled = _layers.Channels.of(weights * np.array([1, -2, 3, 0.5, 1], np.float32).reshape(5, 1, 1, 1), 0)
-    assert scaled.alike(channels)
-    assert not scaled.same(channels)
-    other = weights.copy()
-    other[2, 1, 1, 1] += 0.01
-    assert not _layers.Channels.of(other, 0).alike(channels)
-    assert not _layers.Channels.of(weights[::-1], 0).alike(channels), "channels stay in order"
-
-
-def zoo() -> bytes:
-    """Return a network with a layer of every kind, one of them read on two levels, one with a scale to fold."""
-    g = Graph(0)
-
-    def values(*shape: int) -> str:
-        return g.constant(g.rng.normal(size=shape).astype(np.float32))
-
-    x = g.op("Relu", g.conv("images", 3, 8, stride=2))
-    x = g.op("Relu", g.conv(x, 8, 8, group=2))
-    x = g.op("Relu", g.conv(x, 8, 16, group=8))
-    x = g.op("Conv", x, values(12, 16, 3, 3), kernel_shape=[3, 3], pads=[1] * 4)
-    positive = g.constant(np.abs(g.rng.normal(size=12)).astype(np.float32) + np.float32(0.1))
-    x = g.op("Relu", g.op("BatchNormalization", x, values(12), values(12), values(12), positive))
-    x = g.op("Relu", g.op("ConvTranspose", x, values(12, 6, 2, 2), values(6), kernel_shape=[2, 2], strides=[2, 2]))
-    shared = values(6, 6, 3, 3)
-    levels = [x, g.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])]
-    rows = []
-    for level in levels:
-        again = g.op("Relu", g.op("Conv", level, shared, kernel_shape=[3, 3], pads=[1] * 4))
-        rows.append(g.op("Reshape", again, g.constant(np.array([0, 6, -1], np.int64))))
-    line = g.op("Transpose", g.op("Concat", *rows, axis=2), perm=[0, 2, 1])
-    g.op("MatMul", g.op("Relu", g.op("MatMul", line, values(6, 7))), values(7, 4), name="boxes")
-    pooled = g.op("Flatten", g.op("GlobalAveragePool", x))
-    g.op("Gemm", pooled, values(9, 6), values(9), transB=1, name="scores")
-    graph = helper.make_graph(
-        g.nodes,
-        "zoo",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, bundles.HEIGHT, bundles.WIDTH])],
-        [
-            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["batch", None, 4]),
-            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 9]),
-        ],
-        g.constants,
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
-
-
-@pytest.mark.slow
-def test_layers_of_every_kind_are_found_and_kept_in_floating_point() -> None:
-    bundle = bundles.portable().replace(add={"graph.onnx": zoo()})
-    layers = kept(bundle).layers
-    assert len(layers) == 9
-    assert all(layers.values()), layers
-    portable = fix_batch(onnx.load_from_string(bundle.graph())).graph
-    weights = constants(portable)
-    shared = next(name for name in layers if weights[name].shape == (6, 6, 3, 3))
-    assert len(layers[shared]) == 2, "both levels"
-    for name in layers:
-        graph = LiteGraph(build(bundle, (name,)))
-        floats = {key for key, found in _layers.find_layers(portable, weights, graph).items() if found}
-        assert floats == {name}
-
-
-def test_floating_that_is_no_layer_is_named_with_those_that_are() -> None:
-    with pytest.raises(BuildError, match=r"weights named nix, nox; possible: a, b"):
-        _build._operators({"a": [1], "b": [2]}, frozenset(["nox", "a", "nix"]))
-
-
-def test_floating_whose_weights_are_not_found_is_named() -> None:
-    with pytest.raises(BuildError, match="no operator with the weights b"):
-        _build._operators({"a": [1], "b": []}, frozenset(["a", "b"]))
 
 
 # The model
@@ -257,43 +136,10 @@ def test_concatenated_tensors_share_a_scale() -> None:
 # Boxes and scores
 
 
-def one_layer_for_all() -> bytes:
-    """Return a detector whose last convolution makes sides of hundreds of pixels and scores side by side."""
-    g = Graph(1)
-    x = "images"
-    for into, out in ((3, 8), (8, 16), (16, 16)):
-        x = g.op("Relu", g.conv(x, into, out, stride=2))
-    weight = g.rng.normal(0.0, 0.15, (7, 16, 1, 1)).astype(np.float32)
-    weight[:4] *= 400
-    both = g.op("Conv", x, g.constant(weight), kernel_shape=[1, 1])
-    rows = (bundles.HEIGHT // 8) * (bundles.WIDTH // 8)
-    line = g.op("Transpose", g.op("Reshape", both, g.constant(np.array([0, 7, -1], np.int64))), perm=[0, 2, 1])
-    ends = [g.constant(np.array([value], np.int64)) for value in (0, 4, 7, 2)]
-    g.op("Identity", g.op("Slice", line, ends[0], ends[1], ends[3]), name="boxes")
-    g.op("Sigmoid", g.op("Slice", line, ends[1], ends[2], ends[3]), name="scores")
-    graph = helper.make_graph(
-        g.nodes,
-        "one",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, bundles.HEIGHT, bundles.WIDTH])],
-        [
-            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["batch", rows, 4]),
-            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", rows, 3]),
-        ],
-        g.constants,
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
-
-
-def with_rows(bundle: Bundle, graph: bytes) -> Bundle:
-    rows = (bundles.HEIGHT // 8) * (bundles.WIDTH // 8)
-    outputs = tuple(dataclasses.replace(spec, shape=(rows, spec.shape[1])) for spec in bundle.manifest.outputs)
-    return Bundle.create(dataclasses.replace(bundles.manifest(), outputs=outputs), {"graph.onnx": graph})
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Warning. Enabling:UserWarning")  # the quantizer's interpreter, in this process
 def test_boxes_and_scores_out_of_one_layer_share_no_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = with_rows(bundles.portable(), one_layer_for_all())
+    bundle = one_layer_bundle()
     (boxes, _), (scores, got) = both(bundle, build(bundle))
     assert np.abs(boxes).max() > 300
     assert scores.std() > 0.05
