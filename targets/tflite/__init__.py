@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgekd._session import Session
     from edgekd._target import Built, Progress, Quantization
 
-PRECISIONS: tuple[str, ...] = ("fp32", "fp16")
+PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "int8")
 DEVICES: tuple[str, ...] = ("tflite", "litert", "xnnpack", "cpu")
 PORTABLE: bool = False
 RANK: int = 30
