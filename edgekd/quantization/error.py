@@ -42,6 +42,8 @@ def output_error(reference: Sequence[Outputs], other: Sequence[Outputs], manifes
     class's score, and that of the box in units of its side. Of anomaly networks: the differences of score and map, each
     in units of the spread of the float ones.
     """
+    if not all(np.isfinite(item).all() for run in other for item in run):  # in rows that are not looked at as well
+        return float("inf")
     measure = _map_error if manifest.thresholds is not None else _row_error
     oriented = manifest.angle is not None
     errors = [measure(first, second, oriented) for first, second in zip(reference, other, strict=True)]
