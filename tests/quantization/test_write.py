@@ -194,7 +194,9 @@ def test_halves_round_to_even_and_nothing_is_minus_128() -> None:
     assert rounded_weights(values, weight_scales(values, 0), 0).tolist() == [[127, 0, 2, 2, 0, -2, -127]]
 
 
-@pytest.mark.parametrize("data", [detector(), detector(oriented=True), anomaly_network()], ids=["boxes", "turned", "map"])
+@pytest.mark.parametrize(
+    "data", [detector(), detector(oriented=True), anomaly_network()], ids=["boxes", "turned", "map"]
+)
 def test_graph_is_explicit_int8_with_inputs_and_outputs_as_they_were(data: bytes) -> None:
     height, width = (64, 96)
     before = onnx.load_from_string(data)
