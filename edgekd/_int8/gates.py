@@ -15,8 +15,6 @@ from .._decisions import Decisions, compare, compare_verdicts
 from .._thresholds import calibrated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from .._manifest import Manifest, Suppression
