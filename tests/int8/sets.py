@@ -1,4 +1,4 @@
-"""Annotated sets from what a float network itself finds on random pictures: its AP there is 1, and int8's is what it lost."""
+"""Annotated sets from what a float network itself finds: its AP there is 1, and what int8 has less is what it lost."""
 
 from __future__ import annotations
 
@@ -74,9 +74,7 @@ def write_set(folder: Path, bundle: Bundle, train: int = TRAIN, val: int = VAL) 
             Image.fromarray(picture).save(image)
             label.write_text("".join(_lines(*found(bundle, session, picture), picture.shape)), encoding="utf-8")
     names = "\n".join(f"  {index}: {name}" for index, name in enumerate(bundle.manifest.classes))
-    (folder / "data.yaml").write_text(
-        f"path: {folder}\ntrain: images/train\nval: images/val\nnames:\n{names}\n", encoding="utf-8"
-    )
+    (folder / "data.yaml").write_text(f"train: images/train\nval: images/val\nnames:\n{names}\n", encoding="utf-8")
     return folder
 
 

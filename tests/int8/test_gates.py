@@ -1,4 +1,4 @@
-"""Each gate by itself, on outputs made by hand: what fails it, what does not, and that nothing passes for want of data."""
+"""Each gate by itself, on outputs made by hand: what fails it, what does not, that nothing passes for want of data."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ def test_shifts_that_cancel_still_count() -> None:
 
 
 def test_objects_that_vanish_fail_the_decisions_and_nothing_else() -> None:
-    """2 % of the rows, far above the threshold, drop below it: the mean shift is small, the AP is said to be the same."""
-    kept = [found for found in _kept(BOXES)]
+    """A few rows, far above the threshold, drop below it: the mean shift is small, the AP is said to be the same."""
+    kept = _kept(BOXES)
 
     def lose(boxes: Any, scores: Any, done: list[int] = []) -> Any:  # noqa: B006 - counts the images
         rows, labels = kept[len(done)]
