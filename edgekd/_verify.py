@@ -14,7 +14,7 @@ from ._box_difference import BoxDifference, box_difference, worse
 from ._bundle import Bundle
 from ._decisions import Decisions, compare, compare_verdicts
 from ._golden import golden_outputs, golden_pixels
-from ._receipts import int8_receipt, needs_receipt
+from ._receipts import QUANTIZED, int8_receipt, needs_receipt
 from ._select import all_artifacts
 from ._target import load_target, target_names
 from .errors import BundleError, EdgekdError, HostError, SessionError, UsageError
@@ -56,6 +56,9 @@ TOLERANCES = {
     "fp16": Tolerance(1e-2, 1.0, all_rows=False),
     "bf16": Tolerance(1e-2, 1.0, all_rows=False),
 }
+
+
+INT8_SHIFT = 0.02  # of a score, that makes another decision of int8 borderline: what its gate allows on average
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,15 @@ def golden_samples(bundle: Bundle) -> Samples:
 
 
 def check_artifact(bundle: Bundle, artifact: Artifact, samples: Samples) -> ArtifactReport:
-    """Run one artifact on the golden set; what goes wrong with it is part of the report."""
+    """Run one artifact on the golden set and judge it; what goes wrong with it is part of the report."""
+    report = measure_artifact(bundle, artifact, samples)
+    if report.status != "reported":
+        return report
+    return _judged_by_receipt(report, bundle.manifest) if needs_receipt(artifact) else _judged(report)
+
+
+def measure_artifact(bundle: Bundle, artifact: Artifact, samples: Samples) -> ArtifactReport:
+    """Run one artifact on the golden set: "reported", with the differences and no verdict; "skipped"; or "failed"."""
     tolerances: Mapping[str, Tolerance | MapTolerance] = (
         TOLERANCES if bundle.manifest.thresholds is None else MAP_TOLERANCES
     )
@@ -226,8 +237,7 @@ def check_artifact(bundle: Bundle, artifact: Artifact, samples: Samples) -> Arti
     try:
         with contextlib.closing(target.load(bundle, artifact)) as session:
             measured = _measured if bundle.manifest.thresholds is None else _measured_maps
-            report = measured(skipped, bundle.manifest, session, samples)
-            return _judged_by_receipt(report, bundle.manifest) if needs_receipt(artifact) else _judged(report)
+            return measured(skipped, bundle.manifest, session, samples)
     except HostError as error:
         return dataclasses.replace(skipped, reason=str(error))
     except EdgekdError as error:
@@ -238,7 +248,8 @@ def _measured(report: ArtifactReport, manifest: Manifest, session: Session, samp
     """Return the report with the differences over the golden set; the verdict is still open."""
     tolerance = report.tolerance
     if not isinstance(tolerance, Tolerance):
-        tolerance = Tolerance(score=0.0, box_px=0.0, all_rows=False)
+        shift = INT8_SHIFT if report.precision in QUANTIZED else 0.0
+        tolerance = Tolerance(score=shift, box_px=0.0, all_rows=False)
     predict = manifest.predict
     score, worst = 0.0, None
     decisions = Decisions(0, 0, 0, 0)
@@ -304,12 +315,12 @@ def _judged_by_receipt(report: ArtifactReport, manifest: Manifest) -> ArtifactRe
     """
     receipt = int8_receipt(manifest, report.target)
     if receipt is None:
-        return dataclasses.replace(report, reason=f"{report.precision} has no receipt to compare with")
+        return dataclasses.replace(report, status="failed", reason=f"{report.precision} has no receipt to compare with")
     if not receipt.passed:
         return dataclasses.replace(report, status="failed", reason=f"{report.precision} failed its gates when built")
     golden = receipt.row["quantization"]["golden"]
     found = {"score": report.score_difference, "box_px": report.box_difference_px, "map": report.map_difference}
-    reasons = []
+    reasons = [] if golden["score"] is not None else ["its receipt says nothing of the golden set"]
     for name, unit, slack in (("score", "", 0.01), ("box_px", " px", 1.0), ("map", "", 0.02)):
         was, now = golden[name], found[name]
         if was is not None and now is not None and not now <= 1.5 * was + slack:

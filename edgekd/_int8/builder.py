@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
 from .._build import BuiltArtifact, with_artifact
-from .._verify import check_artifact
+from .._manifest import Artifact
+from .._verify import measure_artifact
 from ..errors import BuildError, GateError
 from .data import calibration_images, judging_images
 from .options import bounds
 from .receipt import int8_row
-from .search import Plan, search
+from .search import REFERENCE, Plan, search
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
     from .._bundle import Bundle
     from .._manifest import Manifest
     from .._target import Progress
-    from .._verify import Samples
+    from .._verify import ArtifactReport, Samples
     from .options import Calibration
+    from .search import Found
 
 
 class Int8Builder:
@@ -52,11 +55,13 @@ class Int8Builder:
         except (BuildError, GateError) as error:
             return bundle, type(error)(f"{target} {precision}: {error}")
         candidate, artifact = with_artifact(bundle, pair, found.built)
-        parity = check_artifact(_without_receipt(candidate, target), artifact, samples)
-        if parity.status == "failed":
-            return bundle, GateError(f"{target} {precision} failed the golden set: {parity.reason}")
+        parity = measure_artifact(candidate, artifact, samples)
+        golden = self._emulated(found, samples) if found.emulated else parity
+        problem = golden.reason if golden.status == "failed" else _not_finite(golden)
+        if parity.status == "failed" or problem:
+            return bundle, GateError(f"{target} {precision} failed the golden set: {parity.reason or problem}")
         date = dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        receipt = int8_row(self.plan, found, parity, date)
+        receipt = int8_row(self.plan, found, golden, date)
         self._report(bundle.manifest, receipt)
         size = sum(len(content) for content in found.built.files.values())
         if parity.status == "reported":  # what was measured is the bound from now on
@@ -73,6 +78,14 @@ class Int8Builder:
         limits = bounds(options, anomaly=manifest.task == "anomaly", oriented=manifest.angle is not None)
         return Plan(bundle, chosen, judges, limits, options.ranges, tell)
 
+    def _emulated(self, found: Found, samples: Samples) -> ArtifactReport:
+        """Measure the golden set on what stood in for the target: `verify` on the device compares with that."""
+        assert self.plan is not None
+        bundle = self.plan.bundle
+        graph = self.plan.quantization(found.floating).graph
+        artifact = Artifact(target=REFERENCE, precision="int8", files={})
+        return measure_artifact(bundle.replace(add={bundle.manifest.graph: graph}), artifact, samples)
+
     def _report(self, manifest: Manifest, receipt: dict[str, Any]) -> None:
         """Write the page anew with what has been built so far: a later target may fail."""
         self.rows.append(receipt)
@@ -80,6 +93,12 @@ class Int8Builder:
             from .page import write_page
 
             write_page(self.page, manifest, self.rows)
+
+
+def _not_finite(report: ArtifactReport) -> str:
+    """Return what is wrong with the differences, or nothing: a receipt without them has nothing to compare with."""
+    found = (report.score_difference, report.box_difference_px, report.map_difference)
+    return "" if all(value is None or math.isfinite(value) for value in found) else "it gave what is not finite"
 
 
 def _without_receipt(bundle: Bundle, target: str) -> Bundle:

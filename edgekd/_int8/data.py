@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import ops
 from .._preprocess import images_in
-from ..errors import DataError, MissingPackageError, UsageError
+from ..errors import DataError, ImageError, MissingPackageError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,22 +158,32 @@ def _training_set(manifest: Manifest, options: Calibration) -> Dataset:
 
 
 def _validation_set(manifest: Manifest, options: Calibration) -> Dataset:
-    anomaly = manifest.task == "anomaly"
-    source = options.val
-    if source is None and options.train is not None and (anomaly or Path(options.train).is_dir()):
-        source = options.train
-    if source is None:
-        source = _recipe_path(manifest, "val")
+    split = "test" if manifest.task == "anomaly" else "val"
+    known = _recipe_path(manifest, "val")
+    if options.val is None and options.train is not None and (split == "test" or Path(options.train).is_dir()):
+        try:
+            beside = _read(options.train, _format(manifest, options, options.train), split, manifest)
+            if split == "test" or not _is_training_part(beside, manifest, options):
+                return beside
+        except DataError as error:
+            if known is None or split == "test":
+                raise _named(error, "validation", options.train, options.train) from error
+    source = known if options.val is None else options.val
     if source is None:
         raise UsageError(
             "int8 is judged on annotated validation images, and the bundle's recipe names none: give them (--val DIR)"
         )
-    named = source in (options.val, options.train)
     try:
-        split = "test" if anomaly else "val"
-        return _read(source, _format(manifest, options, source if named else None), split, manifest)
+        return _read(source, _format(manifest, options, options.val), split, manifest)
     except DataError as error:
-        raise _named(error, "validation", source, source if named else None) from error
+        raise _named(error, "validation", source, options.val) from error
+
+
+def _is_training_part(dataset: Dataset, manifest: Manifest, options: Calibration) -> bool:
+    """Whether a folder's "val" is its "train": readers of formats without splits give the same images for either."""
+    assert options.train is not None
+    train = _read(options.train, _format(manifest, options, options.train), "train", manifest)
+    return _fingerprint(train) == _fingerprint(dataset)
 
 
 def _named(error: DataError, what: str, source: str | Path, given: str | Path | None) -> DataError:
@@ -218,6 +228,10 @@ def _bare_images(folder: Path, manifest: Manifest) -> Dataset | None:
 
     if not folder.is_dir():
         return None
+    try:
+        paths = images_in(folder)
+    except ImageError:  # it holds none; what its reader says of it is the better word
+        return None
     samples = tuple(
         Sample(
             path=path,
@@ -226,9 +240,9 @@ def _bare_images(folder: Path, manifest: Manifest) -> Dataset | None:
             labels=np.empty(0, np.int64),
             difficult=np.empty(0, np.bool_),
         )
-        for path in images_in(folder)
+        for path in paths
     )
-    return Dataset(str(folder), manifest.task, manifest.classes, samples) if samples else None
+    return Dataset(str(folder), manifest.task, manifest.classes, samples)
 
 
 def _origin(manifest: Manifest, dataset: Dataset) -> str:

@@ -15,8 +15,6 @@ from .._decisions import Decisions, compare, compare_verdicts
 from .._thresholds import calibrated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from .._manifest import Manifest, Suppression
@@ -87,7 +85,7 @@ def judge(manifest: Manifest, reference: Run, other: Run, bounds: Bounds) -> Jud
     ]).astype(np.float32)  # fmt: skip
     gates = [
         _drop("AP drop", reference, other, bounds.drop),
-        _at_most("score shift", _mean(np.abs(shifts)), bounds.score_shift, ""),
+        _score_shift(shifts, reference, other, bounds.score_shift),
         _agreement(decisions, bounds.agreement),
     ]
     if manifest.angle is not None:
@@ -112,10 +110,10 @@ def _judge_verdicts(manifest: Manifest, reference: Run, other: Run, bounds: Boun
     shifts = (ours - theirs).astype(np.float32)
     gates = (
         _drop("image AUROC drop", reference, other, bounds.drop),
-        _at_most("score shift", _mean(np.abs(shifts)), bounds.score_shift, ""),
+        _score_shift(shifts, reference, other, bounds.score_shift),
         _agreement(decisions, bounds.agreement),
     )
-    raw, quantized = (np.sort([float(item[1][0]) for item in run.outputs]) for run in (reference, other))
+    raw, quantized = (np.sort(np.array([item[1][0] for item in run.outputs], np.float32)) for run in (reference, other))
     above = int((raw > thresholds.image).sum())
     return Judgement(gates, decisions, shifts, _between(quantized, above, thresholds.image))
 
@@ -142,6 +140,14 @@ def _drop(name: str, reference: Run, other: Run, bound: float) -> Gate:
     return _at_most(name, 100 * (reference.figure - other.figure), bound, "points")
 
 
+def _score_shift(shifts: NDArray[np.float32], reference: Run, other: Run, bound: float) -> Gate:
+    """Return the gate of the shift: NaN, too, where any output is not finite, though nothing is found there."""
+    from ..quantization.error import finite_alike
+
+    sound = finite_alike(reference.outputs, other.outputs)
+    return _at_most("score shift", _mean(np.abs(shifts)) if sound else float("nan"), bound, "")
+
+
 def _at_most(name: str, value: float, bound: float, unit: str) -> Gate:
     return Gate(name, value, bound, unit, bool(value <= bound))
 
@@ -163,9 +169,14 @@ def _refit_conf(reference: Run, other: Run, conf: float) -> float:
     return _between(best[1], int((best[0] > conf).sum()), conf)
 
 
-def _between(values: Sequence[float] | NDArray[Any], above: int, usual: float) -> float:
-    """Return the number amid ascending values that leaves `above` of them above it, as near to `usual` as can be."""
+def _between(values: NDArray[np.float32], above: int, usual: float) -> float:
+    """Return the number amid ascending values that leaves `above` of them above it, as near to `usual` as can be.
+
+    It serves as a float32 as well, which is what scores are compared with.
+    """
     count = len(values)
     low = float(values[count - above - 1]) if above < count else -np.inf
-    high = float(values[count - above]) if above > 0 else np.inf
-    return float(min(max(usual, low), np.nextafter(high, -np.inf)))
+    found = max(usual, low)
+    if above == 0 or np.float32(found) < values[count - above]:
+        return found
+    return float(np.nextafter(np.float32(values[count - above]), np.float32(-np.inf)))

@@ -201,11 +201,12 @@ class _Search:
         if self._try(frozenset(), rivals):
             return frozenset()
         order = sorted(self.plan.sensitivity, key=lambda name: -self.plan.sensitivity[name])
-        failing, count = 0, 1
-        while not self._try(frozenset(order[:count]), rivals):
-            failing, count = count, count + max(1, count // 2)
-            if count >= len(order) or self.plan.share_of_work(frozenset(order[:count])) < LEAST_WORK:
+        most = self._most(order)
+        failing, count = 0, min(1, most)
+        while failing == count or not self._try(frozenset(order[:count]), rivals):
+            if count == most:
                 raise GateError(self._refusal())
+            failing, count = count, min(count + max(1, count // 2), most)
         while count - failing > 1:
             middle = (failing + count) // 2
             if self._try(frozenset(order[:middle]), rivals):
@@ -213,6 +214,11 @@ class _Search:
             else:
                 failing = middle
         return frozenset(order[:count])
+
+    def _most(self, order: list[str]) -> int:
+        """Return how many layers may be in floating point, the most sensitive first, for it to be int8 still."""
+        allowed = [self.plan.share_of_work(frozenset(order[:count])) >= LEAST_WORK for count in range(1, len(order))]
+        return next((count for count, holds in enumerate(allowed) if not holds), len(allowed))
 
     def _try(self, floating: frozenset[str], rivals: dict[str, Session]) -> bool:
         plan = self.plan

@@ -42,6 +42,8 @@ def output_error(reference: Sequence[Outputs], other: Sequence[Outputs], manifes
     class's score, and that of the box in units of its side. Of anomaly networks: the differences of score and map, each
     in units of the spread of the float ones.
     """
+    if not finite_alike(reference, other):  # in rows that are not looked at as well
+        return float("inf")
     measure = _map_error if manifest.thresholds is not None else _row_error
     oriented = manifest.angle is not None
     errors = [measure(first, second, oriented) for first, second in zip(reference, other, strict=True)]
@@ -50,6 +52,15 @@ def output_error(reference: Sequence[Outputs], other: Sequence[Outputs], manifes
         errors.append(float(np.abs(scores[0] - scores[1]).mean() / max(scores[0].std(), 1e-3 * abs(scores[0]).max())))
     mean = float(np.mean(errors))
     return mean if np.isfinite(mean) else float("inf")
+
+
+def finite_alike(reference: Sequence[Outputs], other: Sequence[Outputs]) -> bool:
+    """Whether everything is finite that is finite in the float outputs."""
+    return all(
+        bool((np.isfinite(item) | ~np.isfinite(known)).all())
+        for first, second in zip(reference, other, strict=True)
+        for known, item in zip(first, second, strict=True)
+    )
 
 
 def _row_error(reference: Outputs, other: Outputs, oriented: bool) -> float:
