@@ -50,13 +50,17 @@ def fingerprint(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
     A difference hash (Krawetz, 2013): copies that were scaled or compressed anew differ in a few bits.
     """
-    sums = image.sum(axis=2, dtype=np.int64)
-    for axis, parts in enumerate((HASH_SIDE, HASH_SIDE + 1)):
-        edges = np.linspace(0, sums.shape[axis], parts + 1).astype(int)
-        starts = np.minimum(edges[:-1], sums.shape[axis] - 1)
-        widths = np.maximum(np.diff(edges), 1).reshape([-1 if item == axis else 1 for item in range(2)])
-        sums = np.add.reduceat(sums, starts, axis) / widths
-    return np.asarray(sums[:, :-1] > sums[:, 1:]).reshape(-1)
+    means = _means(_means(image.sum(axis=2, dtype=np.float64), HASH_SIDE).T, HASH_SIDE + 1).T
+    return np.asarray(means[:, :-1] > means[:, 1:]).reshape(-1)
+
+
+def _means(rows: NDArray[np.float64], parts: int) -> NDArray[np.float64]:
+    """Return the means of `parts` equal shares of the rows, `(parts, columns)`; rows at a border count in part."""
+    total = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)])
+    edges = np.linspace(0, len(rows), parts + 1)
+    whole = np.minimum(edges.astype(int), len(rows) - 1)
+    below = total[whole] + (edges - whole)[:, None] * rows[whole]
+    return np.asarray(np.diff(below, axis=0) * (parts / len(rows)))
 
 
 def distinct(views: Sequence[View]) -> list[int]:
