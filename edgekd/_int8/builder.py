@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._build import BuiltArtifact, with_artifact
 from .._manifest import Artifact
 from .._verify import measure_artifact
-from ..errors import BuildError, GateError
+from ..errors import BuildError, GateError, SessionError
 from .data import calibration_images, judging_images
 from .options import bounds
 from .receipt import int8_row
@@ -54,6 +54,8 @@ class Int8Builder:
             found = search(self.plan, target)
         except (BuildError, GateError) as error:
             return bundle, type(error)(f"{target} {precision}: {error}")
+        except SessionError as error:
+            return bundle, BuildError(f"{target} {precision}: the engine does not run here: {error}")
         candidate, artifact = with_artifact(bundle, pair, found.built)
         parity = measure_artifact(candidate, artifact, samples)
         golden = self._emulated(found, samples) if found.emulated else parity

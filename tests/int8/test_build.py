@@ -20,7 +20,7 @@ from edgekd._int8.options import Calibration
 from edgekd._manifest_json import manifest_from_json, manifest_to_json
 from edgekd._target import load_target
 from edgekd.cli.main import main
-from edgekd.errors import BuildError, DataError, GateError, UsageError
+from edgekd.errors import BuildError, DataError, GateError, SessionError, UsageError
 
 from . import networks, sets
 
@@ -351,6 +351,25 @@ def test_what_the_compiler_refuses_is_said_and_the_rest_written(
     with pytest.raises(BuildError, match=r"tensorrt int8: no int8 today; \S+ was written with openvino int8"):
         edgekd.build(path, targets=[QUICK, UNRUN], precisions=["int8"])
     assert set(receipts(path)) == {QUICK}
+
+
+def test_engine_that_does_not_start_is_said_and_the_rest_written(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.bin"
+    trained.bundle.write(path)
+    module = load_target(QUICK)
+    load = module.load
+
+    def refuse(bundle: Bundle, artifact: Any, **options: Any) -> Any:
+        if artifact.precision == "int8":
+            raise SessionError("no int8 on this chip")
+        return load(bundle, artifact, **options)
+
+    monkeypatch.setattr(module, "load", refuse)
+    with pytest.raises(BuildError, match=r"openvino int8: .*no int8 on this chip; \S+ was written with openvino fp32"):
+        edgekd.build(path, targets=[QUICK], precisions=["fp32", "int8"])
+    assert receipts(path) == {}
 
 
 def test_options_of_int8_without_int8_are_refused(path: Path) -> None:

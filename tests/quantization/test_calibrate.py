@@ -14,12 +14,13 @@ from ..conformance.detectors import Graph, detector
 from .graphs import model, noise, run
 
 
-def joined() -> tuple[bytes, str, str]:
-    """A Concat of a small and a large tensor before a layer."""
+def joined(*, larger_first: bool = False) -> tuple[bytes, str, str]:
+    """A Concat of a small and a large tensor before a layer; return both."""
     g = Graph(0)
     one = g.op("Relu", g.conv("images", 3, 4))
     two = g.op("Mul", g.conv("images", 3, 4), g.constant(np.array(50, np.float32)))
-    out = g.conv(g.op("Concat", one, two, axis=1), 8, 4)
+    parts = (two, one) if larger_first else (one, two)
+    out = g.conv(g.op("Concat", *parts, axis=1), 8, 4)
     return model(g, out), one, two
 
 
@@ -41,8 +42,9 @@ def test_histograms_are_those_of_the_tensors_over_all_images() -> None:
         assert np.abs(np.cumsum(found.counts) - np.cumsum(expected)).max() < 20, "but for what lies at a bin's edge"
 
 
-def test_scales_of_what_is_concatenated_are_the_larger() -> None:
-    data, one, two = joined()
+@pytest.mark.parametrize("larger_first", [False, True])
+def test_scales_of_what_is_concatenated_are_the_larger(larger_first: bool) -> None:
+    data, one, two = joined(larger_first=larger_first)
     graph = FloatGraph(data)
     region = int8_region(graph)
     ranges = measure_ranges(graph, region, noise(3))

@@ -25,16 +25,16 @@ def test_decoding_of_a_detector_stays_float(oriented: bool) -> None:
     graph = FloatGraph(detector(oriented=oriented))
     layers = {index for layer in layers_of(graph) for index in layer.nodes}
     region = int8_region(graph)
-    wide = {
+    several = {
         index
         for index, node in enumerate(graph.graph.node)
         if node.op_type == "Conv" and graph.weights[node.input[1]].dims[0] > 1
     }
-    assert layers == wide, "but for the angle, whose one channel is no layer"
+    assert layers == several
     kinds = {graph.graph.node[index].op_type for index, _ in region.reads}
     assert kinds == {"Conv", "Concat", "MaxPool", "Resize", "Add"}
     last = {graph.graph.node[index].output[0] for index in layers if not _feeds(graph, index, layers)}
-    assert len(last) == 4, "the last convolution of each branch and level"
+    assert len(last) == 4, "the last convolution of each branch and level, not of angles"
     assert not last & set(region.sources), "boxes, scores and angles are never rounded, whatever their scale"
     assert not set(graph.outputs) & set(region.sources)
 
@@ -65,6 +65,11 @@ def test_anomaly_distances_and_blur_stay_float() -> None:
     ]
     assert linear
     assert not {index for index, _ in region.reads} & set(linear)
+    behind = {"map", "score"}
+    for index in range(max(linear), len(graph.graph.node)):
+        behind |= set(graph.graph.node[index].output)
+    assert not behind & set(region.sources), "neither the map nor its blur is rounded"
+    assert not {index for layer in region.layers for index in layer.nodes} & set(range(max(linear), 1000))
 
 
 def test_concat_shares_one_scale_and_is_rounded_before() -> None:
@@ -183,6 +188,23 @@ def test_products_of_two_activations_are_no_layers() -> None:
     assert [layer.weight for layer in layers_of(graph)][-1] == weight(g, linear)
     assert len(layers_of(graph)) == 3
     assert not any(node == scores for node, _ in reads(graph))
+
+
+@pytest.mark.parametrize("op", ["Conv", "MatMul", "Gemm"])
+def test_expectation_over_edges_is_no_layer(op: str) -> None:
+    """Softmax, then the bins' places as weights: one output channel, part of the decoding."""
+    g = Graph(0)
+    edges = g.conv("images", 3, 8, kernel=1)
+    places = np.arange(8, dtype=np.float32)
+    if op == "Conv":
+        share = g.op("Softmax", edges, axis=1)
+        out = g.op("Conv", share, g.constant(places.reshape(1, 8, 1, 1)), kernel_shape=[1, 1])
+    else:
+        share = g.op("Reshape", g.op("Softmax", flat(g, edges, 8), axis=-1), g.constant(np.array([-1, 8], np.int64)))
+        out = g.op(op, share, g.constant(places.reshape(8, 1)))
+    graph = graph_of(g, out)
+    assert [layer.weight for layer in layers_of(graph)] == [weight(g, edges)]
+    assert set(int8_region(graph).sources) == {"images"}
 
 
 @pytest.mark.parametrize(("group", "layers"), [(1, 1), (2, 0)])

@@ -25,6 +25,7 @@ from edgekd._bundle import Bundle  # noqa: E402
 from edgekd._manifest import Artifact, InputSpec, Manifest, OutputSpec  # noqa: E402
 from edgekd._recipe import InputConfig, ModelConfig  # noqa: E402
 from edgekd._target import load_target  # noqa: E402
+from edgekd.quantization import FloatGraph, int8_region, layers_of  # noqa: E402
 from edgekd.training.anomaly.build import build_network  # noqa: E402
 from edgekd.training.export import ANOMALY_OPERATORS, export_onnx  # noqa: E402
 from edgekd.training.models import build_model  # noqa: E402
@@ -154,3 +155,25 @@ def test_float16_anomaly_network_compares_features_in_float32() -> None:
         assert found[-1] == onnx.TensorProto.FLOAT
         assert kind == "MaxPool" or set(found) == {onnx.TensorProto.FLOAT}  # the first is the teacher's own
     assert onnx.TensorProto.FLOAT16 in {kinds[node.output[0]] for node in model.graph.node if node.op_type == "Conv"}
+
+
+def behind_the_layers(graph: FloatGraph) -> set[str]:
+    """Return the tensors that depend on a layer and that no layer depends on."""
+    layers = {index for layer in layers_of(graph) for index in layer.nodes}
+    before: set[str] = set()
+    for index in reversed(range(len(graph.graph.node))):
+        node = graph.graph.node[index]
+        if index in layers or before & set(node.output):
+            before |= set(node.input)
+    return {name for node in graph.graph.node for name in node.output} - before
+
+
+@pytest.mark.parametrize("name", [*STUDENTS, "anomaly"])
+def test_int8_student_decodes_in_float(name: str) -> None:
+    graph = FloatGraph((exported_anomaly_network() if name == "anomaly" else exported(name)).graph())
+    region = int8_region(graph)
+    assert len(region.layers) > 10
+    assert not behind_the_layers(graph) & set(region.sources)
+    read = {graph.graph.node[index].op_type for index, _ in region.reads}
+    assert read <= {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Concat", "MaxPool", "Resize", "Slice", "Reshape",
+                    "Transpose", "Flatten", "Split"}, read  # fmt: skip
