@@ -117,14 +117,22 @@ def build(
     """
     tell = progress or (lambda _: None)
     pairs, unavailable = _plan(targets, precisions)
-    builders = _builders(pairs, calibration, report)
+    wants_int8 = any(precision in QUANTIZED for _, precision in pairs)
+    if not wants_int8 and (calibration is not None or report is not None):
+        raise UsageError("calibration and report are for int8: ask for it (--precision int8)")
     with Bundle.read(path) as bundle:
         if not bundle.manifest.golden:
             raise BundleError(f"{path} has no golden set to check a build with; `edgekd train` and `distill` write one")
         samples = golden_samples(bundle)
+        builders: dict[str, Builder] = {}
+        if wants_int8:  # first of all: images may be refused, and nothing should have been built in vain
+            from ._int8.builder import Int8Builder
+
+            int8 = Int8Builder(bundle, calibration or Calibration(), None if report is None else Path(report), tell)
+            builders = dict.fromkeys(QUANTIZED, int8.build_one)
         current, done, problems = bundle, [], []
         for pair in pairs:
-            candidate, result = builders[pair[1]](current, pair, samples, tell)
+            candidate, result = builders.get(pair[1], build_one)(current, pair, samples, tell)
             if isinstance(result, BuiltArtifact):
                 current = candidate
                 done.append(result)
@@ -140,20 +148,6 @@ def build(
     return BuildReport(
         str(destination), destination.stat().st_size, tuple(done), unavailable, bundle.signature is not None
     )
-
-
-def _builders(pairs: Sequence[Pair], calibration: Calibration | None, report: str | Path | None) -> dict[str, Builder]:
-    """Return what builds each precision."""
-    wanted = {precision for _, precision in pairs}
-    found: dict[str, Builder] = dict.fromkeys(wanted, build_one)
-    if not wanted & set(QUANTIZED):
-        if calibration is not None or report is not None:
-            raise UsageError("calibration and report are for int8: ask for it (--precision int8)")
-        return found
-    from ._int8.builder import Int8Builder
-
-    builder = Int8Builder(calibration or Calibration(), None if report is None else Path(report))
-    return {name: builder.build_one if name in QUANTIZED else build_one for name in found}
 
 
 def _plan(targets: str | Sequence[str], precisions: Sequence[str]) -> tuple[list[Pair], dict[str, str]]:

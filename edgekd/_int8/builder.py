@@ -30,26 +30,36 @@ if TYPE_CHECKING:
 
 
 class Int8Builder:
-    """Builds int8 artifacts of one bundle.
+    """Builds int8 artifacts of one bundle: images are read and ranges measured once, for all targets.
 
     Args:
+        bundle: with the portable graph.
         options: images and bounds.
         page: where to write the report; None: none.
+        tell: told one short line a stage.
+
+    Raises:
+        UsageError: images that may not calibrate or judge, or none are named.
+        DataError: images that cannot be read, or are too few.
+        GateError: the network has no layer that could be int8.
     """
 
-    def __init__(self, options: Calibration, page: Path | None) -> None:
-        self.options, self.page = options, page
-        self.plan: Plan | None = None
+    def __init__(self, bundle: Bundle, options: Calibration, page: Path | None, tell: Progress) -> None:
+        manifest = bundle.manifest
+        judges = judging_images(manifest, options)  # before the slower choice: it may be refused
+        chosen = calibration_images(manifest, options, tell)
+        limits = bounds(options, anomaly=manifest.task == "anomaly", oriented=manifest.angle is not None)
+        self.plan = Plan(bundle, chosen, judges, limits, options.ranges, tell)
+        self.page = page
         self.rows: list[dict[str, Any]] = []
 
     def build_one(
         self, bundle: Bundle, pair: Pair, samples: Samples, tell: Progress
     ) -> tuple[Bundle, BuiltArtifact | BuildError | GateError]:
         """Return the bundle with the int8 artifact and its row, or the bundle as it was and what went wrong."""
+        del tell  # the plan tells
         target, precision = pair
         start = time.perf_counter()
-        if self.plan is None:
-            self.plan = self._prepare(bundle, tell)
         try:
             found = search(self.plan, target)
         except (BuildError, GateError) as error:
@@ -73,16 +83,8 @@ class Int8Builder:
         manifest = dataclasses.replace(bare.manifest, receipts=(*bare.manifest.receipts, receipt))
         return bare.replace(manifest), row
 
-    def _prepare(self, bundle: Bundle, tell: Progress) -> Plan:
-        manifest, options = bundle.manifest, self.options
-        judges = judging_images(manifest, options)  # before the slower choice: it may be refused
-        chosen = calibration_images(manifest, options, tell)
-        limits = bounds(options, anomaly=manifest.task == "anomaly", oriented=manifest.angle is not None)
-        return Plan(bundle, chosen, judges, limits, options.ranges, tell)
-
     def _emulated(self, found: Found, samples: Samples) -> ArtifactReport:
         """Measure the golden set on what stood in for the target: `verify` on the device compares with that."""
-        assert self.plan is not None
         bundle = self.plan.bundle
         graph = self.plan.quantization(found.floating).graph
         artifact = Artifact(target=REFERENCE, precision="int8", files={})
