@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgekd.errors import BuildError
 
-from ._operators import STATIC, SUPPORTED, Operator, bind
+from edgekd.quantization.operators import STATIC, SUPPORTED, Operator, bind
 from ._static import constants, fix_batch
 
 if TYPE_CHECKING:
