@@ -82,7 +82,9 @@ def measure_limits(graph: FloatGraph, region: Region, images: NDArray[np.float32
             found[name] = (min(low, float(values.min())), max(high, float(values.max())))
     for name, limits in found.items():
         if not np.isfinite(limits).all():
-            raise BuildError(f"calibration: {name!r} reaches {limits} for some image; the network does not compute there")
+            raise BuildError(
+                f"calibration: {name!r} reaches {limits} for some image; the network does not compute there"
+            )
     return found
 
 

@@ -21,12 +21,12 @@ LEVELS = 255
 class Span(NamedTuple):
     """A tensor of activations in int8: `(x / scale)` rounded lies in `[low, high]`; the zero point is `-128 - low`.
 
-    `scale` is a float32 scalar; `low` and `high` are whole numbers, as float32 scalars or plain numbers.
+    All are float32 scalars, `low` and `high` whole numbers.
     """
 
     scale: Tensor
-    low: Tensor | int
-    high: Tensor | int
+    low: Tensor
+    high: Tensor
 
 
 def fake_quantize(x: Tensor, span: Span) -> Tensor:
@@ -42,16 +42,14 @@ def fake_quantize(x: Tensor, span: Span) -> Tensor:
 
 class _Rounded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Tensor | int, high: Tensor | int) -> Tensor:
-        ctx.save_for_backward(x, scale)
-        ctx.limits = low, high
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        ctx.save_for_backward(x, scale, low, high)
         return (x / scale).round_().clamp_(low, high).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         (gradient,) = gradients
-        x, scale = ctx.saved_tensors
-        low, high = ctx.limits
+        x, scale, low, high = ctx.saved_tensors
         steps = x / scale
         inside = (steps > low) & (steps < high)
         of_scale = None
@@ -87,6 +85,11 @@ class _RoundedWeight(torch.autograd.Function):
     @staticmethod
     def backward(_ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0], None
+
+
+def symmetric(scale: Tensor) -> Span:
+    """Return how int8 without a zero point holds a tensor."""
+    return Span(scale, scale.new_tensor(LOW), scale.new_tensor(HIGH))
 
 
 def asymmetric(least: Tensor, most: Tensor) -> Span:

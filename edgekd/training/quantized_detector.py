@@ -14,7 +14,9 @@ from ..quantization.graph import FloatGraph
 from ..quantization.region import int8_region
 from .export import export_onnx
 from .models import Detector, HeadOutputs
+from .models.detector import MadeDetector
 from .quantized_graph import SYMMETRIC, QuantizedGraph
+from .teacher import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -26,7 +28,7 @@ OUTPUTS = ("boxes", "scores")
 ESTIMATOR = "mse"  # of the ranges that training starts from
 
 
-class QuantizedDetector(Detector):
+class QuantizedDetector(MadeDetector):
     """A detector that computes what the int8 graph computes; losses and decoding are those of the head it came from.
 
     Args:
@@ -59,6 +61,9 @@ class QuantizedDetector(Detector):
         else:
             ranges = dict(measure_limits(found, region, images))
         self.floating = frozenset(floating)
+        self.made_of = {"grammar": grammar, "state_sha256": fingerprint(detector)}
+        if floating:
+            self.made_of["floating"] = ", ".join(sorted(floating))
         self.graph = QuantizedGraph(found, region, ranges, grammar)
         self.head = _without_layers(detector.head)
         self._neck, self._maps = shown.neck, shown.maps

@@ -17,10 +17,9 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from ..errors import BuildError
-from ..quantization.graph import FloatGraph
 from ..quantization.operators import STATIC, SUPPORTED, Operator, bind
 from ..quantization.region import HEAVY, Region, channel_axis
-from .fake_quant import HIGH, LOW, Span, asymmetric, fake_quantize, fake_quantize_weight
+from .fake_quant import asymmetric, fake_quantize, fake_quantize_weight, symmetric
 from .models.heads.head import mean_over_ranks
 
 if TYPE_CHECKING:
@@ -28,13 +27,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ..quantization.graph import FloatGraph
+
 SYMMETRIC, ASYMMETRIC = "int8-symmetric", "int8-asymmetric"
 GRAMMARS = (SYMMETRIC, ASYMMETRIC)
 """How activations become int8: the first is `edgekd.quantization`'s, the second LiteRT's."""
 
 PACE = 16.0
-"""A scale is exp(PACE p), p the parameter: Adam moves every parameter by about the learning rate, which is a
-sixteenth of a usual folded weight (0.06). So a scale moves, relative to itself, as weights do, which is what LSQ asks."""
+"""A scale is exp(PACE p), p the parameter. Adam moves every parameter by about the learning rate, and a usual folded
+weight (0.06) thereby by PACE times that of itself: so a scale moves, relative to itself, as weights do, as LSQ asks."""
 MOMENTUM = 0.05  # of a batch in the observed ranges of the asymmetric grammar
 
 
@@ -71,7 +72,9 @@ class QuantizedGraph(nn.Module):
         super().__init__()
         unknown = sorted({node.op_type for node in graph.graph.node} - set(SUPPORTED))
         if unknown:
-            raise BuildError(f"cannot train through the operators {', '.join(unknown)}; possible: {', '.join(SUPPORTED)}")
+            raise BuildError(
+                f"cannot train through the operators {', '.join(unknown)}; possible: {', '.join(SUPPORTED)}"
+            )
         self.image, self.grammar, self.rounding = graph.image, grammar, True
         self.region = region
         self._model = graph.model.SerializeToString(deterministic=True)
@@ -158,7 +161,7 @@ class QuantizedGraph(nn.Module):
             rounded: dict[str, Tensor] = {}  # a tensor is rounded once, however many layers read it
             for index in self._needed(tuple(given), tuple(wanted)):
                 step = self._steps[index]
-                inputs = []
+                inputs: list[Tensor | NDArray[Any] | None] = []
                 for position, item in enumerate(step.inputs):
                     if not isinstance(item, str):
                         inputs.append(item)
@@ -178,7 +181,7 @@ class QuantizedGraph(nn.Module):
             return fake_quantize_weight(values, self._axes[name])
         root = self.region.sources[name]
         if scales is not None:
-            return fake_quantize(values, Span(scales[self._roots[root]], LOW, HIGH))
+            return fake_quantize(values, symmetric(scales[self._roots[root]]))
         if self.training:
             self._observe(self._rows[name], values)
         rows = [row for other, row in self._rows.items() if self.region.sources[other] == root]
