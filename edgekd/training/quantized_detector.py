@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,12 @@ from ..quantization.region import int8_region
 from .export import export_onnx
 from .models import Detector, HeadOutputs
 from .models.detector import MadeDetector
+from .models.heads.head import SharedTower
 from .quantized_graph import SYMMETRIC, QuantizedGraph
 from .teacher import fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -66,6 +67,8 @@ class QuantizedDetector(MadeDetector):
             self.made_of["floating"] = ", ".join(sorted(floating))
         self.graph = QuantizedGraph(found, region, ranges, grammar)
         self.head = _without_layers(detector.head)
+        for tower in shown.towers:
+            setattr(self.head, tower, _Tower(self.graph, shown.neck, tower, len(shown.towers[tower].convs)))
         self._neck, self._maps = shown.neck, shown.maps
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -100,13 +103,57 @@ class _Shown(nn.Module):
             tuple(f"head_{field}_{level}" for level in range(len(maps)))
             for field, maps in zip(HeadOutputs._fields, outputs, strict=True)
         )
-        self.names = (*self.neck, *(name for names in self.maps for name in names))
+        self.towers = {
+            name: each for name, each in self.detector.head.named_children() if isinstance(each, SharedTower)
+        }
+        self.inside = {
+            _inside(name, level, index): norm
+            for name, tower in self.towers.items()
+            for level, norms in enumerate(tower.norms)
+            for index, norm in enumerate(cast("nn.ModuleList", norms))
+        }
+        self.names = (*self.neck, *(name for names in self.maps for name in names), *self.inside)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return boxes, scores, the neck's maps, and the head's, field by field."""
+        """Return boxes, scores, the neck's maps, the head's, field by field, and what its towers' convolutions give."""
+        seen: dict[str, Tensor] = {}
+        hooks = [norm.register_forward_hook(_keeping(seen, name)) for name, norm in self.inside.items()]
         features = self.detector.features(images)
         outputs = self.detector.head_outputs(features)
-        return (*self.detector.head.decode(outputs), *features, *(item for maps in outputs for item in maps))
+        for hook in hooks:
+            hook.remove()
+        flat = (item for maps in outputs for item in maps)
+        return (*self.detector.head.decode(outputs), *features, *flat, *(seen[name] for name in self.inside))
+
+
+class _Tower(nn.Module):
+    """A tower of a head, as far as `crosskd` looks at it: `SharedTower.before`, on the rounded graph."""
+
+    def __init__(self, graph: QuantizedGraph, neck: Sequence[str], name: str, depth: int) -> None:
+        super().__init__()
+        self.convs = range(depth)
+        self._graph = (graph,)  # no child: its weights are the detector's
+        self._neck, self._name = tuple(neck), name
+
+    def before(self, feature: Tensor, level: int, count: int) -> Tensor:
+        """Run the first `count` convolutions of a level, the last one's activation left out."""
+        if not count:
+            return feature
+        (found,) = self._graph[0].run({self._neck[level]: feature}, [_inside(self._name, level, count - 1)])
+        return found
+
+
+def _inside(tower: str, level: int, index: int) -> str:
+    return f"{tower}_{level}_{index}"
+
+
+def _keeping(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
+    """Return a hook that keeps a copy of an output; the activation behind it overwrites the output itself."""
+
+    def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        seen[name] = output.clone()
+
+    return keep
 
 
 def _without_layers(head: Any) -> Any:

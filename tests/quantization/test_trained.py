@@ -76,9 +76,7 @@ def test_a_bundle_without_scales_has_none(provenance: dict[str, Any]) -> None:
 
 def test_a_chunk_that_is_named_has_to_be_there() -> None:
     told = dataclasses.replace(manifest(64, 96), provenance={"qat": {"chunk": CHUNK, "target": "openvino"}})
-    with pytest.raises(
-        BundleError, match=r"provenance.qat.chunk names the chunk 'qat.json', which is not in the bundle"
-    ):
+    with pytest.raises(BundleError, match=r"provenance.qat.chunk names the chunk 'qat.json', which is not"):
         Bundle.create(told, {"graph.onnx": GRAPH})
     with pytest.raises(BundleError, match="which is not in the bundle"):
         bundle().replace(drop=[CHUNK])
@@ -87,7 +85,7 @@ def test_a_chunk_that_is_named_has_to_be_there() -> None:
 @pytest.mark.parametrize("name", [7, "../x", None])
 def test_a_name_that_no_chunk_can_have_is_refused(name: object) -> None:
     told = dataclasses.replace(manifest(64, 96), provenance={"qat": {"chunk": name}})
-    with pytest.raises(BundleError, match="provenance.qat.chunk should be the name of a chunk"):
+    with pytest.raises(BundleError, match=r"provenance\.qat\.chunk should be the name of a chunk"):
         Bundle.create(told, {"graph.onnx": GRAPH})
 
 

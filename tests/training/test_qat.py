@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from edgekd._bundle import Bundle
 from edgekd._distill import distill
-from edgekd._recipe import AugmentConfig, InputConfig, ModelConfig, QatConfig, Recipe
+from edgekd._recipe import AugmentConfig, DistillConfig, InputConfig, ModelConfig, QatConfig, Recipe
 from edgekd.errors import RecipeError, UsageError
 from edgekd.quantization import int8_region, quantized_graph, trained_scales
 from edgekd.quantization.graph import FloatGraph
@@ -25,6 +25,7 @@ from edgekd.training.data.loader import normalise
 from edgekd.training.guides import teachers_of
 from edgekd.training.methods import Scene
 from edgekd.training.models import Detector, build_model
+from edgekd.training.models.heads import TowerHead
 from edgekd.training.objective import Objective
 from edgekd.training.qat import calibration_images, fine_tuning
 from edgekd.training.quantized_detector import QuantizedDetector
@@ -157,13 +158,33 @@ def test_the_portable_graph_has_the_trained_weights_and_the_same_region(
         np.testing.assert_array_equal(graph.values(layer.weight), before.values(layer.weight) * np.float32(1.01))
 
 
+def test_towers_can_be_crossed(rounded: tuple[Detector, QuantizedDetector]) -> None:
+    model, student = rounded
+    if not isinstance(model.head, TowerHead):
+        pytest.skip("the head has no towers")
+    features = student.features(torch.from_numpy(pictures(2)))
+    student.graph.rounding = False
+    try:
+        for level, feature in enumerate(features):
+            for name in ("class_tower", "box_tower"):
+                ours, theirs = (each.head.get_submodule(name) for each in (student, model))
+                assert len(ours.convs) == len(theirs.convs)
+                for count in range(len(theirs.convs) + 1):
+                    expected = theirs.before(feature.clone(), level, count)
+                    torch.testing.assert_close(ours.before(feature, level, count), expected, rtol=1e-4, atol=1e-4)
+                    assert bool((expected < 0).any()) or not count, "the activation has run"
+    finally:
+        student.graph.rounding = True
+
+
 def test_layers_that_stay_floating_are_not_rounded() -> None:
     model = lively(CASES["dense"])
     weight = int8_region(FloatGraph(QuantizedDetector(model, pictures(2), SYMMETRIC).portable())).layers[0].weight
     student = QuantizedDetector(model, pictures(2), SYMMETRIC, floating={weight})
     assert "images" not in student.graph.region.sources
-    for mine, whole in zip(run(student, pictures(2)), literal(int8_graph(student), ["boxes", "scores"])(pictures(2))):
-        np.testing.assert_allclose(mine, whole, rtol=1e-4, atol=1e-2)
+    whole = literal(int8_graph(student), ["boxes", "scores"])(pictures(2))
+    for mine, theirs in zip(run(student, pictures(2)), whole, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-2)
 
 
 # --- training -------------------------------------------------------------------------------------------------------
@@ -331,11 +352,19 @@ def test_asymmetric_ranges_follow_the_batches_and_only_in_training(prepared: Pre
 
 
 @pytest.fixture(scope="module")
-def report(taught: Recipe, tmp_path_factory: pytest.TempPathFactory) -> TrainReport:
-    return distill(taught.replace(qat=QatConfig(steps=1, lr=1)), tmp_path_factory.mktemp("run"), qat="openvino")
+def lesson(taught: Recipe) -> Recipe:
+    """A recipe of one method on features, and one that runs the towers of the head."""
+    return taught.replace(
+        distill=(*taught.distill, DistillConfig(method="crosskd", weight=0.1)), qat=QatConfig(steps=0.5, lr=1)
+    )
 
 
-def test_the_bundle_holds_the_network_that_was_trained(report: TrainReport, taught: Recipe) -> None:
+@pytest.fixture(scope="module")
+def report(lesson: Recipe, tmp_path_factory: pytest.TempPathFactory) -> TrainReport:
+    return distill(lesson, tmp_path_factory.mktemp("run"), qat="openvino")
+
+
+def test_the_bundle_holds_the_network_that_was_trained(report: TrainReport, lesson: Recipe) -> None:
     """From the file alone: the graph, the scales, and the rule of `edgekd build`."""
     assert report.bundle.parent.name == "qat-openvino"
     with Bundle.read(report.bundle) as bundle:
@@ -343,37 +372,38 @@ def test_the_bundle_holds_the_network_that_was_trained(report: TrainReport, taug
         found = trained_scales(bundle)
     assert found is not None
     assert manifest.provenance["qat"]["target"] == "openvino"
-    assert manifest.provenance["qat"]["steps"] == 2
+    assert manifest.provenance["qat"]["steps"] == 1
     assert manifest.recipe is not None
     assert manifest.recipe["train"]["steps"] == 2
+    log = [json.loads(line) for line in (report.bundle.parent / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss_class", "loss_box", "pkd.p3", "crosskd.class", "crosskd.box"} <= set(log[-1])
     assert {row["precision"] for row in manifest.receipts} == {"int8, simulated"}
     graph = FloatGraph(data)
     int8 = quantized_graph(graph, int8_region(graph, found[1]), found[0])
-    trainer = _again(report, taught)
+    trainer = _again(report, lesson)
     assert int8 == int8_graph(trainer.average.model)  # type: ignore[arg-type]
-    images = calibration_images(trainer.val_set, taught)
+    images = calibration_images(trainer.val_set, lesson)
     for ours, theirs in zip(
         run(trainer.average.model, images), literal(int8, ["boxes", "scores"])(images), strict=True
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-2)
 
 
-def _again(report: TrainReport, taught: Recipe) -> Trainer:
+def _again(report: TrainReport, lesson: Recipe) -> Trainer:
     """Return the trainer of the rounded run as it ended."""
-    recipe = taught.replace(qat=QatConfig(steps=1, lr=1))
-    base, splits = make_trainer(recipe, report.folder, torch.device("cpu"))
-    images = calibration_images(splits["train"], recipe)
+    base, splits = make_trainer(lesson, report.folder, torch.device("cpu"))
+    images = calibration_images(splits["train"], lesson)
     student = QuantizedDetector(base.average.model, images, SYMMETRIC)
     trainer = Trainer(
-        fine_tuning(recipe),
+        fine_tuning(lesson),
         report.bundle.parent,
         splits["train"],
         splits["val"],
-        teacher=teachers_of(recipe, None, 2, None),
+        teacher=teachers_of(lesson, None, 2, None),
         student=student,
         device=torch.device("cpu"),
     )
-    assert trainer.step == 2
+    assert trainer.step == 1
     return trainer
 
 
@@ -384,15 +414,15 @@ def test_the_float_student_stays_beside_it(report: TrainReport) -> None:
     assert json.loads((report.folder / "recipe.json").read_text())["train"]["steps"] == 2
 
 
-def test_a_finished_run_is_left_as_it_is(report: TrainReport, taught: Recipe) -> None:
+def test_a_finished_run_is_left_as_it_is(report: TrainReport, lesson: Recipe) -> None:
     before = [path.read_bytes() for path in (report.bundle, report.folder / "model.bin")]
-    again = distill(taught.replace(qat=QatConfig(steps=1, lr=1)), report.folder, qat="openvino")
+    again = distill(lesson, report.folder, qat="openvino")
     assert [path.read_bytes() for path in (again.bundle, again.folder / "model.bin")] == before
     assert again.metrics["val"]["AP"] == pytest.approx(report.metrics["val"]["AP"], nan_ok=True)
 
 
-def test_scales_for_litert_are_its_own_affair(taught: Recipe, report: TrainReport) -> None:
-    found = distill(taught.replace(qat=QatConfig(steps=1, lr=1)), report.folder, qat="tflite")
+def test_scales_for_litert_are_its_own_affair(lesson: Recipe, report: TrainReport) -> None:
+    found = distill(lesson, report.folder, qat="tflite")
     with Bundle.read(found.bundle) as bundle:
         assert bundle.manifest.provenance["qat"]["target"] == "tflite"
         assert trained_scales(bundle) is None
