@@ -21,6 +21,7 @@ from ._flash.verbs import FlashReport, Guarded, flash, guard, guard_unit, rollba
 from ._flash.verbs import Step as FlashStep
 from ._import import ImportReport, import_model
 from ._inspect import Inspection, inspect
+from ._int8.options import Calibration
 from ._manifest import Manifest
 from ._profile import ProfileComparison, profile, profile_compare, profile_page
 from ._recipe import Recipe
@@ -43,6 +44,7 @@ __all__ = [
     "BuildReport",
     "BuiltArtifact",
     "Bundle",
+    "Calibration",
     "Comparison",
     "DemoReport",
     "Detections",

@@ -11,17 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._bundle import Bundle
+from ._int8.options import Calibration
 from ._manifest import Artifact
+from ._receipts import QUANTIZED
 from ._target import load_target, target_names
 from ._verify import check_artifact, golden_samples
 from .errors import BuildError, BundleError, GateError, TargetUnavailableError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ._manifest import Manifest
     from ._target import Built, Progress
     from ._verify import ArtifactReport, Samples
+
+    Builder = Callable[[Bundle, "Pair", Samples, Progress], tuple[Bundle, "BuiltArtifact | BuildError | GateError"]]
 
 Pair = tuple[str, str]
 """A target and a precision."""
@@ -37,6 +41,7 @@ class BuiltArtifact:
         size_bytes: of its files together; 0 where the portable graph is what runs.
         build_s: seconds the target took.
         parity: its differences from the golden set; status "skipped", with the reason, where it cannot run here.
+        receipt: of int8: what it lost, which layers stay in floating point, how fast it is; None for others.
     """
 
     target: str
@@ -44,6 +49,7 @@ class BuiltArtifact:
     size_bytes: int
     build_s: float
     parity: ArtifactReport
+    receipt: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,8 @@ def build(
     targets: str | Sequence[str],
     precisions: Sequence[str] = ("fp32",),
     out: str | Path | None = None,
+    calibration: Calibration | None = None,
+    report: str | Path | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
     """Build a bundle for targets and write it, in place or to `out`, atomically.
@@ -83,11 +91,16 @@ def build(
     Every artifact that can run here is compared with the golden set before it is kept (the bounds of `verify`). What
     fails is left out, what passes is written, and then the failures raise.
 
+    int8 is calibrated on training images and judged on validation images: where it loses more than `calibration`
+    allows, the fewest layers go back to floating point until it does not; where that does not help it is left out.
+
     Args:
         path: `model.bin`.
         targets: names, or "all": every target that can build here and needs building.
         precisions: each is built for each target.
         out: the file to write; None: `path` is replaced.
+        calibration: images and bounds of int8; None: those that the bundle's recipe names, and the usual bounds.
+        report: HTML page to write about int8: layers, gates, shifts, latencies.
         progress: told one short line a stage.
 
     Returns:
@@ -95,20 +108,23 @@ def build(
 
     Raises:
         BundleError: not a sound bundle, or it has no golden set.
-        UsageError: no such target, or a precision that one of them does not have.
+        UsageError: no such target, or a precision that one of them does not have; `calibration` or `report` without
+            int8; images that may not calibrate or judge.
+        DataError: images of int8 that cannot be read.
         TargetUnavailableError: a target named cannot build here; nothing was built.
         GateError: an artifact differs too much from the golden set; the others were written.
         BuildError: a vendor's compiler refused the graph; the other artifacts were written.
     """
     tell = progress or (lambda _: None)
     pairs, unavailable = _plan(targets, precisions)
+    builders = _builders(pairs, calibration, report)
     with Bundle.read(path) as bundle:
         if not bundle.manifest.golden:
             raise BundleError(f"{path} has no golden set to check a build with; `edgekd train` and `distill` write one")
         samples = golden_samples(bundle)
         current, done, problems = bundle, [], []
         for pair in pairs:
-            candidate, result = _build_one(current, pair, samples, tell)
+            candidate, result = builders[pair[1]](current, pair, samples, tell)
             if isinstance(result, BuiltArtifact):
                 current = candidate
                 done.append(result)
@@ -124,6 +140,20 @@ def build(
     return BuildReport(
         str(destination), destination.stat().st_size, tuple(done), unavailable, bundle.signature is not None
     )
+
+
+def _builders(pairs: Sequence[Pair], calibration: Calibration | None, report: str | Path | None) -> dict[str, Builder]:
+    """Return what builds each precision."""
+    wanted = {precision for _, precision in pairs}
+    found: dict[str, Builder] = dict.fromkeys(wanted, build_one)
+    if not wanted & set(QUANTIZED):
+        if calibration is not None or report is not None:
+            raise UsageError("calibration and report are for int8: ask for it (--precision int8)")
+        return found
+    from ._int8.builder import Int8Builder
+
+    builder = Int8Builder(calibration or Calibration(), None if report is None else Path(report))
+    return {name: builder.build_one if name in QUANTIZED else build_one for name in found}
 
 
 def _plan(targets: str | Sequence[str], precisions: Sequence[str]) -> tuple[list[Pair], dict[str, str]]:
@@ -175,7 +205,7 @@ def _reason_to_leave_out(name: str, wanted: Sequence[str]) -> str | None:
     return target.probe_build()
 
 
-def _build_one(
+def build_one(
     bundle: Bundle, pair: Pair, samples: Samples, tell: Progress
 ) -> tuple[Bundle, BuiltArtifact | BuildError | GateError]:
     """Return the bundle with the new artifact and its row, or the bundle as it was and what went wrong."""
@@ -187,7 +217,7 @@ def _build_one(
         tell(f"{target} {precision}: refused")
         return bundle, BuildError(f"{target} {precision}: {error}")
     seconds = time.perf_counter() - start
-    candidate, artifact = _with_artifact(bundle, pair, built)
+    candidate, artifact = with_artifact(bundle, pair, built)
     parity = check_artifact(candidate, artifact, samples)
     if parity.status == "failed":
         tell(f"{target} {precision}: failed the golden set")
@@ -198,7 +228,7 @@ def _build_one(
     return candidate.replace(_with_receipts(candidate.manifest, row)), row
 
 
-def _with_artifact(bundle: Bundle, pair: Pair, built: Built) -> tuple[Bundle, Artifact]:
+def with_artifact(bundle: Bundle, pair: Pair, built: Built) -> tuple[Bundle, Artifact]:
     """Return the bundle with a new artifact instead of the one it may have for the same target and precision."""
     folder = "/".join(pair)
     files = {name: f"artifacts/{folder}/{name}" for name in built.files}

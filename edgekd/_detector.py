@@ -53,15 +53,19 @@ class DetectorInfo:
     discarded: tuple[str, ...] = field(default=())
 
 
-def load(path: str | Path, device: str = "auto", precision: str = "auto", *, threads: int = 0) -> Detector:
+def load(
+    path: str | Path, device: str = "auto", precision: str = "auto", *, threads: int = 0, unsafe: bool = False
+) -> Detector:
     """Open a bundle, choose the best artifact that runs here, and start its engine. Prints nothing.
 
     Args:
         path: `model.bin`.
         device: "auto", a target ("openvino", "tflite", ...), or anybody's spelling of a device ("cpu", "cuda:0",
             "intel:npu", "GPU.0").
-        precision: "auto", "fp32" or "fp16".
+        precision: "auto", "fp32", "fp16" or "int8". "auto" takes int8 where its receipt says that its gates held and
+            that it is faster than the others.
         threads: CPU threads of the engine; 0: the runtime's choice.
+        unsafe: also take int8 without a passing receipt.
 
     Returns:
         A `Detector`; `det.info.reason` says why this artifact.
@@ -69,15 +73,16 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto", *, thr
     Raises:
         BundleError: the file is not a sound bundle (checked before any vendor parser sees a byte).
         UsageError: the device or precision is not in the bundle; the message lists what is and what to type.
+        GateError: only int8 artifacts without a passing receipt fit.
         TargetUnavailableError: nothing in the bundle can run here; the message says why, one line a candidate.
     """
-    return start(Bundle.read(path), device, precision, threads)
+    return start(Bundle.read(path), device, precision, threads, unsafe=unsafe)
 
 
-def start(bundle: Bundle, device: str, precision: str, threads: int) -> Detector:
+def start(bundle: Bundle, device: str, precision: str, threads: int, *, unsafe: bool = False) -> Detector:
     """Return a detector that owns the bundle; arguments and errors as `load`, on which the bundle is closed."""
     try:
-        choice = choose(bundle, device, precision)
+        choice = choose(bundle, device, precision, unsafe=unsafe)
         session = choice.target.load(bundle, choice.artifact, device=device, threads=threads)
     except BaseException:
         bundle.close()

@@ -47,6 +47,8 @@ MAX_ARTIFACTS = 256
 MAX_GOLDEN = 64
 MAX_RECEIPTS = 4096
 MAX_SEED = (1 << 63) - 1
+MAX_LISTED = 100_000  # layers, gates, latencies of an int8 receipt
+MAX_IMAGES = 1_000_000_000
 FIGURE = number(-1e9, 1e9)  # of a comparison: sums and squares of them stay finite
 RANKS = {"boxes": 2, "scores": 2, "map": 3, "score": 0}  # dimensions of an output without the batch
 WORD = r"[a-z][a-z0-9_]*"  # names of targets and precisions
@@ -198,7 +200,64 @@ def _receipt(value: object, where: str) -> dict[str, Any]:
     number(-math.inf, math.inf)(receipt.get("value"), f"{where}.value")
     if "comparison" in receipt:
         _comparison(receipt["comparison"], f"{where}.comparison")
+    if "quantization" in receipt:
+        text(32, WORD)(receipt.get("target"), f"{where}.target")
+        _quantization(receipt["quantization"], f"{where}.quantization")
     return receipt
+
+
+def _quantization(value: object, where: str) -> None:
+    """Check what `load` and `verify` rely on and what `inspect` prints; the rest of an int8 receipt is for readers."""
+    keys = Table(value, where)
+    keys.take("passed", _flag)
+    race = Table(keys.take("race", table), f"{where}.race")
+    race.take("rival", lambda item, at: None if item is None else text(32, WORD)(item, at))
+    race.take("speed_up", _at_least_0)
+    race.take("faster", _flag)
+    race.take("times_ms", mapping(text(32, WORD), many(number(0, math.inf), 1, MAX_LISTED)))
+    golden = Table(keys.take("golden", table), f"{where}.golden")
+    for name in ("score", "box_px", "map"):
+        golden.take(name, _at_least_0)
+    golden.close()
+    keys.take("gates", many(_gate, 1, MAX_LISTED))
+    keys.take("layers", many(_layer, 1, MAX_LISTED))
+    for name in ("calibration", "validation"):
+        images = Table(keys.take(name, table), f"{where}.{name}")
+        images.take("name", _string)
+        images.take("images", integer(1, MAX_IMAGES))
+    Table(keys.take("ranges", table), f"{where}.ranges").take("estimator", text(32, WORD))
+
+
+def _gate(value: object, where: str) -> None:
+    keys = Table(value, where)
+    keys.take("name", _string)
+    keys.take("value", lambda item, at: None if item is None else number(-math.inf, math.inf)(item, at))
+    keys.take("bound", number(-math.inf, math.inf))
+    keys.take("unit", _string)
+    keys.take("passed", _flag)
+
+
+def _layer(value: object, where: str) -> None:
+    keys = Table(value, where)
+    keys.take("name", _string)
+    keys.take("int8", _flag)
+
+
+def _at_least_0(value: object, where: str) -> float | None:
+    return None if value is None else number(0, math.inf)(value, where)
+
+
+def _string(value: object, where: str) -> str:
+    """Read any text: names of files and of tensors are what they are."""
+    if not isinstance(value, str):
+        raise wrong(where, "text", value)
+    return value
+
+
+def _flag(value: object, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise wrong(where, "true or false", value)
+    return value
 
 
 def _comparison(value: object, where: str) -> None:

@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ._manifest import Artifact
+from ._receipts import int8_receipt, needs_receipt, refusal
 from ._target import Target, load_target, target_names
-from .errors import TargetUnavailableError, UsageError
+from .errors import GateError, TargetUnavailableError, UsageError
 
 if TYPE_CHECKING:
     from ._bundle import Bundle
 
-PRECISION_ORDER = ("fp32", "fp16")  # "auto" keeps the accuracy that was measured until a receipt says otherwise
+PRECISION_ORDER = (
+    "fp32",
+    "fp16",
+)  # "auto" keeps the accuracy that was measured; int8 goes first where a receipt says so
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,12 @@ class Choice:
     discarded: tuple[str, ...]
 
 
-def choose(bundle: Bundle, device: str, precision: str) -> Choice:
-    """Return the first runnable artifact by the targets' RANK and by precision; errors as `edgekd.load`."""
+def choose(bundle: Bundle, device: str, precision: str, *, unsafe: bool = False) -> Choice:
+    """Return the first runnable artifact by the targets' RANK and by precision; arguments and errors as `edgekd.load`.
+
+    Within a target, int8 is first where its receipt says that its gates held and that it is faster than the target's
+    other precisions, last where it says that it is not, and not there without a passing receipt.
+    """
     artifacts = all_artifacts(bundle)
     modules = {name: load_target(name) for name in target_names()}
     fitting = [
@@ -41,16 +49,18 @@ def choose(bundle: Bundle, device: str, precision: str) -> Choice:
             f"the bundle has no {precision} artifact for device={device!r}; it has: {have}. "
             f"To add one: edgekd build {bundle.path} --target {fitting[0].target} --precision {precision}"
         )
-    exact.sort(key=lambda item: (modules[item.target].RANK, _precision_rank(item.precision)))
+    exact.sort(key=lambda item: (modules[item.target].RANK, _precision_rank(bundle, item)))
     discarded = [
         f"{item.target} {item.precision}: not {device}, {precision}" for item in artifacts if item not in exact
     ]
+    if not unsafe:
+        exact = _allowed(bundle, exact, discarded)
     for index, item in enumerate(exact):
         problem = modules[item.target].probe()
         if problem is None:
-            later = [f"{other.target} {other.precision}: ranks after the chosen one" for other in exact[index + 1 :]]
+            later = [_later(bundle, other) for other in exact[index + 1 :]]
             reason = f"{item.target} {item.precision} is the first of {len(exact)} fitting artifacts that runs here"
-            return Choice(modules[item.target], item, reason, (*discarded, *later))
+            return Choice(modules[item.target], item, reason + _why_int8(bundle, item), (*discarded, *later))
         discarded.append(f"{item.target} {item.precision}: {problem}")
     listed = "\n  ".join(discarded)
     raise TargetUnavailableError(f"nothing in {bundle.path} can run here with device={device!r}:\n  {listed}")
@@ -73,8 +83,52 @@ def _means(module: Target, name: str, device: str) -> bool:
     return any(wanted == item or (item.endswith("*") and wanted.startswith(item[:-1])) for item in module.DEVICES)
 
 
-def _precision_rank(precision: str) -> int:
-    return PRECISION_ORDER.index(precision) if precision in PRECISION_ORDER else len(PRECISION_ORDER)
+def _precision_rank(bundle: Bundle, artifact: Artifact) -> int:
+    if needs_receipt(artifact):
+        receipt = int8_receipt(bundle.manifest, artifact.target)
+        return -1 if receipt is not None and receipt.passed and receipt.faster else len(PRECISION_ORDER) + 1
+    known = artifact.precision in PRECISION_ORDER
+    return PRECISION_ORDER.index(artifact.precision) if known else len(PRECISION_ORDER)
+
+
+def _allowed(bundle: Bundle, artifacts: list[Artifact], discarded: list[str]) -> list[Artifact]:
+    """Return the artifacts that may run, and note the others.
+
+    Raises:
+        GateError: none may.
+    """
+    refused = {index: refusal(bundle.manifest, item) for index, item in enumerate(artifacts)}
+    lines = [f"{artifacts[index].target} {why}" for index, why in refused.items() if why is not None]
+    allowed = [item for index, item in enumerate(artifacts) if refused[index] is None]
+    if not allowed:
+        target = artifacts[0].target
+        raise GateError(
+            f"{bundle.path}: {'; '.join(lines)}. To build it with one: edgekd build {bundle.path} --target {target} "
+            "--precision int8 --calib DIR; to run it all the same: load(..., unsafe=True)"
+        )
+    discarded += lines
+    return allowed
+
+
+def _later(bundle: Bundle, artifact: Artifact) -> str:
+    """Return why an artifact that could run comes after the chosen one."""
+    name = f"{artifact.target} {artifact.precision}"
+    receipt = int8_receipt(bundle.manifest, artifact.target) if needs_receipt(artifact) else None
+    if receipt is None or receipt.faster:
+        return f"{name}: ranks after the chosen one"
+    if receipt.speed_up is None:
+        return f"{name}: its speed has not been measured on this target"
+    return f"{name}: not faster than {receipt.rival} when measured ({receipt.speed_up:.2f} times its speed)"
+
+
+def _why_int8(bundle: Bundle, artifact: Artifact) -> str:
+    """Return what the receipt of a chosen int8 artifact says, as the end of a sentence; empty for others."""
+    receipt = int8_receipt(bundle.manifest, artifact.target) if needs_receipt(artifact) else None
+    if receipt is None:
+        return "; it has no receipt" if needs_receipt(artifact) else ""
+    lost = f"lost {receipt.row['value']:.2g} {receipt.row.get('unit', '')}".rstrip()
+    speed = "" if receipt.speed_up is None else f", {receipt.speed_up:.1f} times as fast as {receipt.rival}"
+    return f"; when measured it {lost}{speed}"
 
 
 def _no_device(device: str, modules: dict[str, Target], artifacts: list[Artifact]) -> str:

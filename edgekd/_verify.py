@@ -14,6 +14,7 @@ from ._box_difference import BoxDifference, box_difference, worse
 from ._bundle import Bundle
 from ._decisions import Decisions, compare, compare_verdicts
 from ._golden import golden_outputs, golden_pixels
+from ._receipts import QUANTIZED, int8_receipt, needs_receipt
 from ._select import all_artifacts
 from ._target import load_target, target_names
 from .errors import BundleError, EdgekdError, HostError, SessionError, UsageError
@@ -55,6 +56,9 @@ TOLERANCES = {
     "fp16": Tolerance(1e-2, 1.0, all_rows=False),
     "bf16": Tolerance(1e-2, 1.0, all_rows=False),
 }
+
+
+INT8_SHIFT = 0.02  # of a score, that makes another decision of int8 borderline: what its gate allows on average
 
 
 @dataclass(frozen=True)
@@ -167,8 +171,8 @@ def verify(
     (fp32) or 1 px in rows above `conf` (fp16, bf16), and the keep-lists at the manifest's thresholds must agree but for
     borderline rows (see `edgekd/_decisions.py`). Of oriented boxes the corners are compared, however the rectangle is
     written. Of anomaly networks raw scores must lie within 1e-3 (fp32) or 1e-2 (fp16, bf16), raw maps within 1e-3 or
-    2e-2, and the verdicts must agree but for scores that close to the threshold. Other precisions have no bound here:
-    they are measured and reported.
+    2e-2, and the verdicts must agree but for scores that close to the threshold. int8 artifacts are held to what their
+    receipt says of the golden set, and fail without a passing one.
 
     Args:
         path: `model.bin`.
@@ -211,7 +215,15 @@ def golden_samples(bundle: Bundle) -> Samples:
 
 
 def check_artifact(bundle: Bundle, artifact: Artifact, samples: Samples) -> ArtifactReport:
-    """Run one artifact on the golden set; what goes wrong with it is part of the report."""
+    """Run one artifact on the golden set and judge it; what goes wrong with it is part of the report."""
+    report = measure_artifact(bundle, artifact, samples)
+    if report.status != "reported":
+        return report
+    return _judged_by_receipt(report, bundle.manifest) if needs_receipt(artifact) else _judged(report)
+
+
+def measure_artifact(bundle: Bundle, artifact: Artifact, samples: Samples) -> ArtifactReport:
+    """Run one artifact on the golden set: "reported", with the differences and no verdict; "skipped"; or "failed"."""
     tolerances: Mapping[str, Tolerance | MapTolerance] = (
         TOLERANCES if bundle.manifest.thresholds is None else MAP_TOLERANCES
     )
@@ -225,7 +237,7 @@ def check_artifact(bundle: Bundle, artifact: Artifact, samples: Samples) -> Arti
     try:
         with contextlib.closing(target.load(bundle, artifact)) as session:
             measured = _measured if bundle.manifest.thresholds is None else _measured_maps
-            return _judged(measured(skipped, bundle.manifest, session, samples))
+            return measured(skipped, bundle.manifest, session, samples)
     except HostError as error:
         return dataclasses.replace(skipped, reason=str(error))
     except EdgekdError as error:
@@ -236,7 +248,8 @@ def _measured(report: ArtifactReport, manifest: Manifest, session: Session, samp
     """Return the report with the differences over the golden set; the verdict is still open."""
     tolerance = report.tolerance
     if not isinstance(tolerance, Tolerance):
-        tolerance = Tolerance(score=0.0, box_px=0.0, all_rows=False)
+        shift = INT8_SHIFT if report.precision in QUANTIZED else 0.0
+        tolerance = Tolerance(score=shift, box_px=0.0, all_rows=False)
     predict = manifest.predict
     score, worst = 0.0, None
     decisions = Decisions(0, 0, 0, 0)
@@ -292,6 +305,27 @@ def _rows(
 def _larger(so_far: float, reference: NDArray[np.float32], output: NDArray[np.float32]) -> float:
     """Return the larger of a difference and the largest of another pair; a NaN stays."""
     return float(np.maximum(so_far, np.abs(output.astype(np.float64) - reference).max(initial=0.0)))
+
+
+def _judged_by_receipt(report: ArtifactReport, manifest: Manifest) -> ArtifactReport:
+    """Return the report of an int8 artifact with its verdict: it must do here what it did where its gates held.
+
+    int8 on another chip rounds elsewhere, and errors of rounding are as large as those of int8 itself: half as much
+    again is allowed, and what fp16 may lose.
+    """
+    receipt = int8_receipt(manifest, report.target)
+    if receipt is None:
+        return dataclasses.replace(report, status="failed", reason=f"{report.precision} has no receipt to compare with")
+    if not receipt.passed:
+        return dataclasses.replace(report, status="failed", reason=f"{report.precision} failed its gates when built")
+    golden = receipt.row["quantization"]["golden"]
+    found = {"score": report.score_difference, "box_px": report.box_difference_px, "map": report.map_difference}
+    reasons = [] if golden["score"] is not None else ["its receipt says nothing of the golden set"]
+    for name, unit, slack in (("score", "", 0.01), ("box_px", " px", 1.0), ("map", "", 0.02)):
+        was, now = golden[name], found[name]
+        if was is not None and now is not None and not now <= 1.5 * was + slack:
+            reasons.append(f"{name} differs by {now:.3g}{unit} from the float network, by {was:.3g}{unit} when built")
+    return dataclasses.replace(report, status="failed" if reasons else "passed", reason="; ".join(reasons))
 
 
 def _judged(report: ArtifactReport) -> ArtifactReport:

@@ -15,7 +15,7 @@ VENDOR = {
 }  # fmt: skip
 LAYER_2 = {
     "errors", "geometry", "_anomaly_presets", "_anomaly_recipe", "_comparison", "_detections", "_recipe", "_manifest",
-    "_thresholds",
+    "_receipts", "_thresholds",
 }  # fmt: skip
 LAYER_3 = {
     "_bundle",
@@ -48,7 +48,7 @@ LAYER_4 = {
 }
 VERBS = {
     "_train", "_distill", "_import", "_build", "_profile", "_eval", "_verify", "_inspect", "_doctor", "_data", "_demo",
-    "_flash", "_selftest", "_set_thresholds",
+    "_flash", "_int8", "_selftest", "_set_thresholds",
 }  # fmt: skip
 ONLY_WHEN_CALLED = {("_detections", "_plot")}  # a method that draws; the import is inside it
 

@@ -263,8 +263,8 @@ def test_outputs_of_another_shape_fail(bent: Any) -> None:
 
 
 def test_precision_without_a_bound_is_measured_and_reported(bent: Any) -> None:
-    found = bent(lambda boxes, scores: (boxes, scores + np.float32(0.05)), "int8")
-    assert (found.status, found.reason) == ("reported", "no bound is set for int8")
+    found = bent(lambda boxes, scores: (boxes, scores + np.float32(0.05)), "int4")
+    assert (found.status, found.reason) == ("reported", "no bound is set for int4")
     assert found.score_difference == pytest.approx(0.05, rel=1e-3)
 
 
@@ -398,8 +398,8 @@ def test_anomaly_network_that_gives_nan_fails(bent: Callable[..., _verify.Artifa
 def test_anomaly_network_of_a_precision_without_a_bound_is_reported(
     bent: Callable[..., _verify.ArtifactReport],
 ) -> None:
-    found = bent(lambda raw, score: (raw + 1, score), "int8", anomaly=True)
-    assert (found.status, found.reason) == ("reported", "no bound is set for int8")
+    found = bent(lambda raw, score: (raw + 1, score), "int4", anomaly=True)
+    assert (found.status, found.reason) == ("reported", "no bound is set for int4")
 
 
 def test_verify_of_an_anomaly_network_prints_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import edgekd
 
+from ._int8 import show_int8
 from ._text import size, table
 
 if TYPE_CHECKING:
@@ -29,10 +30,22 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="comma-separated (openvino,tflite,tensorrt), or all that can build here; may be given several times",
     )
     parser.add_argument(
-        "--precision", action="append", metavar="NAMES", help="comma-separated: fp32, fp16 (default fp32)"
+        "--precision", action="append", metavar="NAMES", help="comma-separated: fp32, fp16, int8 (default fp32)"
     )
     parser.add_argument("--out", metavar="FILE", help="write here (default: replace the bundle)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    int8 = parser.add_argument_group("int8", "calibrated on training images, judged on validation images")
+    int8.add_argument("--calib", metavar="PATH", help="training images (default: those of the bundle's recipe)")
+    int8.add_argument("--val", metavar="PATH", help="validation images (default: those of --calib, or of the recipe)")
+    int8.add_argument("--format", metavar="NAME", help="of both (default: found out)")
+    int8.add_argument("--calib-images", type=int, metavar="N", help="most images that calibrate (default 128)")
+    int8.add_argument(
+        "--max-drop", type=float, metavar="POINTS",
+        help="of AP or image AUROC that may be lost (default 0.5; 0.7 for oriented boxes, 0.3 for AUROC)",
+    )  # fmt: skip
+    int8.add_argument("--ranges", metavar="NAME", help="auto (default), mse, minmax, percentile or entropy")
+    int8.add_argument("--force", action="store_true", help="also take test images, or others than trained the network")
+    int8.add_argument("--report", metavar="FILE", help="write a page: layers, gates, shifts of scores, latencies")
     parser.set_defaults(run=run)
 
 
@@ -44,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
         targets="all" if targets == ["all"] else targets,
         precisions=_split(args.precision or ["fp32"]),
         out=args.out,
+        calibration=_calibration(args),
+        report=args.report,
         progress=_tell if sys.stderr.isatty() else None,
     )
     if args.json:
@@ -51,6 +66,16 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(report)
     return 0
+
+
+def _calibration(args: argparse.Namespace) -> edgekd.Calibration | None:
+    """Return what was asked for; None: nothing was."""
+    given = {
+        "train": args.calib, "val": args.val, "format": args.format, "images": args.calib_images,
+        "max_drop": args.max_drop, "ranges": args.ranges, "force": args.force or None,
+    }  # fmt: skip
+    given = {name: value for name, value in given.items() if value is not None}
+    return edgekd.Calibration(**given) if given else None
 
 
 def _split(items: Sequence[str]) -> list[str]:
@@ -66,6 +91,9 @@ def _print(report: edgekd.BuildReport) -> None:
     for item in report.artifacts:
         if item.parity.reason:
             print(f"{item.target} {item.precision} was not run: {item.parity.reason}")
+    for item in report.artifacts:
+        if item.receipt is not None:
+            show_int8(item.receipt)
     for name, reason in report.unavailable.items():
         print(f"{name} was left out: {reason}")
     dropped = "; its signature was dropped, since the contents changed" if report.signature_dropped else ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import edgekd
 
 from ._comparison import show_comparisons
+from ._int8 import show_int8
 from ._text import plain, size, table
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _artifacts(found: edgekd.Inspection) -> None:
 def _receipts(found: edgekd.Inspection) -> None:
     rows = []
     for receipt in found.manifest.receipts:
-        if "comparison" in receipt:
+        if "comparison" in receipt or "quantization" in receipt:
             continue
         others = {key: value for key, value in receipt.items() if key not in ("what", "value", "unit")}
         unit = receipt.get("unit")
@@ -113,6 +114,9 @@ def _receipts(found: edgekd.Inspection) -> None:
     if rows:
         print()
         table(("receipt", "value", "measured"), rows)
+    for receipt in found.manifest.receipts:
+        if "quantization" in receipt:
+            show_int8(receipt)
     show_comparisons(edgekd.Comparison.from_dict(row) for row in found.manifest.receipts if "comparison" in row)
 
 

@@ -23,7 +23,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("bundle", help="model.bin")
     parser.add_argument("images", nargs="+", help="image files, or folders of them")
     parser.add_argument("--device", default="auto", help="auto, cpu, openvino, tflite, intel:npu, ... (default auto)")
-    parser.add_argument("--precision", default="auto", help="auto, fp32, fp16 (default auto)")
+    parser.add_argument("--precision", default="auto", help="auto, fp32, fp16, int8 (default auto)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the engine (default: its own choice)")
     parser.add_argument("--conf", type=float, help="score threshold in [0, 1] (default: the bundle's)")
     parser.add_argument(

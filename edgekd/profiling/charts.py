@@ -22,16 +22,26 @@ BINS = 48
 POINTS = 1500  # most that a time line draws; of more, the largest of each span
 
 
-def histogram(samples: Sequence[float], marks: Mapping[str, float], label: str) -> str:
-    """Return how often which value came, from the least to the greatest, with named values marked."""
+def histogram(
+    samples: Sequence[float], marks: Mapping[str, float], label: str, *, unit: str = "ms", count: str = "calls"
+) -> str:
+    """Return how often which value came, from the least to the greatest, with named values marked.
+
+    Args:
+        samples: at least one.
+        marks: name -> value to point at.
+        label: of the horizontal axis.
+        unit: of the marks.
+        count: what is counted.
+    """
     values = np.asarray(samples, np.float64)
     low, high = _span(float(values.min()), float(values.max()))
     counts, edges = np.histogram(values, BINS, (low, high))
     peak = int(counts.max())
     bars = []
-    for count, start, end in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        if count:
-            x, y = _x(start, low, high), _y(count, 0, peak)
+    for number, start, end in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        if number:
+            x, y = _x(start, low, high), _y(number, 0, peak)
             width, height = _x(end, low, high) - x - 0.5, HEIGHT - BOTTOM - y
             bars.append(f'<rect class="bar" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"/>')
     lines = []
@@ -40,11 +50,11 @@ def histogram(samples: Sequence[float], marks: Mapping[str, float], label: str) 
         side = "end" if x > WIDTH * 0.75 else "start"
         lines.append(f'<path class="mark" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
         offset = -4 if side == "end" else 4
-        text = escape(f"{name} {value:.2f} ms")
+        text = escape(f"{name} {value:.2f} {unit}".rstrip())
         lines.append(
             f'<text class="mark" x="{x + offset:.1f}" y="{TOP + 12 + 13 * row}" text-anchor="{side}">{text}</text>'
         )
-    return _figure([*_axes(low, high, 0, peak, label, "calls"), *bars, *lines], f"Histogram of {label}")
+    return _figure([*_axes(low, high, 0, peak, label, count), *bars, *lines], f"Histogram of {label}")
 
 
 def time_line(time_s: Sequence[float], values: Sequence[float], label: str, *, points: bool) -> str:

@@ -61,7 +61,7 @@ def measure_ranges(
     progress(f"calibration: {len(images)} images, largest values of {len(names) + 1} tensors")
     largest = dict.fromkeys((graph.image, *names), 0.0)
     for name, values in run(images):
-        largest[name] = max(largest[name], float(np.abs(values).max(initial=0.0)))
+        largest[name] = float(np.maximum(largest[name], np.abs(values).max(initial=0.0)))  # a NaN stays
     for name, value in largest.items():
         if not np.isfinite(value):
             raise BuildError(f"calibration: {name!r} is {value} for some image; the network does not compute there")
@@ -126,5 +126,5 @@ def _binned(values: NDArray[np.float32], largest: float) -> NDArray[np.float64]:
     """Return how many of the tensor's magnitudes lie in each bin; of large tensors, of evenly spread ones."""
     flat = values.reshape(-1)
     flat = flat[:: max(1, flat.size // SAMPLED)]
-    bins = np.minimum((np.abs(flat) * np.float32(BINS / largest)).astype(np.int64), BINS - 1)
+    bins = np.minimum((np.abs(flat) / np.float32(largest) * BINS).astype(np.int64), BINS - 1)
     return np.bincount(bins, minlength=BINS).astype(np.float64)

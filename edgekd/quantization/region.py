@@ -1,8 +1,9 @@
 """Which tensors of a graph are int8: decided by what reads them, never by a name.
 
-- A *layer* is a convolution or matrix product with constant weights. It reads int8 and int8 weights; what it writes is
-  quantized only where another layer reads it. So whatever follows the last layers, which is all decoding (sigmoids,
-  exponentials, angles, distances of an anomaly map), stays in floating point, and boxes and scores never share a scale.
+- A *layer* is a convolution or matrix product with constant weights and several output channels. It reads int8 and
+  int8 weights; what it writes is quantized only where another layer reads it. So whatever follows the last layers,
+  which is all decoding (sigmoids, exponentials, angles, distances of an anomaly map), stays in floating point, and
+  boxes and scores never share a scale.
 - Operators that only move values (`CARRIERS`) pass int8 on: a tensor is quantized before them, once, and a Concat's
   inputs share one scale, so that a runtime can move the dequantization past them.
 - An Add on the way to a layer reads an operand in int8 if that operand is int8 for another reader anyway (the
@@ -170,8 +171,20 @@ def _can_be_int8(graph: FloatGraph, node: onnx.NodeProto) -> bool:
         return False
     if node.op_type == "Gemm" and attribute(node, "transA", 0):
         return False
+    if _outputs(graph, node) < 2:
+        return False
     # Grouped transposed convolutions lay their output channels over two axes: no axis holds one scale a channel.
     return node.op_type != "ConvTranspose" or attribute(node, "group", 1) == 1
+
+
+def _outputs(graph: FloatGraph, node: onnx.NodeProto) -> int:
+    """Return the output channels of a layer.
+
+    With one of them it is no layer that learnt: an expectation over a distribution of box edges (Li et al., NeurIPS
+    2020, eq. 3), or the enlargement of an anomaly map, whose range on normal images is not that on defects.
+    """
+    dims = graph.weights[node.input[1]].dims
+    return int(dims[channel_axis(node, len(dims))])
 
 
 def channel_axis(node: onnx.NodeProto, rank: int) -> int:

@@ -45,10 +45,14 @@ def quantized_graph(graph: FloatGraph, region: Region, scales: Mapping[str, floa
 
 
 def weight_scales(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Return one scale `(C,)` an output channel: its largest magnitude / 127; 1 / 127 for channels of zeros."""
+    """Return one scale `(C,)` an output channel: its largest magnitude / 127; 1 / 127 for channels of zeros.
+
+    Chips flush numbers below `tiny` to zero, and dividing by such a scale gives NaN.
+    """
     others = tuple(item for item in range(values.ndim) if item != axis)
     largest = np.abs(values).max(axis=others)
-    return (np.where(largest > 0, largest, 1.0) / LEVELS).astype(np.float32)
+    scales = (np.where(largest > 0, largest, 1.0) / LEVELS).astype(np.float32)
+    return np.maximum(scales, np.finfo(np.float32).tiny)
 
 
 def rounded_weights(values: NDArray[np.float32], scales: NDArray[np.float32], axis: int) -> NDArray[np.int8]:

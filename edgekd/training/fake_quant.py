@@ -80,6 +80,7 @@ class _RoundedWeight(torch.autograd.Function):
         others = [item for item in range(weight.ndim) if item != axis]
         largest = weight.abs().amax(dim=others, keepdim=True)
         scales = torch.where(largest > 0, largest, torch.ones_like(largest)) / HIGH
+        scales = scales.clamp(min=torch.finfo(torch.float32).tiny)
         return (weight / scales).round_().clamp_(-HIGH, HIGH).mul_(scales)
 
     @staticmethod

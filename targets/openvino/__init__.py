@@ -33,7 +33,7 @@ def probe_build() -> str | None:
 
 
 def build(bundle: Bundle, precision: str, progress: Progress, quantization: Quantization | None = None) -> Built:
-    """Lower the portable graph to OpenVINO IR of batch 1 (`model.xml`, `model.bin`).
+    """Lower the portable graph to OpenVINO IR of batch 1 (`model.xml.z`, compressed, and `model.bin`).
 
     Args:
         bundle: its portable graph is read.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from edgekd._manifest import Artifact
 
 ARITHMETIC = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
+MOST_TEXT = 1 << 28  # bytes of IR that a bundle may unpack to
 REBUILD = "edgekd build model.bin --target openvino"
 DRIVERS = "a GPU wants Intel's compute runtime (intel-opencl-icd), an NPU its driver (linux-npu-driver)"
 
@@ -33,7 +35,7 @@ class OpenVINOSession:
     """
 
     def __init__(self, bundle: Bundle, artifact: Artifact, *, device: str, threads: int) -> None:
-        """Compile `model.xml` and `model.bin` of the artifact."""
+        """Compile the IR of the artifact."""
         plugin = _plugin(device)
         if threads and plugin != "CPU":
             raise UsageError(f"threads={threads} is for the CPU; device={device!r} takes threads=0 only")
@@ -45,7 +47,7 @@ class OpenVINOSession:
         self._info = SessionInfo(
             "openvino",
             artifact.precision,
-            _arithmetic(self._compiled),
+            "int8" if artifact.precision == "int8" else _arithmetic(self._compiled),
             plugin.lower(),
             f"OpenVINO {openvino.__version__.split('-')[0]}",
         )
@@ -127,6 +129,20 @@ def _hint(plugin: str, precision: str) -> str:
     return "f32"
 
 
+def _xml(bundle: Bundle, artifact: Artifact) -> bytes:
+    """Return the IR's text; early bundles hold it as it is, later ones compressed."""
+    if "model.xml" in artifact.files:
+        return bytes(bundle.file(artifact, "model.xml"))
+    inflating = zlib.decompressobj()
+    try:
+        text = inflating.decompress(bundle.file(artifact, "model.xml.z"), MOST_TEXT)
+    except zlib.error as error:
+        raise SessionError(f"the artifact's graph cannot be unpacked ({error}); rebuild it: {REBUILD}") from error
+    if not inflating.eof:
+        raise SessionError(f"the artifact's graph is cut off, or above {MOST_TEXT} bytes; rebuild it: {REBUILD}")
+    return text
+
+
 def _compile(bundle: Bundle, artifact: Artifact, plugin: str, threads: int) -> Any:
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -134,9 +150,9 @@ def _compile(bundle: Bundle, artifact: Artifact, plugin: str, threads: int) -> A
     }
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
-    xml = bytes(bundle.file(artifact, "model.xml"))
+    xml = _xml(bundle, artifact)
     if b"<net" not in xml[:4096]:  # read_model would take ONNX bytes here as well
-        raise SessionError("model.xml of this artifact is not OpenVINO IR; rebuild it: " + REBUILD)
+        raise SessionError("the artifact's graph is not OpenVINO IR; rebuild it: " + REBUILD)
     weights = np.frombuffer(bundle.file(artifact, "model.bin"), np.uint8)
     try:
         model = _core().read_model(xml, openvino.Tensor(weights))

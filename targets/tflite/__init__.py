@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgekd._session import Session
     from edgekd._target import Built, Progress, Quantization
 
-PRECISIONS: tuple[str, ...] = ("fp32", "fp16")
+PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "int8")
 GRAMMAR: str | None = "int8-asymmetric"  # LiteRT measures its own ranges, with zero points
 DEVICES: tuple[str, ...] = ("tflite", "litert", "xnnpack", "cpu")
 PORTABLE: bool = False
@@ -48,17 +48,19 @@ def build(bundle: Bundle, precision: str, progress: Progress, quantization: Quan
 
     Args:
         bundle: its portable graph is read.
-        precision: "fp32", or "fp16": weights of convolutions stored as float16, arithmetic in float32.
+        precision: "fp32", "fp16" (weights of convolutions stored as float16, arithmetic in float32), or "int8" (inputs,
+            outputs and decoding in float32).
         progress: told each stage.
-        quantization: nothing is int8 here yet.
+        quantization: for "int8"; its `pixels` are run through the float model, its `floating` layers stay as they are.
+            Its graph is not read: LiteRT has a grammar of its own.
 
     Raises:
-        BuildError: an operator cannot be translated, or the converter failed.
+        BuildError: an operator cannot be translated, the converter failed, a `floating` layer cannot be found in the
+            LiteRT model, or no layer is left in int8.
     """
-    del quantization
     from ._build import convert
 
-    return convert(bundle, precision, progress)
+    return convert(bundle, precision, progress, quantization)
 
 
 def load(bundle: Bundle, artifact: Artifact, *, device: str = "auto", threads: int = 0) -> Session:

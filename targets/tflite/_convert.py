@@ -1,6 +1,7 @@
 """The converter process: `python -m edgekd.targets.tflite._convert FOLDER`.
 
-Reads `graph.onnx` and `request.json` in FOLDER; writes `model.tflite` and `answer.json` (`tools`, or `error`).
+Reads `graph.onnx` and `request.json` in FOLDER (the layout of each output); writes `float.tflite` and `answer.json`
+(`layers` and `tools`, or `error`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ import torch
 from edgekd._target import relative_error
 from edgekd.errors import BuildError
 
+from ._graph import LiteGraph
+from ._layers import find_layers
+from ._static import constants, fix_batch
 from ._torch_from_onnx import TranslatedGraph
 
 TOLERANCE = 1e-3
@@ -66,34 +70,21 @@ def _parsed(graph: bytes) -> onnx.ModelProto:
     return model
 
 
-def halve_weights(model: bytes) -> bytes:
-    """Return the model with the weights of convolutions and matrix products stored as float16 behind a DEQUANTIZE."""
-    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe_manager
-
-    recipe = recipe_manager.RecipeManager()
-    recipe.add_weight_only_config(
-        regex=".*",
-        operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
-        num_bits=16,
-        algorithm_key=algorithm_manager.AlgorithmName.FLOAT_CASTING,
-    )
-    return bytes(quantizer.Quantizer(bytearray(model), recipe.get_quantization_recipe()).quantize().quantized_model)
-
-
 def answer(folder: Path) -> dict[str, Any]:
     """Do what `request.json` asks; return what `answer.json` is to hold."""
-    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    layouts = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    graph = (folder / "graph.onnx").read_bytes()
     try:
-        module, images = translate((folder / "graph.onnx").read_bytes(), request["outputs"])
+        module, images = translate(graph, layouts)
     except BuildError as error:
         return {"error": str(error)}
     import litert_torch  # after the translation, which fails sooner: this import takes seconds
 
     model = litert_torch.convert(module, (images,)).model_content()
-    if request["precision"] == "fp16":
-        model = halve_weights(model)
-    (folder / "model.tflite").write_bytes(model)
-    return {"tools": {name: version(name) for name in TOOLS}}
+    (folder / "float.tflite").write_bytes(model)
+    portable = fix_batch(_parsed(graph)).graph
+    layers = find_layers(portable, constants(portable), LiteGraph(model))
+    return {"tools": {name: version(name) for name in TOOLS}, "layers": layers}
 
 
 if __name__ == "__main__":

@@ -59,7 +59,8 @@ class TFLiteSession:
         )
         self._output_indices = [details[spec.name]["index"] for spec in self._outputs]
         self._lock = threading.Lock()
-        self._info = SessionInfo("tflite", artifact.precision, "fp32", "cpu", RUNTIME)
+        compute = "int8" if artifact.precision == "int8" else "fp32"
+        self._info = SessionInfo("tflite", artifact.precision, compute, "cpu", RUNTIME)
 
     @property
     def info(self) -> SessionInfo:

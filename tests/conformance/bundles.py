@@ -15,7 +15,9 @@ import numpy as np
 from edgekd._bundle import Bundle
 from edgekd._golden import add_golden
 from edgekd._manifest import ANGLE, Artifact, InputSpec, Manifest, OutputSpec, Thresholds
-from edgekd._target import load_target, target_names
+from edgekd._receipts import QUANTIZED
+from edgekd._target import Quantization, load_target, target_names
+from edgekd._verify import golden_samples, measure_artifact
 
 from .anomaly_networks import SIGMA, anomaly_network
 from .detectors import STRIDES, detector
@@ -101,18 +103,64 @@ class Build(NamedTuple):
 
 
 @cache
+def quantization(*, oriented: bool = False, anomaly: bool = False) -> Quantization:
+    """Return int8 of the portable bundle's graph, every layer, calibrated on its golden pictures."""
+    from edgekd.quantization import FloatGraph, int8_region, measure_ranges, quantized_graph
+
+    bundle = portable(oriented=oriented, anomaly=anomaly)
+    seen = np.concatenate([image for image, _ in golden_samples(bundle)])
+    graph = FloatGraph(bundle.graph())
+    region = int8_region(graph)
+    scales = measure_ranges(graph, region, seen).scales(region, "minmax")
+    return Quantization(quantized_graph(graph, region, scales), seen)
+
+
+@cache
+def oracle(precision: str, *, oriented: bool = False, anomaly: bool = False) -> Bundle:
+    """Return what an artifact is compared with: the portable bundle, or of int8 the one whose graph is int8."""
+    bundle = portable(oriented=oriented, anomaly=anomaly)
+    if precision not in QUANTIZED:
+        return bundle
+    return bundle.replace(add={bundle.manifest.graph: quantization(oriented=oriented, anomaly=anomaly).graph})
+
+
+def receipt(target: str, *, oriented: bool = False, anomaly: bool = False) -> dict[str, object]:
+    """Return an int8 receipt that says what the int8 graph gives on the golden set, and that everything held."""
+    stand_in = oracle("int8", oriented=oriented, anomaly=anomaly)
+    artifact = Artifact(target="reference", precision="int8", files={})
+    report = measure_artifact(stand_in, artifact, golden_samples(stand_in))
+    golden = {
+        "score": report.score_difference, "box_px": report.box_difference_px, "map": report.map_difference,
+    }  # fmt: skip
+    gate = {"name": "AP drop", "value": 0.1, "bound": 0.5, "unit": "points", "passed": True}
+    images = {"name": "pictures", "images": 3}
+    return {
+        "what": "int8 AP drop", "value": 0.1, "unit": "points", "target": target, "precision": "int8",
+        "quantization": {
+            "passed": True, "golden": golden, "gates": [gate], "layers": [{"name": "all", "int8": True}],
+            "calibration": images, "validation": images, "ranges": {"estimator": "minmax"},
+            "race": {"rival": "fp32", "speed_up": 2.0, "faster": True, "times_ms": {"fp32": [2.0], "int8": [1.0]}},
+        },
+    }  # fmt: skip
+
+
+@cache
 def built(target: str, precision: str, *, oriented: bool = False, anomaly: bool = False) -> Build:
-    """Build one artifact of the portable bundle."""
+    """Build one artifact of the portable bundle; of int8 with a receipt."""
     bundle = portable(oriented=oriented, anomaly=anomaly)
     lines: list[str] = []
+    how = quantization(oriented=oriented, anomaly=anomaly) if precision in QUANTIZED else None
     with _printed() as printed:
-        result = load_target(target).build(bundle, precision, lines.append)
+        result = load_target(target).build(bundle, precision, lines.append, how)
     files = {name: f"artifacts/{target}/{precision}/{name}" for name in result.files}
     artifact = Artifact(
         target=target, precision=precision, files=files, options=dict(result.options), tools=dict(result.tools)
     )
     chunks = {files[name]: content for name, content in result.files.items()}
     whole = bundle.replace(dataclasses.replace(bundle.manifest, artifacts=(artifact,)), chunks)
+    if how is not None:
+        row = receipt(target, oriented=oriented, anomaly=anomaly)
+        whole = whole.replace(dataclasses.replace(whole.manifest, receipts=(row,)))
     return Build(whole, artifact, tuple(lines), bytes(printed))
 
 

@@ -102,9 +102,9 @@ class PredictCases:
         assert detector.info.session.precision == precision
         assert self.TARGET in detector.info.reason
 
-    def test_precision_that_is_not_there_says_what_to_type(self, path: Any) -> None:
+    def test_precision_that_is_not_there_says_what_to_type(self, path: Any, precision: str) -> None:
         with pytest.raises(UsageError) as caught:
-            load(path, device=self.TARGET, precision="int8")
+            load(path, device=self.TARGET, precision="fp16" if precision == "int8" else "int8")
         assert "edgekd build" in str(caught.value)
 
     def test_damaged_artifact_with_right_hashes_raises_session_error(self, precision: str, tmp_path: Any) -> None:

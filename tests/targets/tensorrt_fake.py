@@ -50,6 +50,7 @@ class ILogger:
 
 class Flag(enum.IntEnum):
     FP16 = 0
+    INT8 = 1
     TF32 = 7
     OBEY_PRECISION_CONSTRAINTS = 12
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import OrderedDict
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,6 +34,7 @@ def test_converter_that_dies_shows_its_last_lines(build_module: Any, monkeypatch
         "import sys; print('noise\\n' * 100); print('LLVM ERROR: out of luck', file=sys.stderr); import os; os.abort()"
     )
     real = subprocess.run
+    monkeypatch.setattr(build_module, "_kept", OrderedDict())
     monkeypatch.setattr(build_module.subprocess, "run", lambda _, **rest: real([sys.executable, "-c", code], **rest))
     with pytest.raises(BuildError, match=r"ended with code -6(.|\n)*LLVM ERROR: out of luck") as caught:
         load_target("tflite").build(bundles.portable(), "fp32", lambda _: None)

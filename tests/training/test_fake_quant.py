@@ -55,6 +55,8 @@ def test_weights_have_the_bits_of_the_writer(shape: tuple[int, ...], axis: int) 
     index: list[int | slice] = [slice(None)] * len(shape)
     index[axis] = 1
     values[tuple(index)] = 0  # a channel of zeros
+    index[axis] = 2
+    values[tuple(index)] *= np.float32(1e-38)  # and one whose scale no float32 without denormals holds
     scales = weight_scales(values, axis)
     spread = scales.reshape([-1 if item == axis else 1 for item in range(len(shape))])
     expected = rounded_weights(values, scales, axis).astype(np.float32) * spread
