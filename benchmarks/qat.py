@@ -29,6 +29,7 @@ from machine import RESULTS, conditions, write
 import edgekd
 from edgekd._bundle import Bundle
 from edgekd._manifest import Artifact
+from edgekd._recipe import QatConfig
 from edgekd._target import Quantization, load_target
 from edgekd._train import adjusted
 from edgekd.quantization import int8_region, quantized_graph
@@ -55,6 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--steps", type=int, default=600, help="of the float run")
+    parser.add_argument("--lr", type=float, help="of [qat]: share of the learning rate (default: the recipe's)")
+    parser.add_argument("--share", type=float, help="of [qat]: share of the steps (default: the recipe's)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=ROOT / "out" / "qat")
     args = parser.parse_args()
@@ -73,7 +76,8 @@ def recipe(data: Path, seed: int, args: argparse.Namespace) -> Recipe:
     plan = adjusted(EXAMPLE / "distill.toml", seed, args.steps)
     places = {split: str(data / f"{split}.json") for split in SCENES}
     train = dataclasses.replace(plan.train, threads=args.threads)
-    return plan.replace(data=dataclasses.replace(plan.data, **places), train=train)
+    asked = {name: value for name, value in (("lr", args.lr), ("steps", args.share)) if value is not None}
+    return plan.replace(data=dataclasses.replace(plan.data, **places), train=train, qat=QatConfig(**asked))
 
 
 def float_run(plan: Recipe, folder: Path) -> None:
@@ -82,8 +86,10 @@ def float_run(plan: Recipe, folder: Path) -> None:
 
 def measure(plan: Recipe, folder: Path, *, spoils: bool) -> None:
     """Add one row: float, PTQ and QAT of one student."""
-    rows = known()
-    label = {"seed": plan.train.seed, "steps": plan.train.steps, "student": "spoilt" if spoils else "as trained"}
+    rows, second = known(), fine_tuning(plan)
+    name = "spoilt" if spoils else "as trained"
+    label = {"seed": plan.train.seed, "steps": plan.train.steps, "student": name}
+    label |= {"qat_steps": second.train.steps, "qat_lr": second.train.lr}
     if any(all(row[key] == value for key, value in label.items()) for row in rows):
         return
     place = torch.device("cpu")
@@ -93,10 +99,9 @@ def measure(plan: Recipe, folder: Path, *, spoils: bool) -> None:
     student = QuantizedDetector(model, images, SYMMETRIC)
     ptq = copy.deepcopy(student)
     began = time.perf_counter()
-    second = fine_tuning(plan)
     trainer = Trainer(
         second,
-        folder / ("qat-spoilt" if spoils else "qat"),
+        folder / f"qat-{name.replace(' ', '-')}-{second.train.steps}-{second.train.lr:g}",
         splits["train"],
         splits["val"],
         teacher=base.teachers,
@@ -112,8 +117,7 @@ def measure(plan: Recipe, folder: Path, *, spoils: bool) -> None:
         simulated = figures(evaluate(each, test, plan.input, place))
         engine = figures(evaluate(Engine(each, folder, images), test, plan.input, place))
         found[name] = {"torch": simulated, "openvino": engine}
-    budget = {"qat_steps": second.train.steps, "qat_lr": second.train.lr, "qat_s": round(seconds, 1)}
-    rows.append({**label, **budget, "test": found})
+    rows.append({**label, "qat_s": round(seconds, 1), "test": found})
     write(NAME, {**conditions("torch", "onnxruntime", "openvino"), "scenes": SCENES, "rows": rows})
     print(json.dumps(rows[-1]))
 
