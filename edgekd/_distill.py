@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._comparison import chosen_seeds
+from ._target import load_target, target_names
 from ._train import TrainReport, adjusted, run
 from .errors import RecipeError, UsageError
 
@@ -34,6 +35,7 @@ def distill(
     receipt: bool = False,
     seeds: Sequence[int] | None = None,
     explain: int = 0,
+    qat: str | None = None,
 ) -> TrainReport:
     """Train a recipe's student against its teacher and write a portable bundle, which holds the student alone.
 
@@ -44,7 +46,7 @@ def distill(
             or several, by the names that the [[distill]] entries use.
         cache: folder that keeps what the teachers showed, image by image: later runs that see the same pixels (the same
             seed and augmentation) need no teacher, and have the same losses, bit for bit.
-        prepare: called with the student before the optimiser is made: a hook for quantization-aware training. What it
+        prepare: called with the student before the optimiser is made: a hook. What it
             puts into the network has to survive `copy.deepcopy` and `torch.onnx.export`.
         seed: instead of the recipe's.
         steps: instead of the recipe's.
@@ -57,10 +59,14 @@ def distill(
         explain: how many training images, spread over the set, `out/explain/index.html` shows, with what each method
             compares on them; 0: no page. It is written before the first step, of the student as it stands, and again
             when training is done. Of a run that is finished, only the page is written.
+        qat: a target; the finished student is trained on, rounded to int8 as that target rounds, under the same losses,
+            in `out/qat-<target>`. The report is of that run; its bundle is what to build for the target with precision
+            int8. The float student stays in `out`. The budget is the recipe's [qat].
 
     Raises:
         RecipeError: the recipe is impossible, has no [[distill]] or no teacher, or `out` holds a run of another one.
-        UsageError: `seeds` without `receipt`, or not as said above; `explain` below 0 or above 64.
+        UsageError: no such target, or one without int8; `seeds` without `receipt`, or not as
+            said above; `explain` below 0 or above 64.
         DataError: the data cannot be read.
         WeightsError: the teacher's or pretrained weights are missing or do not fit.
         MissingPackageError: the packages for training are not installed.
@@ -82,6 +88,7 @@ def distill(
         raise UsageError(
             "the page shows what [[distill]] entries compare, and the recipe has none: leave out --explain"
         )
+    rounded = None if qat is None else (qat, _grammar(qat))
     return run(
         plan,
         out,
@@ -93,4 +100,19 @@ def distill(
         tensorboard=tensorboard,
         seeds=chosen,
         images=explain,
+        qat=rounded,
     )
+
+
+def _grammar(target: str) -> str:
+    """Return how a target rounds activations.
+
+    Raises:
+        UsageError: there is no such target, or it has no int8.
+    """
+    grammars = {name: load_target(name).GRAMMAR for name in target_names()}
+    grammar = grammars.get(target)
+    if grammar is None:
+        possible = ", ".join(name for name, each in grammars.items() if each is not None)
+        raise UsageError(f"cannot train for int8 on {target!r} (qat, --qat); possible: {possible}")
+    return grammar

@@ -374,6 +374,9 @@ def check_chunks(manifest: Manifest, lengths: Mapping[str, int]) -> None:
                 raise CorruptBundleError(
                     f"{name} should hold {output.name} {output.shape} float32: {expected} bytes, got {lengths[name]}"
                 )
+    trained = manifest.provenance.get("qat")
+    if isinstance(trained, dict) and "chunk" in trained:
+        wanted.append(("provenance.qat.chunk", _chunk(trained["chunk"], "manifest.provenance.qat.chunk")))
     for where, name in wanted:
         if name not in lengths:
             raise CorruptBundleError(f"manifest.{where} names the chunk {name!r}, which is not in the bundle")

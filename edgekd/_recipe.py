@@ -136,6 +136,14 @@ class UnlabelledConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QatConfig:
+    """The budget of `edgekd distill --qat`, as shares of [train]'s: steps, and the peak learning rate."""
+
+    steps: float = 0.1
+    lr: float = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictConfig:
     """Defaults of `predict`, copied into the manifest."""
 
@@ -160,6 +168,7 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     distill: tuple[DistillConfig, ...] = ()
     predict: PredictConfig = field(default_factory=PredictConfig)
+    qat: QatConfig | None = None  # None: the usual shares
 
     @classmethod
     def read(cls, path: str | Path) -> Recipe:

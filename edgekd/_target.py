@@ -58,6 +58,9 @@ class Target(Protocol):
     PRECISIONS: tuple[str, ...]
     """Precisions this target can build, for example ("fp32", "fp16", "int8")."""
 
+    GRAMMAR: str | None
+    """How it holds activations in int8: "int8-symmetric", "int8-asymmetric" (with zero points), None: not at all."""
+
     DEVICES: tuple[str, ...]
     """Spellings of `device=` that mean this target, lower case; "intel:*" matches by prefix."""
 

@@ -205,11 +205,13 @@ def run(
     device: str,
     seeds: tuple[int, ...] = (),
     images: int = 0,
+    qat: tuple[str, str] | None = None,
     **options: Unpack[RunOptions],
 ) -> TrainReport:
     """Run a recipe whole; what `train` and `distill` have in common.
 
-    `seeds` are those of an ablation receipt, `images` is how many the explanation page shows; none: without.
+    `seeds` are those of an ablation receipt, `images` is how many the explanation page shows, `qat` the target and its
+    grammar that the student is trained on for; none: without.
 
     Raises:
         MissingPackageError: the packages for training are not installed.
@@ -224,6 +226,10 @@ def run(
     work: Callable[..., Outcome] = partial(receipt.run_with_receipt, seeds=seeds) if seeds else training.run
     if images:
         work = partial(explain.run_with_page, work, images=images, finished_is_enough=not seeds)
+    if qat:
+        from .training.qat import Goal, run_with_qat
+
+        work = partial(run_with_qat, work, Goal(*qat), finished_is_enough=not seeds and not images)
     outcome = work(plan, folder, device=device, **options)
     return TrainReport(
         folder=folder,

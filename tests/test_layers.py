@@ -121,7 +121,7 @@ def _allowed(room: str) -> set[str] | None:
     if room in LAYER_4:
         return LAYER_2 | LAYER_3 | LAYER_4
     if room in ("target", "targets"):
-        return LAYER_2 | LAYER_3 | {"targets", "kernels"}
+        return LAYER_2 | LAYER_3 | {"targets", "kernels", "quantization"}
     if room == "training":
         return LAYER_2 | LAYER_3 | LAYER_4 | {"training", "quantization"}
     if room == "quantization":

@@ -41,6 +41,12 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="write DIR/explain/index.html: what each method compares, on N training images (default 4), before the "
         "first step and again when training is done; of a finished run, only the page is written",
     )
+    parser.add_argument(
+        "--qat",
+        metavar="TARGET",
+        help="then train the finished student on, rounded to int8 as TARGET rounds (openvino, tensorrt, tflite), in "
+        "DIR/qat-TARGET; the bundle there is the one to build with --precision int8",
+    )
     parser.set_defaults(run=run)
 
 
@@ -66,12 +72,13 @@ _numbers.__name__ = "list of numbers like 0,1,2"  # argparse: invalid ... value
 
 def _own_options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the keyword arguments that `train` does not have, where given."""
-    given = {"cache": args.cache, "receipt": args.receipt, "seeds": args.seeds, "explain": args.explain}
-    return {name: value for name, value in given.items() if value}
+    names = ("cache", "receipt", "seeds", "explain", "qat")
+    return {name: value for name in names if (value := getattr(args, name))}
 
 
 def _typed(args: argparse.Namespace) -> str:
     cache = f" --cache {args.cache}" if args.cache else ""
     seeds = f" --seeds {','.join(map(str, args.seeds))}" if args.seeds else ""
     explain = f" --explain {args.explain}" if args.explain else ""
-    return f"{cache}{' --receipt' if args.receipt else ''}{seeds}{explain}"
+    qat = f" --qat {args.qat}" if args.qat else ""
+    return f"{cache}{' --receipt' if args.receipt else ''}{seeds}{explain}{qat}"

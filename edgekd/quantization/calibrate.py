@@ -73,6 +73,21 @@ def measure_ranges(
     return Ranges({name: Histogram(counts[name], largest[name]) for name in largest})
 
 
+def measure_limits(graph: FloatGraph, region: Region, images: NDArray[np.float32]) -> dict[str, tuple[float, float]]:
+    """Return the smallest and largest value of each source of a region; arguments and errors as `measure_ranges`."""
+    found = dict.fromkeys(region.sources, (np.inf, -np.inf))
+    for name, values in _Taps(graph, [name for name in region.sources if name != graph.image])(images):
+        if name in found:  # the image too comes by, quantized or not
+            low, high = found[name]
+            found[name] = (min(low, float(values.min())), max(high, float(values.max())))
+    for name, limits in found.items():
+        if not np.isfinite(limits).all():
+            raise BuildError(
+                f"calibration: {name!r} reaches {limits} for some image; the network does not compute there"
+            )
+    return found
+
+
 class _Taps:
     """The float graph with inner tensors as outputs."""
 

@@ -13,10 +13,12 @@ from .._detections import Detections
 from .metrics.measure import limits, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from .._recipe import InputConfig
-    from .data.sample import Dataset
+    from .data.sample import Dataset, Sample
     from .metrics.measure import Limits
     from .models import Detector
 
@@ -40,27 +42,27 @@ def detect(
     model.eval()
     try:
         for start in range(0, len(dataset), batch):
-            samples = dataset.samples[start : start + batch]
-            pixels = np.empty((len(samples), 3, input.height, input.width), np.float32)
-            placements = [
-                ops.letterbox(
-                    sample.load(),
-                    input.height,
-                    input.width,
-                    swap=input.color == "bgr",
-                    mean=input.mean,
-                    std=input.std,
-                    pad=input.pad,
-                    out=row,
-                )[1]
-                for sample, row in zip(samples, pixels, strict=True)
-            ]
+            pixels, placements = network_pixels(dataset.samples[start : start + batch], input)
             boxes, scores = _forward(model, torch.from_numpy(pixels).to(device))
             cut = limits(dataset, oriented_boxes=boxes.shape[2] == 5)
             for placement, its_boxes, its_scores in zip(placements, boxes, scores, strict=True):
                 yield _detections(its_boxes.numpy(), its_scores.numpy(), placement, dataset.classes, cut)
     finally:
         model.train(was_training)
+
+
+def network_pixels(
+    samples: Sequence[Sample],
+    input: InputConfig,  # noqa: A002 (the recipe's name)
+) -> tuple[NDArray[np.float32], list[ops.Placement]]:
+    """Return images `(B, 3, H, W)` as the network sees them, through the runtime's letterbox, and where they lie."""
+    pixels = np.empty((len(samples), 3, input.height, input.width), np.float32)
+    swap, mean, std, pad = input.color == "bgr", input.mean, input.std, input.pad
+    placements = [
+        ops.letterbox(sample.load(), input.height, input.width, swap=swap, mean=mean, std=std, pad=pad, out=row)[1]
+        for sample, row in zip(samples, pixels, strict=True)
+    ]
+    return pixels, placements
 
 
 @torch.no_grad()

@@ -50,7 +50,7 @@ def export_onnx(
     model: nn.Module,
     size: InputConfig,
     *,
-    outputs: tuple[str, str] = ("boxes", "scores"),
+    outputs: tuple[str, ...] = ("boxes", "scores"),
     operators: frozenset[str] = OPERATORS,
     storage: str = "fp32",
 ) -> bytes:
@@ -114,7 +114,7 @@ def _store_halves(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def _trace(network: nn.Module, images: torch.Tensor, outputs: tuple[str, str]) -> onnx.ModelProto:
+def _trace(network: nn.Module, images: torch.Tensor, outputs: tuple[str, ...]) -> onnx.ModelProto:
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             network,

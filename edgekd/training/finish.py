@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,23 @@ GOLDEN_SIDE = 640  # pixels, the longer side at most
 TOOLS = ("edgekd", "torch", "onnx", "onnxruntime", "onnxslim", "numpy", "opencv-python-headless", "pycocotools")
 
 
+@dataclass(frozen=True)
+class Exported:
+    """What a bundle holds of a network.
+
+    Attributes:
+        graph: the portable graph.
+        chunks: what else belongs to it.
+        provenance: said of it, beside what is said of every student.
+        precision: in which it was evaluated.
+    """
+
+    graph: bytes
+    chunks: Mapping[str, bytes] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = "fp32"
+
+
 def write_bundle(
     path: Path,
     model: Detector,
@@ -48,6 +66,7 @@ def write_bundle(
     metrics: Mapping[str, Mapping[str, Any]],
     comparisons: Sequence[Comparison],
     teachers: Mapping[str, Guide],
+    exported: Exported | None = None,
 ) -> None:
     """Write `model.bin`: portable graph, golden set, receipts, recipe and provenance.
 
@@ -59,12 +78,13 @@ def write_bundle(
         metrics: split name -> what `evaluate` found.
         comparisons: with runs that were not distilled, if there were any.
         teachers: for the provenance.
+        exported: the network; None: the model's own export.
 
     Raises:
         BuildError: the model cannot be exported, or ONNX Runtime cannot run the graph.
     """
-    graph = export_onnx(model, recipe.input)
-    infer = Portable(graph)
+    held = exported or Exported(export_onnx(model, recipe.input))
+    infer = Portable(held.graph)
     shapes = infer.shapes(recipe.input.height, recipe.input.width)
     oriented = model.box_columns == 5
     manifest = Manifest(
@@ -80,11 +100,11 @@ def write_bundle(
         angle=ANGLE if oriented else None,
         created=now(),
         edgekd=metadata.version("edgekd"),
-        receipts=receipts(splits, metrics, comparisons),
+        receipts=receipts(splits, metrics, comparisons, held.precision),
         recipe=recipe.to_dict(),
-        provenance=_provenance(model, recipe, splits, teachers),
+        provenance={**_provenance(model, recipe, splits, teachers), **held.provenance},
     )
-    bundle = Bundle.create(manifest, {manifest.graph: graph})
+    bundle = Bundle.create(manifest, {manifest.graph: held.graph, **held.chunks})
     add_golden(bundle, golden_images(splits["val"]), infer).write(path)
 
 
@@ -149,13 +169,16 @@ def golden_images(dataset: Dataset, side: int = GOLDEN_SIDE) -> list[NDArray[np.
 
 
 def receipts(
-    splits: Mapping[str, Dataset], metrics: Mapping[str, Mapping[str, Any]], comparisons: Sequence[Comparison]
+    splits: Mapping[str, Dataset],
+    metrics: Mapping[str, Mapping[str, Any]],
+    comparisons: Sequence[Comparison],
+    precision: str = "fp32",
 ) -> tuple[dict[str, Any], ...]:
     """Return one row a finite figure, and one a comparison."""
     conditions = {
         "unit": "fraction",
         "runtime": f"torch {torch.__version__}",
-        "precision": "fp32",
+        "precision": precision,
         "machine": f"{platform.machine()} {platform.system()}",
         "date": now(),
     }

@@ -35,8 +35,14 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
-def left_by(trainer: Trainer, folder: Path) -> Outcome | None:
-    """Return what the trainer's run left in `folder`: None unless it is finished and its bundle holds it as it is."""
+def left_by(trainer: Trainer, folder: Path, recipe: Recipe | None = None) -> Outcome | None:
+    """Return what the trainer's run left in `folder`: None unless it is finished and its bundle holds it as it is.
+
+    Args:
+        trainer: stands where the run does.
+        folder: of the run.
+        recipe: that the bundle tells of; None: the trainer's.
+    """
     path, weights = folder / "model.bin", folder / "student.safetensors"
     if trainer.step < trainer.config.steps or not weights.is_file():
         return None
@@ -44,7 +50,8 @@ def left_by(trainer: Trainer, folder: Path) -> Outcome | None:
         with Bundle.read(path) as bundle:
             manifest = bundle.manifest
         state = (manifest.provenance.get("student") or {}).get("state_sha256")
-        if state != fingerprint(trainer.average.model) or Recipe.from_dict(manifest.recipe or {}) != trainer.recipe:
+        told = Recipe.from_dict(manifest.recipe or {}).replace(qat=None)  # says nothing of these weights
+        if state != fingerprint(trainer.average.model) or told != (recipe or trainer.recipe).replace(qat=None):
             return None
     except (BundleError, RecipeError, AttributeError):  # none, of another kind, or from elsewhere
         return None

@@ -20,6 +20,7 @@ FREE = {
     "teacher",  # likewise
     "teachers",
     "unlabelled.images",
+    "qat",  # of a run that follows; that one has it in its [train]
     "train.threads",
     "train.workers",
     "train.eval_every",
@@ -49,15 +50,21 @@ class Known(Protocol):
 
 
 class RunIdentity:
-    """What decides the outcome of a run: recipe keys, data and teachers."""
+    """What decides the outcome of a run: recipe keys, data and teachers; and what a student was made of."""
 
     def __init__(
-        self, recipe: Plan, data: Mapping[str, Dataset], teachers: Mapping[str, Known], prepare: object = None
+        self,
+        recipe: Plan,
+        data: Mapping[str, Dataset],
+        teachers: Mapping[str, Known],
+        prepare: object = None,
+        made_of: Mapping[str, str] | None = None,
     ) -> None:
         self.values = {key: value for key, value in _flat(recipe.to_dict()).items() if key not in FREE}
         self.values.update({f"{SPLITS[name]} data": data_fingerprint(each) for name, each in data.items()})
         for name, teacher in teachers.items():
             self.values["teacher" if name == "teacher" else f"teacher {name}"] = teacher.source["state_sha256"]
+        self.values.update({f"student {name}": value for name, value in (made_of or {}).items()})
         if prepare is not None:
             self.values["prepare"] = getattr(prepare, "__qualname__", type(prepare).__qualname__)
 

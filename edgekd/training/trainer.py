@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .._recipe import Recipe
     from .data.sample import Dataset
     from .models import Detector
+    from .models.detector import MadeDetector
     from .progress import MetricsLog, ProgressLine
     from .teacher import Guide
 
@@ -55,6 +56,8 @@ class Trainer:
         teacher: frozen network, or several by name; needed if the recipe has [[distill]].
         unlabelled: images without annotations, or with a teacher's, if the recipe has [unlabelled].
         prepare: called with the student before the optimiser is made: a hook for quantization-aware training.
+        student: trained instead of the recipe's; it says how it was made in `made_of`, which decides whether a run in
+            `folder` is this one.
         device: where to train.
         resume: go on from the newest checkpoint in `folder`; False: start anew and remove what is there.
         tensorboard: write TensorBoard events to `folder/tensorboard` too.
@@ -73,6 +76,7 @@ class Trainer:
         teacher: Guide | Mapping[str, Guide] | None = None,
         unlabelled: Dataset | None = None,
         prepare: Callable[[Detector], None] | None = None,
+        student: MadeDetector | None = None,
         device: torch.device,
         resume: bool = True,
         tensorboard: bool = False,
@@ -88,9 +92,10 @@ class Trainer:
         self.unlabelled = unlabelled
         given = teacher if isinstance(teacher, Mapping) else {} if teacher is None else {"teacher": teacher}
         self.teachers: dict[str, Guide] = {name: each.to(device) for name, each in given.items()}
-        self._build(prepare)
+        self._build(prepare, student)
         data = {"train": train, "val": val, **({} if unlabelled is None else {"unlabelled": unlabelled})}
-        self.identity = RunIdentity(recipe, data, self.teachers, prepare)
+        made_of = {} if student is None else student.made_of
+        self.identity = RunIdentity(recipe, data, self.teachers, prepare, made_of)
         self.checkpoints = CheckpointFolder(folder / "checkpoints")
         self.step = 0  # finished optimiser steps
         self._start(resume)
@@ -127,10 +132,10 @@ class Trainer:
         if not 0 <= config.ema < 1:
             raise RecipeError(f"train.ema should be in [0, 1), got {config.ema}; 0 is off")
 
-    def _build(self, prepare: Callable[[Detector], None] | None) -> None:
+    def _build(self, prepare: Callable[[Detector], None] | None, given: Detector | None) -> None:
         recipe, config = self.recipe, self.config
         check_boxes(recipe.student.head, self.train_set.task)
-        student = build_model(recipe.student, len(self.train_set.classes), recipe.input, seed=config.seed)
+        student = given or build_model(recipe.student, len(self.train_set.classes), recipe.input, seed=config.seed)
         if prepare is not None:
             prepare(student)
         student.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgekd._target import Built, Progress, Quantization
 
 PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "int8")
+GRAMMAR: str | None = "int8-symmetric"
 DEVICES: tuple[str, ...] = (
     "openvino", "cpu", "gpu", "gpu.*", "npu", "intel", "intel:cpu", "intel:gpu", "intel:gpu.*", "intel:npu",
 )  # fmt: skip

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgekd._target import Built, Progress, Quantization
 
 PRECISIONS: tuple[str, ...] = ("fp32",)
+GRAMMAR: str | None = None
 DEVICES: tuple[str, ...] = ("cpu", "reference", "onnx", "onnxruntime")
 PORTABLE: bool = True
 RANK: int = 90

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgekd._target import Built, Progress, Quantization
 
 PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "int8")
+GRAMMAR: str | None = "int8-symmetric"
 DEVICES: tuple[str, ...] = ("cuda", "cuda:*", "gpu", "gpu:*", "nvidia", "tensorrt", "trt")
 PORTABLE: bool = False
 RANK: int = 10

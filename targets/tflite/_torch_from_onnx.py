@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import BuildError
+from edgekd.quantization.operators import STATIC, SUPPORTED, Operator, bind
 
-from ._operators import STATIC, SUPPORTED, Operator, bind
 from ._static import constants, fix_batch
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ import onnxruntime
 import pytest
 import torch
 from edgekd.targets.tflite._convert import translate
-from edgekd.targets.tflite._operators import SUPPORTED
 from edgekd.targets.tflite._static import fix_batch
 from edgekd.targets.tflite._torch_from_onnx import TranslatedGraph
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.errors import BuildError
+from edgekd.quantization.operators import SUPPORTED
 
 from ..conformance.detectors import detector
 

@@ -68,3 +68,13 @@ class Detector(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return boxes `(B, N, box_columns)` in network pixels and scores `(B, N, C)` in [0, 1]."""
         return self.head.decode(self.head_outputs(self.features(images)))
+
+
+class MadeDetector(Detector):
+    """A detector that was made from a finished one, to be trained further.
+
+    Attributes:
+        made_of: plain values that decide what it computes, for telling runs apart.
+    """
+
+    made_of: dict[str, str]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import helper
 from torch import Tensor
 
-from edgekd.errors import BuildError
+from ..errors import BuildError
 
 if TYPE_CHECKING:
     import onnx

@@ -1,0 +1,176 @@
+"""Quantization-aware training: the student of a finished run is trained on, rounded to int8, against its teachers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._recipe import QatConfig
+from ..errors import RecipeError
+from ..quantization.trained import CHUNK, trained_chunk
+from .checkpoint import write_tensors
+from .distributed import process_group
+from .evaluate import network_pixels
+from .finish import Exported, write_bundle
+from .outcome import Outcome, left_by
+from .progress import announce
+from .quantized_detector import QuantizedDetector
+from .quantized_graph import SYMMETRIC
+from .run import choose_device, make_trainer, measure, on_first_rank
+from .seeding import switches_restored
+from .trainer import Trainer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import torch
+
+    from .._recipe import DistillConfig, Recipe
+    from .data.sample import Dataset
+
+CALIBRATION = 64  # training images that the first ranges are taken from
+PRECISION = "int8, simulated"  # of the figures: in torch, on the rounded network
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """What the student is to become: `target` is a name for the folder and the bundle, `grammar` decides the rounding.
+
+    `grammar` is one of `quantized_graph.GRAMMARS`.
+    """
+
+    target: str
+    grammar: str
+
+    @property
+    def folder(self) -> str:
+        """Return the name of the run's folder, inside that of the float run."""
+        return f"qat-{self.target}"
+
+
+def run_with_qat(
+    work: Callable[..., Outcome],
+    goal: Goal,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    finished_is_enough: bool,
+    device: str = "auto",
+    resume: bool = True,
+    **given: Any,
+) -> Outcome:
+    """Do `work`, which trains the student in float, and then train on with rounding, in `folder/qat-<target>`.
+
+    Args:
+        work: `run`, or a function of its arguments.
+        goal: what for.
+        recipe: what to do; distils.
+        folder: of the float run.
+        finished_is_enough: leave out `work` where `folder` holds this very run, finished, and its bundle.
+        device: as `run` takes it.
+        resume: as `run` takes it.
+        given: `teacher` and whatever else `run` takes.
+
+    Returns:
+        The bundle, weights and figures of the rounded student, and what `work` left besides.
+
+    Raises:
+        EdgekdError: as `run`.
+        BuildError: the student cannot be exported, or an operator of its graph cannot be trained through.
+    """
+    place = choose_device(device)
+    plan = fine_tuning(recipe)  # before hours of work: it may be impossible
+    with process_group(place):
+        with switches_restored():
+            trainer, _ = make_trainer(recipe, folder, place, resume=resume, **given)
+            done = on_first_rank(lambda: left_by(trainer, folder))
+        if done is None or not finished_is_enough:
+            done = work(recipe, folder, device=device, resume=resume, **given)
+        with switches_restored():
+            base, splits = make_trainer(recipe, folder, place, **given)
+            tuned = _trained(base, plan, folder / goal.folder, goal, place, resume, given)
+            found = on_first_rank(lambda: _finish(tuned, splits, recipe, goal))
+    return dataclasses.replace(found, comparisons=done.comparisons, page=done.page)
+
+
+def fine_tuning(recipe: Recipe) -> Recipe:
+    """Return the recipe of the second run: its share of the steps and of the learning rate, warm-ups shortened alike.
+
+    The usual shares are those of Wu et al. 2020 (arXiv:2004.09602, section 5): a tenth of the schedule, at a hundredth
+    of the rate, which is where the float run's rate has ended. A tenth of the rate undid three points of AP in 60 steps.
+
+    Raises:
+        RecipeError: a share is not in (0, 1].
+    """
+    shares = recipe.qat or QatConfig()
+    for name, value in (("steps", shares.steps), ("lr", shares.lr)):
+        if not 0 < value <= 1:
+            raise RecipeError(f"qat.{name} is a share of train.{name}, above 0 and at most 1; got {value}")
+    train = recipe.train
+    steps = max(1, round(shares.steps * train.steps))
+
+    def shorter(entry: DistillConfig) -> DistillConfig:
+        return dataclasses.replace(entry, warmup=round(shares.steps * entry.warmup))
+
+    budget = dataclasses.replace(
+        train, steps=steps, lr=shares.lr * train.lr, warmup=min(train.warmup, steps // 10), amp=False
+    )
+    return recipe.replace(train=budget, distill=tuple(shorter(entry) for entry in recipe.distill))
+
+
+def calibration_images(dataset: Dataset, recipe: Recipe) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return up to `CALIBRATION` images spread over a set, `(K, 3, H, W)`, as the network sees them."""
+    chosen = np.linspace(0, len(dataset) - 1, min(CALIBRATION, len(dataset))).round().astype(int)
+    return network_pixels([dataset.samples[index] for index in chosen], recipe.input)[0]
+
+
+def _trained(
+    base: Trainer, plan: Recipe, folder: Path, goal: Goal, place: torch.device, resume: bool, given: dict[str, Any]
+) -> Trainer:
+    """Train the finished student of `base` on, rounded, and return the trainer."""
+    announce(f"quantization-aware training for {goal.target}: {plan.train.steps} steps")
+    images = calibration_images(base.train_set, plan)
+    trainer = Trainer(
+        plan,
+        folder,
+        base.train_set,
+        base.val_set,
+        teacher=base.teachers,
+        unlabelled=base.unlabelled,
+        student=QuantizedDetector(base.average.model, images, goal.grammar),
+        device=place,
+        resume=resume,
+        tensorboard=given.get("tensorboard", False),
+    )
+    trainer.run()
+    return trainer
+
+
+def _finish(trainer: Trainer, splits: dict[str, Dataset], recipe: Recipe, goal: Goal) -> Outcome:
+    """Evaluate the rounded student and write it, unless it lies there already."""
+    folder, model = trainer.folder, trainer.average.model
+    assert isinstance(model, QuantizedDetector)
+    held = left_by(trainer, folder, recipe)
+    if held is not None:
+        announce(f"{held.bundle} holds this very student: it stays, with what was built into it")
+        return held
+    outcome = Outcome(folder / "model.bin", folder / "student.safetensors", measure(trainer, splits))
+    write_tensors(outcome.weights, model.state_dict(), {"kind": "rounded detector", **model.made_of})
+    announce("exporting")
+    seen = splits if trainer.unlabelled is None else {**splits, "unlabelled": trainer.unlabelled}
+    exported = _exported(model, trainer, goal)
+    write_bundle(outcome.bundle, model, recipe, seen, outcome.metrics, (), trainer.teachers, exported)
+    return outcome
+
+
+def _exported(model: QuantizedDetector, trainer: Trainer, goal: Goal) -> Exported:
+    """Return the graph, the scales where a target can take them, and where they come from."""
+    train = trainer.config
+    told = {"target": goal.target, "started_from": model.made_of, "steps": train.steps, "lr": train.lr}
+    if goal.grammar != SYMMETRIC:
+        return Exported(model.portable(), provenance={"qat": told}, precision=PRECISION)
+    chunks = {CHUNK: trained_chunk(goal.target, model.graph.scales(), model.floating)}
+    return Exported(model.portable(), chunks, {"qat": {"chunk": CHUNK, **told}}, PRECISION)
