@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .._bundle import Bundle
     from .._session import Session
     from .._target import Built, Progress
-    from ..quantization import Layer
+    from ..quantization import Layer, Region
     from .data import Chosen, Judges
     from .gates import Judgement
     from .options import Bounds
@@ -31,6 +31,7 @@ COMPARED = 16  # calibration images that estimators and layers are compared on
 LEAST_WORK = 0.5  # share of the multiplications that must stay int8: with less there is nothing to gain
 QUICK, LONG = 15, 50  # rounds of a race: after each step, and at the end
 REFERENCE = "reference"
+TRAINED = "trained"  # instead of an estimator: `edgekd distill --qat` found the scales
 
 
 class Plan:
@@ -48,7 +49,7 @@ class Plan:
     def __init__(
         self, bundle: Bundle, chosen: Chosen, judges: Judges, bounds: Bounds, ranges: str, tell: Progress
     ) -> None:
-        from ..quantization import FloatGraph, int8_region, layers_of, measure_ranges
+        from ..quantization import FloatGraph, int8_region, layers_of, measure_ranges, trained_scales
 
         self.bundle, self.chosen, self.judges, self.bounds, self.tell = bundle, chosen, judges, bounds, tell
         self.graph = FloatGraph(bundle.graph())
@@ -57,9 +58,14 @@ class Plan:
             raise GateError(
                 "the network has no convolution or matrix product with constant weights: nothing to be int8"
             )
+        self.trained: dict[str, float] | None = None
+        self.kept_floating: frozenset[str] = frozenset()
+        found = trained_scales(bundle)
+        if found is not None:
+            self.trained, self.kept_floating = found
         self.ranges = measure_ranges(self.graph, int8_region(self.graph), chosen.pixels, tell)
         self.errors: dict[str, float] = {}
-        self.estimator = ranges if ranges != "auto" else self._choose()
+        self.estimator = TRAINED if self.trained else ranges if ranges != "auto" else self._choose()
 
     def _choose(self) -> str:
         from ..quantization.error import choose_estimator
@@ -88,15 +94,20 @@ class Plan:
         from ..quantization.error import sensitivity
 
         pixels = self.chosen.pixels[:COMPARED]
-        return sensitivity(self.graph, self.ranges, self.bundle.manifest, pixels, self.estimator, self.tell)
+        return sensitivity(self.graph, self.scales, self.bundle.manifest, pixels, self.tell)
 
     def quantization(self, floating: frozenset[str]) -> Quantization:
         """Return what a target needs to know, with these layers in floating point."""
         from ..quantization import int8_region, quantized_graph
 
         region = int8_region(self.graph, floating)
-        graph = quantized_graph(self.graph, region, self.ranges.scales(region, self.estimator))
-        return Quantization(graph, self.chosen.pixels, floating)
+        return Quantization(quantized_graph(self.graph, region, self.scales(region)), self.chosen.pixels, floating)
+
+    def scales(self, region: Region) -> dict[str, float]:
+        """Return the scale of each source: as it was trained, or as the estimator has it."""
+        if self.trained is not None:
+            return {name: self.trained[name] for name in region.sources}
+        return self.ranges.scales(region, self.estimator)
 
     def share_of_work(self, floating: frozenset[str]) -> float:
         """Return the share of the multiplications that is int8."""
@@ -198,11 +209,13 @@ class _Search:
 
     def _fewest(self, rivals: dict[str, Session]) -> frozenset[str]:
         """Return the smallest of the tried sets of floating layers whose gates hold."""
-        if self._try(frozenset(), rivals):
-            return frozenset()
-        order = sorted(self.plan.sensitivity, key=lambda name: -self.plan.sensitivity[name])
-        most = self._most(order)
-        failing, count = 0, min(1, most)
+        kept = self.plan.kept_floating
+        if self._try(kept, rivals):
+            return kept
+        found = {name: value for name, value in self.plan.sensitivity.items() if name not in kept}
+        order = [*kept, *sorted(found, key=lambda name: -found[name])]
+        most = max(self._most(order), len(kept))
+        failing, count = len(kept), min(len(kept) + 1, most)
         while failing == count or not self._try(frozenset(order[:count]), rivals):
             if count == most:
                 raise GateError(self._refusal())

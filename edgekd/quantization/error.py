@@ -12,7 +12,7 @@ from .region import int8_region, layers_of
 from .write import quantized_graph
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .._session import Outputs
     from .calibrate import Ranges
     from .graph import FloatGraph
+    from .region import Region
 
 ROWS = 100  # of an image: those that the float network scores best
 
@@ -110,20 +111,18 @@ def choose_estimator(
 
 def sensitivity(
     graph: FloatGraph,
-    ranges: Ranges,
+    scales: Callable[[Region], Mapping[str, float]],
     manifest: Manifest,
     images: NDArray[np.float32],
-    estimator: str,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, float]:
     """Return what each layer costs: the error of a graph in which it alone is int8, by its weight's name.
 
     Args:
         graph: the float graph.
-        ranges: of its sources.
+        scales: returns the scale of each source of a region.
         manifest: of the network.
         images: `(K, 3, H, W)` to compare on.
-        estimator: of ranges.
         progress: told now and then.
     """
     layers = layers_of(graph)
@@ -134,6 +133,6 @@ def sensitivity(
         if index % 10 == 0:
             progress(f"sensitivity: layer {index + 1} of {len(layers)}")
         region = int8_region(graph, names - {layer.weight})
-        alone = quantized_graph(graph, region, ranges.scales(region, estimator))
+        alone = quantized_graph(graph, region, scales(region))
         found[layer.weight] = output_error(reference, run_graph(alone, manifest, images), manifest)
     return found

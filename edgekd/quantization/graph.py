@@ -31,7 +31,7 @@ class FloatGraph:
     def __init__(self, data: bytes) -> None:
         try:
             self.model = onnx.load_from_string(data)
-            _fold_constants(self.model.graph)
+            fold_constants(self.model.graph)
             _fold_casts(self.model.graph)
             onnx.checker.check_model(self.model, full_check=True)
         except Exception as error:  # protobuf's and ONNX's errors share no other base
@@ -101,7 +101,8 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _fold_constants(graph: onnx.GraphProto) -> None:
+def fold_constants(graph: onnx.GraphProto) -> None:
+    """Turn the Constant nodes of a graph into initializers of the same names."""
     kept = []
     for node in graph.node:
         value = next((item.t for item in node.attribute if item.name == "value"), None)

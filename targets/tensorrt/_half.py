@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.errors import BuildError
+from edgekd.quantization.graph import fold_constants
 
 HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 LARGEST = float(np.finfo(np.float16).max)
@@ -29,7 +30,7 @@ def halve(data: bytes, *, emulate: bool = False) -> bytes:
         BuildError: nothing to halve, a constant beyond float16's range, or types that do not work out.
     """
     model = onnx.load_from_string(data)
-    _constants_to_initializers(model.graph)
+    fold_constants(model.graph)
     halving = _Halving(model, emulate=emulate)
     if not halving.trunk:
         raise BuildError(f"the graph has no {', '.join(HEAVY)} of several output channels: nothing to make float16")
@@ -150,19 +151,6 @@ class _Halving:
 
 def _cast(source: str, result: str, kind: int) -> onnx.NodeProto:
     return helper.make_node("Cast", [source], [result], name=f"cast_{result}", to=kind)
-
-
-def _constants_to_initializers(graph: onnx.GraphProto) -> None:
-    kept = []
-    for node in graph.node:
-        value = next((item.t for item in node.attribute if item.name == "value"), None)
-        if node.op_type == "Constant" and value is not None:
-            graph.initializer.append(value)
-            graph.initializer[-1].name = node.output[0]
-        else:
-            kept.append(node)
-    del graph.node[:]
-    graph.node.extend(kept)
 
 
 def _float_tensors(model: onnx.ModelProto) -> set[str]:

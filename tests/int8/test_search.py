@@ -6,7 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 from PIL import Image
 
 from edgekd._int8 import search as search_module
@@ -17,7 +19,8 @@ from edgekd._int8.runs import run_set
 from edgekd._int8.search import LEAST_WORK, Plan, search
 from edgekd._target import Built, Quantization, load_target
 from edgekd.errors import GateError
-from edgekd.quantization import FloatGraph, int8_region
+from edgekd.quantization import FloatGraph, int8_region, layers_of
+from edgekd.quantization.trained import CHUNK, trained_chunk
 
 from . import networks, sets
 
@@ -349,3 +352,25 @@ def test_bounds_of_the_plan_decide(trained: Trained) -> None:
     with_order(plan)
     with pytest.raises(GateError, match=r"score shift \S+  \(bound <= 1e-09\) FAILED"):
         search(plan, UNRUN)
+
+
+def test_scales_that_training_found_are_used_and_its_floating_layers_kept(trained: Trained) -> None:
+    """`edgekd distill --qat` leaves both in the bundle; nothing is estimated then."""
+    graph = FloatGraph(trained.bundle.graph())
+    kept = layers_of(graph)[2].weight
+    sources = int8_region(graph, {kept}).sources
+    measured = plan_of(trained.bundle).scales(int8_region(graph, {kept}))
+    learnt = {name: float(np.float32(1.25 * measured[root])) for name, root in sources.items()}
+    manifest = trained.bundle.manifest
+    told = {**manifest.provenance, "qat": {"chunk": CHUNK, "target": QUICK}}
+    bundle = trained.bundle.replace(
+        dataclasses.replace(manifest, provenance=told), {CHUNK: trained_chunk(QUICK, learnt, [kept])}
+    )
+    plan = plan_of(bundle)
+    assert plan.estimator == "trained"
+    found = search(plan, UNRUN)
+    assert found.floating == {kept}
+    written = onnx.load_from_string(plan.quantization(found.floating).graph).graph
+    constants = {item.name: item for item in written.initializer}
+    for name, scale in learnt.items():
+        assert numpy_helper.to_array(constants[f"{name}_scale"]) == np.float32(scale)

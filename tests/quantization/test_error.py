@@ -121,7 +121,7 @@ def test_layer_that_reads_an_outlier_channel_is_the_most_sensitive() -> None:
     pixels = bundles.pixels(4)
     ranges = measure_ranges(graph, int8_region(graph), pixels)
     lines: list[str] = []
-    found = sensitivity(graph, ranges, BOXES.manifest, pixels, "minmax", lines.append)
+    found = sensitivity(graph, lambda part: ranges.scales(part, "minmax"), BOXES.manifest, pixels, lines.append)
     assert set(found) == {layer.weight for layer in layers_of(graph)}
     order = sorted(found, key=lambda name: -found[name])
     assert order[0] == culprit
