@@ -23,6 +23,7 @@ from ._import import ImportReport, import_model
 from ._inspect import Inspection, inspect
 from ._manifest import Manifest
 from ._profile import ProfileComparison, profile, profile_compare, profile_page
+from ._profile_receipt import ReceiptReport, profile_receipt
 from ._recipe import Recipe
 from ._selftest import SelftestCheck, SelftestReport, selftest
 from ._session import SessionInfo
@@ -62,6 +63,7 @@ __all__ = [
     "Pixels",
     "Profile",
     "ProfileComparison",
+    "ReceiptReport",
     "Recipe",
     "SelftestCheck",
     "SelftestReport",
@@ -95,6 +97,7 @@ __all__ = [
     "profile",
     "profile_compare",
     "profile_page",
+    "profile_receipt",
     "rollback",
     "selftest",
     "status",

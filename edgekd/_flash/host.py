@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .._bundle import Bundle
+from .._remote import ask
 from .._select import all_artifacts
 from ..errors import DeviceError, UsageError
 from . import wire
@@ -52,35 +53,16 @@ class Conversation:
         Raises:
             EdgekdError: the board's own error, or DeviceError where there was no answer.
         """
-        last: dict[str, Any] = {}
 
-        def listen(line: str) -> None:
-            found = wire.parse_reply(line)
-            if found is None:
-                return
+        def listen(found: dict[str, Any]) -> None:
             if "step" in found and told is not None:
                 told(found)
-            last.update(found)
 
         def stdin() -> Iterable[bytes]:
             yield wire.request(**(fields or {}), root=self.root, name=self.name)
             yield from frames
 
-        done = self.device.run([self.python, "-m", MODULE, verb], stdin=stdin(), listen=listen)
-        if "error" in last:
-            raise wire.remote_error(last["error"], self.device.name)
-        if isinstance(last.get("result"), dict):
-            return dict(last["result"])
-        raise DeviceError(self._no_answer(done.code, done.errors))
-
-    def _no_answer(self, code: int, errors: str) -> str:
-        reason = errors.splitlines()[-1] if errors else "it gave no reason"
-        if "No module named" in errors or code in (126, 127):
-            return (
-                f"{self.device.name}: {self.python} there has no edgekd of this version ({reason}): install it on the "
-                "board (`pip install edgekd` and the runtime of your target), or name its interpreter with --python"
-            )
-        return f"{self.device.name}: the board's program ended with status {code} and no answer: {reason}"
+        return ask(self.device, [self.python, "-m", MODULE, verb], stdin(), listen)
 
 
 @dataclass

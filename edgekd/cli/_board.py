@@ -17,6 +17,17 @@ def add_board(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """Add where to measure: an engine here, or a board."""
+    parser.add_argument(
+        "--device", default="auto", help="engine, as in predict (default auto); or user@board: measure there"
+    )
+    parser.add_argument(
+        "--on", metavar="BOARD", help="measure there: user@board or an alias of ~/.ssh/config; --device is its engine"
+    )
+    parser.add_argument("--python", default="python3", help="interpreter on the board that has edgekd")
+
+
 def add_name(parser: argparse.ArgumentParser) -> None:
     """Add what names a model on a board."""
     parser.add_argument("--name", default="model", help="of the model on the board (default model)")

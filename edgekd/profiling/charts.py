@@ -62,17 +62,18 @@ def time_line(time_s: Sequence[float], values: Sequence[float], label: str, *, p
     return _figure([*_axes(first, last, low, high, "seconds", label), *drawn], f"{label} over time")
 
 
-def bars(parts: Mapping[str, float], unit: str) -> str:
-    """Return one line a part, as long as its value."""
-    most = max(*parts.values(), 1e-9)
-    room = WIDTH - 240
+def bars(parts: Mapping[str, float], unit: str, title: str = "Mean time of each stage", names: int = 110) -> str:
+    """Return one line a part, as long as its value; `names`: room for what they are called."""
+    most = max(*parts.values(), 0.0, 1e-9)
+    room = WIDTH - names - 130
     rows = []
     for row, (name, value) in enumerate(parts.items()):
-        y = 6 + 26 * row
-        rows.append(f'<text x="110" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
-        rows.append(f'<rect class="bar" x="120" y="{y}" width="{max(1.0, room * value / most):.1f}" height="18"/>')
-        rows.append(f'<text x="{128 + room * max(value, 0) / most:.1f}" y="{y + 14}">{value:.3f} {escape(unit)}</text>')
-    return _figure(rows, "Mean time of each stage", 26 * len(parts) + 10)
+        y, x = 6 + 26 * row, names + 10
+        rows.append(f'<text x="{names}" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
+        rows.append(f'<rect class="bar" x="{x}" y="{y}" width="{max(1.0, room * value / most):.1f}" height="18"/>')
+        end = x + 8 + room * max(value, 0) / most
+        rows.append(f'<text x="{end:.1f}" y="{y + 14}">{value:.3f} {escape(unit)}</text>')
+    return _figure(rows, title, 26 * len(parts) + 10)
 
 
 def _axes(x0: float, x1: float, y0: float, y1: float, below: str, beside: str) -> list[str]:
