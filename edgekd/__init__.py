@@ -22,6 +22,7 @@ from ._flash.verbs import Step as FlashStep
 from ._import import ImportReport, import_model
 from ._inspect import Inspection, inspect
 from ._manifest import Manifest
+from ._pick import Budget, PickReport, pick
 from ._profile import ProfileComparison, profile, profile_compare, profile_page
 from ._profile_receipt import ReceiptReport, profile_receipt
 from ._recipe import Recipe
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AnomalyRecipe",
     "ArtifactReport",
+    "Budget",
     "BuildReport",
     "BuiltArtifact",
     "Bundle",
@@ -60,6 +62,7 @@ __all__ = [
     "Key",
     "LabelReport",
     "Manifest",
+    "PickReport",
     "Pixels",
     "Profile",
     "ProfileComparison",
@@ -94,6 +97,7 @@ __all__ = [
     "keys_sign",
     "load",
     "ops",
+    "pick",
     "profile",
     "profile_compare",
     "profile_page",

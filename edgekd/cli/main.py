@@ -23,6 +23,7 @@ COMMANDS = (
     "predict",
     "thresholds",
     "profile",
+    "pick",
     "inspect",
     "verify",
     "doctor",
