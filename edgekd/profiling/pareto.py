@@ -57,8 +57,8 @@ def _front(report: Mapping[str, Any], limit_ms: float, figure: str) -> Iterator[
     metric = f"{report['metric']}, %"
     yield scatter(dots, limit_ms, f"budget {report['budget']}", f"{figure} of predict, milliseconds", metric)
     yield (
-        '<p class="soft">The line is the most accuracy that each latency buys. Left of the dashed line a bundle holds the '
-        "budget.</p>"
+        '<p class="soft">The line is the most accuracy that each latency buys. Left of the dashed line a bundle holds '
+        "the budget.</p>"
     )
 
 
