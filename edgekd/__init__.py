@@ -16,6 +16,8 @@ from ._detector import Detector, DetectorInfo, load
 from ._distill import distill
 from ._doctor import Health, TargetHealth, doctor
 from ._eval import EvalReport, evaluate
+from ._flash.fleet import BoardResult as FleetBoard
+from ._flash.fleet import FleetReport, flash_fleet
 from ._flash.keys import Key, keys_list, keys_new, keys_sign
 from ._flash.verbs import FlashReport, Guarded, flash, guard, guard_unit, rollback, status
 from ._flash.verbs import Step as FlashStep
@@ -54,6 +56,8 @@ __all__ = [
     "EvalReport",
     "FlashReport",
     "FlashStep",
+    "FleetBoard",
+    "FleetReport",
     "GenericHead",
     "Guarded",
     "Health",
@@ -87,6 +91,7 @@ __all__ = [
     "errors",
     "evaluate",
     "flash",
+    "flash_fleet",
     "geometry",
     "guard",
     "guard_unit",

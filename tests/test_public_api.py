@@ -50,6 +50,12 @@ def test_every_verb_is_a_command() -> None:
         "import_model": "import",
         "load": "predict",
     }
-    verbs |= {"guard_unit": "guard", "keys_list": "keys", "keys_new": "keys", "keys_sign": "keys"}
+    verbs |= {
+        "guard_unit": "guard",
+        "flash_fleet": "flash",
+        "keys_list": "keys",
+        "keys_new": "keys",
+        "keys_sign": "keys",
+    }
     functions = {name for name in edgekd.__all__ if inspect.isfunction(getattr(edgekd, name))}
     assert {verbs.get(name, name) for name in functions} == set(COMMANDS)

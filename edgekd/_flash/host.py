@@ -115,10 +115,19 @@ class Wanted:
     wait_s: float
 
     def __post_init__(self) -> None:
-        for name, low in LIMITS.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value < math.inf:  # a NaN would pass every comparison of a gate
-                raise UsageError(f"{name} should be a number from {low:g} on, got {value}")
+        check_limits(vars(self))
+
+
+def check_limits(arguments: Mapping[str, Any]) -> None:
+    """Refuse numbers that no gate could hold.
+
+    Raises:
+        UsageError: one is out of its range.
+    """
+    for name, low in LIMITS.items():
+        value = arguments.get(name)
+        if value is not None and not low <= value < math.inf:  # a NaN would pass every comparison of a gate
+            raise UsageError(f"{name} should be a number from {low:g} on, got {value}")
 
 
 def run(

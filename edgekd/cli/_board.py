@@ -8,9 +8,11 @@ if TYPE_CHECKING:
     import argparse
 
 
-def add_board(parser: argparse.ArgumentParser) -> None:
+def add_board(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """Add the board and what names a model on it."""
-    parser.add_argument("device", help="user@board, an alias of ~/.ssh/config, or local (this machine)")
+    parser.add_argument(
+        "device", nargs="?" if optional else None, help="user@board, an alias of ~/.ssh/config, or local (this machine)"
+    )
     add_name(parser)
     parser.add_argument(
         "--python", default="python3", help="interpreter on the board that has edgekd (default python3)"
