@@ -16,6 +16,7 @@ from ._detector import Detector, DetectorInfo, load
 from ._distill import distill
 from ._doctor import Health, TargetHealth, doctor
 from ._eval import EvalReport, evaluate
+from ._export import ExportReport, export
 from ._flash.fleet import BoardResult as FleetBoard
 from ._flash.fleet import FleetReport, flash_fleet
 from ._flash.keys import Key, keys_list, keys_new, keys_sign
@@ -54,6 +55,7 @@ __all__ = [
     "Detector",
     "DetectorInfo",
     "EvalReport",
+    "ExportReport",
     "FlashReport",
     "FlashStep",
     "FleetBoard",
@@ -90,6 +92,7 @@ __all__ = [
     "doctor",
     "errors",
     "evaluate",
+    "export",
     "flash",
     "flash_fleet",
     "geometry",

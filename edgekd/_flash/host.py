@@ -6,7 +6,7 @@ import hashlib
 import math
 import secrets
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .._bundle import Bundle
@@ -131,7 +131,12 @@ def check_limits(arguments: Mapping[str, Any]) -> None:
 
 
 def run(
-    path: Path, talk: Conversation, wanted: Wanted, require: Mapping[str, str], progress: Progress | None
+    path: Path,
+    talk: Conversation,
+    wanted: Wanted,
+    require: Mapping[str, str],
+    progress: Progress | None,
+    wheels: Path | None = None,
 ) -> FlashReport:
     """Do what `flash` says, with its errors."""
     steps = _Steps(progress)
@@ -139,6 +144,8 @@ def run(
         targets = {item.target for item in all_artifacts(bundle)} | {item.partition(":")[0] for item in wanted.build}
     with mapped(path) as view:
         size_bytes = len(view)
+        if wheels is not None:
+            talk = replace(talk, python=_bootstrapped(talk, steps, wheels))
         steps.begin("preflight")
         facts = talk.ask("facts")
         steps.end("preflight", preflight(facts, talk, targets, require, size_bytes))
@@ -148,6 +155,17 @@ def run(
         talk.device.name, talk.name, str(result["release"]), result["before"], bool(result["changed"]), size_bytes,
         sent, tuple(steps.done), facts, result.get("record") or {}, str(result["model"]),
     )  # fmt: skip
+
+
+def _bootstrapped(talk: Conversation, steps: _Steps, wheels: Path) -> str:
+    """Install edgekd on the board; return its interpreter there."""
+    from .bootstrap import bootstrap
+
+    steps.begin("bootstrap")
+    found = bootstrap(talk.device, wheels, talk.root, talk.python, lambda line: steps.running("bootstrap", line))
+    said = "there already" if found.known else f"edgekd {found.version}, {found.sent_bytes} bytes of wheels sent"
+    steps.end("bootstrap", f"{found.python}: {said}")
+    return found.python
 
 
 def preflight(

@@ -51,6 +51,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--keep", type=int, default=3, metavar="N", help="releases to keep on the board (default 3)")
     parser.add_argument("--quota", type=int, metavar="MIB", help="that they may take together (default: no limit)")
     parser.add_argument("--wait", type=float, default=30.0, metavar="S", help="for another flash to end (default 30)")
+    parser.add_argument(
+        "--bootstrap", metavar="WHEELS", help="first install edgekd on the board from this folder of wheels, offline"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
 
@@ -101,6 +104,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
         "max_slowdown": args.max_slowdown, "runs": args.runs, "watch_s": args.watch, "restart": args.restart,
         "health": args.health, "allow_downgrade": args.allow_downgrade, "keep": args.keep,
         "quota_bytes": 1 << 40 if args.quota is None else args.quota << 20, "wait_s": args.wait,
+        "bootstrap": args.bootstrap,
     }  # fmt: skip
 
 

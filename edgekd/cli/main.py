@@ -34,6 +34,7 @@ COMMANDS = (
     "status",
     "guard",
     "keys",
+    "export",
 )
 
 EXIT_CODES = (
