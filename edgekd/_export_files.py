@@ -1,16 +1,18 @@
-"""What existing fleets take: the files of a Mender artifact, a RAUC bundle and an SWUpdate image, and how they are made.
+"""The files of a Mender artifact, a RAUC bundle and an SWUpdate image, and the commands that make them.
 
-Each of them carries the bundle to the board and there runs `edgekd flash model.bin local`: the same transaction, with its
-tests on the board, as over ssh.
+Each carries the bundle to the board and there runs `edgekd flash model.bin local`: the same transaction, with its tests
+on the board, as over ssh.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 MODEL = "model.bin"
 NEWC = b"070702"  # cpio with checksums, which SWUpdate reads
@@ -77,7 +79,7 @@ case "$STATE" in
         if grep -q '"changed": true' "$FILES/tmp/edgekd.json" 2>/dev/null; then {_shell(plan.rollback)}; fi ;;
 esac
 exit 0
-"""
+"""  # noqa: S608 - "update" of a board, not of a table
 
 
 def rauc(plan: Plan, model: bytes) -> Made:

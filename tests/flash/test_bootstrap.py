@@ -237,7 +237,8 @@ WHEELS = os.environ.get("EDGEKD_TEST_WHEELS", "")
 
 
 @pytest.mark.skipif(not WHEELS, reason="opt-in: EDGEKD_TEST_WHEELS=FOLDER with wheels of edgekd, NumPy, a runtime ...")
-def test_real_wheels_on_a_bare_python(bench: Any, tmp_path: Path) -> None:
+def test_real_wheels_on_a_bare_python(bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # not this checkout, which the board's Python would import from
     report = edgekd.flash(
         bench.old, "local", root=str(tmp_path / "board"), python=base_python(), bootstrap=WHEELS, watch_s=0, runs=5
     )
