@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._bundle import Bundle
 from ._container import write_file
-from ._export_files import KINDS, Plan
 from ._flash.verbs import NAME, ROOT
 from .errors import BuildError, UsageError
 
@@ -89,6 +86,8 @@ def export(
         BundleError: the file is not a sound bundle.
         BuildError: the program that makes the artifact failed; with its words.
     """
+    from ._export_files import KINDS, Plan
+
     if to not in KINDS:
         raise UsageError(f"no fleet manager {to!r}; possible: {', '.join(KINDS)}")
     if not re.fullmatch(COMPATIBLE[to], compatible):
@@ -127,6 +126,9 @@ def _absolute(file: str | None) -> str:
 
 
 def _write(to: str, made: Made, folder: Path, version: str) -> ExportReport:
+    import shlex
+    import shutil
+
     files = dict(made.files)
     commands = tuple(shlex.join(command) for command in made.commands)
     build = "\n".join(["#!/bin/sh", 'cd "$(dirname "$0")" && set -e', *commands, ""])
@@ -156,6 +158,7 @@ def _write(to: str, made: Made, folder: Path, version: str) -> ExportReport:
 
 def _run(made: Made, folder: Path) -> None:
     """Run the commands, and whatever is left to do without one."""
+    import shlex
     import subprocess
 
     (folder / made.artifact).unlink(missing_ok=True)  # RAUC does not overwrite
