@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 import shutil
-import site
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,8 @@ from edgekd._flash.wheels import choose_wheels, read_wheels
 from edgekd.cli.main import main
 from edgekd.device import LocalDevice
 from edgekd.errors import DeviceError, UsageError
+
+from ..wheel import write_wheel
 
 ORIN = {"python": [3, 10], "implementation": "cpython", "machine": "aarch64", "glibc": "2.35"}
 JETPACK5 = {**ORIN, "python": [3, 8], "glibc": "2.31"}
@@ -93,37 +91,6 @@ def test_a_folder_without_edgekd_says_how_to_fill_it(names: tuple[str, ...], tmp
         read_wheels(touch(tmp_path / "w", *names))
     with pytest.raises(UsageError, match="is no name of a wheel"):
         read_wheels(touch(tmp_path / "v", "edgekd.whl"))
-
-
-def write_wheel(
-    folder: Path, project: str, version: str, files: dict[str, str], requires: tuple[str, ...] = ()
-) -> None:
-    """Write a wheel of pure Python."""
-    folder.mkdir(exist_ok=True)
-    about = f"{project}-{version}.dist-info"
-    needs = "".join(f"Requires-Dist: {item}\n" for item in requires)
-    files = {
-        **files,
-        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n{needs}",
-        f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    rows = []
-    with zipfile.ZipFile(folder / f"{project}-{version}-py3-none-any.whl", "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-            digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-            rows.append(f"{name},sha256={digest},{len(text)}")
-        archive.writestr(f"{about}/RECORD", "\n".join([*rows, f"{about}/RECORD,,"]) + "\n")
-
-
-@pytest.fixture
-def wheels(tmp_path: Path) -> Path:
-    """A wheel that lends this test's own edgekd to the environment that it is installed in."""
-    root = Path(edgekd.__file__).resolve().parents[1]
-    added = "".join(f"; site.addsitedir({str(path)!r})" for path in site.getsitepackages())
-    lent = f"import site, sys{added}; sys.path.insert(0, {str(root)!r})\n"
-    write_wheel(tmp_path / "wheels", "edgekd", "0.1.0", {"lent_edgekd.pth": lent})
-    return tmp_path / "wheels"
 
 
 def base_python() -> str:
