@@ -157,7 +157,7 @@ def pick(
         bundles: files, at least one.
         budget: "8 ms p99": a time and mean, p50, p90, p99 or max of `predict`.
         metric: figure of accuracy to compare; None: AP, of anomaly networks image_AUROC.
-        split: of the data that it is of; None: "test" if every bundle has it, else "val".
+        split: of the data that it is of; None: the first of "test", "val" and others that every bundle has a figure of.
         device: as in `profile`.
         precision: as in `load`.
         threads: as in `load`.
@@ -219,24 +219,44 @@ def accuracies(paths: Sequence[Path], metric: str | None, split: str | None) -> 
         listed = ", ".join(f"{path}: {task}" for path, task in tasks.items())
         raise UsageError(f"bundles of different tasks have no accuracy in common ({listed})")
     wanted = metric or METRICS[next(iter(tasks.values()))]
-    shared = (each for each in SPLITS if all(_has(rows, wanted, each) for rows in figures.values()))
+    shared = (each for each in _splits(figures) if all(_has(rows, wanted, each) for rows in figures.values()))
     wanted_split = split or next(shared, "")
-    chosen = []
+    fitting: dict[str, list[Accuracy]] = {}
     for named, rows in figures.items():
-        fitting = [row for row in rows if row.metric == wanted and row.split == wanted_split]
-        if not fitting:
+        fitting[named] = [row for row in rows if row.metric == wanted and row.split == wanted_split]
+        if not fitting[named]:
             raise UsageError(_missing(named, rows, wanted, wanted_split, figures))
-        chosen.append(fitting[-1])  # the latest
-    if len({row.data_sha256 for row in chosen}) > 1:
+    chosen = _of_one_data(fitting)
+    return [chosen[str(path)] for path in paths]
+
+
+def _splits(figures: dict[str, list[Accuracy]]) -> list[str]:
+    """Return the splits that there are figures of, those that are usual first."""
+    return list(dict.fromkeys([*SPLITS, *(row.split for rows in figures.values() for row in rows)]))
+
+
+def _of_one_data(fitting: dict[str, list[Accuracy]]) -> dict[str, Accuracy]:
+    """Return one figure a bundle, the latest of the data that all have a figure of.
+
+    Raises:
+        UsageError: there are no such data, or nobody knows which they are.
+    """
+    first, *others = fitting.values()
+    known = [row.data_sha256 for row in first if all(_of(rows, row.data_sha256) for rows in others)]
+    if not known:
         listed = "\n  ".join(
             f"{path}: {row.metric} {row.value:.3f} on {row.split} {row.data_sha256[:16] or '(no fingerprint)'}"
-            for path, row in zip(figures, chosen, strict=True)
+            for path, rows in fitting.items()
+            for row in rows
         )
         raise UsageError(f"the accuracies are of different data and cannot be compared:\n  {listed}")
-    if not chosen[0].data_sha256 and len(chosen) > 1:
-        raise UsageError(f"the receipts do not say which data {wanted} was measured on, so it cannot be compared")
-    by_path = dict(zip(figures, chosen, strict=True))
-    return [by_path[str(path)] for path in paths]
+    if not known[-1] and others:
+        raise UsageError(f"the receipts do not say which data {first[0].metric} was measured on: it cannot be compared")
+    return {path: _of(rows, known[-1])[-1] for path, rows in fitting.items()}
+
+
+def _of(rows: Sequence[Accuracy], data_sha256: str) -> list[Accuracy]:
+    return [row for row in rows if row.data_sha256 == data_sha256]
 
 
 def _has(rows: Sequence[Accuracy], metric: str, split: str) -> bool:
@@ -265,7 +285,7 @@ def _figures(bundle: Bundle) -> list[Accuracy]:
 
 def _missing(path: str, rows: Sequence[Accuracy], metric: str, split: str, figures: dict[str, list[Accuracy]]) -> str:
     if not rows:
-        return f"{path} has no accuracy in its receipts; `edgekd train` and `edgekd distill` write them"
+        return f"{path} has no accuracy in its receipts; to measure it: edgekd eval {path} DATA --receipt"
     have = ", ".join(dict.fromkeys(f"{row.metric} on {row.split}" for row in rows))
     if split:
         return f"{path} has no {metric} on {split}; it has: {have}"

@@ -176,6 +176,17 @@ def test_the_latest_figure_and_its_own_fingerprint_count(three: list[str], timed
     assert (found.candidates[0].accuracy.value, found.data_sha256) == (0.6, "ee" * 32)
 
 
+def test_of_several_data_those_count_that_all_have_a_figure_of(three: list[str], timed: Any) -> None:
+    timed(a=1, b=1)
+    a = write("a.bin", receipt(0.5, "shop"), receipt(0.6, "shop", data_sha256="ee" * 32), data={})
+    b = write(
+        "b.bin", receipt(0.4, "shop", data_sha256="ee" * 32), receipt(0.9, "shop", data_sha256="ff" * 32), data={}
+    )
+    found = edgekd.pick([a, b], "8 ms p99")
+    assert [item.accuracy.value for item in found.candidates] == [0.6, 0.4]
+    assert found.split == "shop"
+
+
 def test_the_page_is_whole(three: list[str], timed: Any) -> None:
     timed(small=3, middle=7.5, large=20)
     edgekd.pick(three, "8 ms p99", report="pick.html")

@@ -54,18 +54,20 @@ def bootstrap(
     chosen = choose_wheels(wheels, board, device.name)
     size_bytes = sum(wheel.path.stat().st_size for wheel in chosen)
     _check_room(device.name, root, board, size_bytes)
-    name = _id(chosen)
+    hashes = {wheel.path.name: _sha256(wheel) for wheel in chosen}
+    name = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:32]  # stands for the contents of all
     home = str(board["root"])
     if board["runtime"] == name:
         return Runtime(f"{home}/.runtime/current/bin/python", "", known=True, sent_bytes=0)
-    place = _ask(device, python, "prepare", root=home, id=name)["folder"]
-    for number, wheel in enumerate(chosen, 1):
-        told(f"wheel {number} of {len(chosen)}: {wheel.path.name}")
-        device.put(wheel.path, f"{place}/{wheel.path.name}")
+    place = _ask(device, python, "prepare", root=home, id=name)
+    lacking = [wheel for wheel in chosen if place["have"].get(wheel.path.name) != hashes[wheel.path.name]]
+    for number, wheel in enumerate(lacking, 1):
+        told(f"wheel {number} of {len(lacking)}: {wheel.path.name}")
+        device.put(wheel.path, f"{place['folder']}/{wheel.path.name}")
     told("installing")
-    names = [wheel.path.name for wheel in chosen]
-    done = _ask(device, python, "install", root=home, id=name, wheels=names)
-    return Runtime(str(done["python"]), str(done["version"]), known=False, sent_bytes=size_bytes)
+    done = _ask(device, python, "install", root=home, id=name, wheels=list(hashes))
+    sent_bytes = sum(wheel.path.stat().st_size for wheel in lacking)
+    return Runtime(str(done["python"]), str(done["version"]), known=False, sent_bytes=sent_bytes)
 
 
 def _ask(device: Device, python: str, verb: str, **fields: Any) -> dict[str, Any]:
@@ -73,16 +75,11 @@ def _ask(device: Device, python: str, verb: str, **fields: Any) -> dict[str, Any
     return ask(device, command, ())
 
 
-def _id(wheels: list[Wheel]) -> str:
-    """Return a name that stands for the contents of the wheels."""
-    whole = hashlib.sha256()
-    for wheel in wheels:
-        try:
-            content = wheel.path.read_bytes()
-        except OSError as error:
-            raise UsageError(f"cannot read {wheel.path}: {error.strerror}") from error
-        whole.update(f"{wheel.path.name} {hashlib.sha256(content).hexdigest()}\n".encode())
-    return whole.hexdigest()[:32]
+def _sha256(wheel: Wheel) -> str:
+    try:
+        return hashlib.sha256(wheel.path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"cannot read {wheel.path}: {error.strerror}") from error
 
 
 def _check_room(device: str, root: str, board: dict[str, Any], size_bytes: int) -> None:

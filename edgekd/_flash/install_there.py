@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import importlib.util
 import json
 import os
@@ -57,10 +58,11 @@ def probe(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def prepare(request: dict[str, Any]) -> dict[str, Any]:
-    """Make the folder that the wheels go to."""
+    """Make the folder that the wheels go to; say which of an interrupted attempt are there."""
     folder = Path(request["root"]) / ".runtime" / (request["id"] + ".wheels")
     folder.mkdir(parents=True, exist_ok=True)
-    return {"folder": str(folder)}
+    have = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.whl")}
+    return {"folder": str(folder), "have": have}
 
 
 def install(request: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "--budget", required=True, metavar="TEXT", help='"8 ms p99": a time and mean, p50, p90, p99 or max of predict'
     )
     parser.add_argument("--metric", help="figure of accuracy in the receipts (default: AP; anomaly: image_AUROC)")
-    parser.add_argument("--split", help="of the data that it is of (default: test if all have it, else val)")
+    parser.add_argument(
+        "--split", help="of the data that it is of (default: test, val or another, the first that all have)"
+    )
     add_place(parser)
     parser.add_argument("--precision", default="auto", help="as in predict (default auto)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the engine (default: its own choice)")

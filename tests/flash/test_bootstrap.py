@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import edgekd
+from edgekd._flash import bootstrap as bootstrapping
 from edgekd._flash import install_there
 from edgekd._flash.bootstrap import SOURCE, bootstrap
 from edgekd._flash.wheels import choose_wheels, read_wheels
@@ -198,6 +199,30 @@ def test_a_python_without_pip_takes_pips_own_wheel_or_says_so(
     assert install_there.install(request)["version"] == "0.1.0"
     assert ran[0][1] == str(tmp_path / ".runtime/x.wheels/pip-24.0-py3-none-any.whl/pip")
     assert ran[0][-1].endswith("edgekd-0.1.0-py3-none-any.whl")
+
+
+def test_wheels_that_arrived_in_an_interrupted_attempt_are_not_sent_again(
+    wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_wheel(wheels, "more", "1.0", {"more.py": ""})
+    real, sent = bootstrapping._ask, []
+
+    def ask(device: Any, python: str, verb: str, **fields: Any) -> dict[str, Any]:
+        return {"python": "there", "version": "0.1.0"} if verb == "install" else real(device, python, verb, **fields)
+
+    class Cut(LocalDevice):
+        def put(self, source: Path, path: str) -> None:
+            if sent:
+                raise DeviceError("local: the connection broke")
+            sent.append(source.name)
+            super().put(source, path)
+
+    monkeypatch.setattr(bootstrapping, "_ask", ask)
+    with pytest.raises(DeviceError, match="connection broke"):
+        bootstrap(Cut(), wheels, str(tmp_path / "board"), base_python())
+    assert sent == ["edgekd-0.1.0-py3-none-any.whl"]
+    more = wheels / "more-1.0-py3-none-any.whl"
+    assert bootstrap(LocalDevice(), wheels, str(tmp_path / "board"), base_python()).sent_bytes == more.stat().st_size
 
 
 WHEELS = os.environ.get("EDGEKD_TEST_WHEELS", "")
