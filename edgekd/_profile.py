@@ -11,19 +11,15 @@ from ._bundle import Bundle
 from ._container import write_file
 from ._detector import start as start_detector
 from ._preprocess import image_files, to_rgb
-from .errors import UsageError
+from .errors import EdgekdError, UsageError
 from .profiling.record import TOTAL, Profile
 from .profiling.statistics import Change, change
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from ._detector import Detector
     from .device import Device
-    from .profiling.layers import Layer
 
 PERCENTILES = (50, 90, 99)
 NOT_ASKED = "they were not asked for"
@@ -97,22 +93,40 @@ def profile(
         TargetUnavailableError: as `load`; on a board: what it lacks.
         DeviceError: no connection to the board, or it broke.
     """
-    from .profiling.layers import layer_times
-    from .profiling.run import Pace, machine, measure, peak_memory_bytes
-    from .profiling.sensors import Sensors
-
     _check(calls=calls, seconds=seconds, fps=fps, warmup=warmup, layers=layers)
     files = None if images is None else image_files(images)
     board, device = place(device, on)
-    if board is not None:
+    options: dict[str, Any] = {
+        "device": device, "precision": precision, "threads": threads, "calls": calls, "seconds": seconds, "fps": fps,
+        "warmup": warmup, "layers": layers,
+    }  # fmt: skip
+    if board is None:
+        found = _here(Path(path), files, progress=progress, **options)
+    else:
         from ._profile_on import profile_on
 
-        options = {
-            "device": device, "precision": precision, "threads": threads, "calls": calls, "seconds": seconds,
-            "fps": fps, "warmup": warmup, "layers": layers,
-        }  # fmt: skip
         found = profile_on(board, python, Path(path), files or [], options, progress)
-        return found if not files else replace(found, images=f"{len(files)} from {_listed(images)}")
+    return found if not files else replace(found, images=f"{len(files)} from {_listed(images)}")
+
+
+def _here(
+    path: Path,
+    files: Sequence[Path] | None,
+    *,
+    device: str,
+    precision: str,
+    threads: int,
+    calls: int,
+    seconds: float,
+    fps: float | None,
+    warmup: int,
+    layers: int,
+    progress: Callable[[float, int], None] | None,
+) -> Profile:
+    """Do what `profile` says on this machine."""
+    from .profiling.run import Pace, machine, measure, peak_memory_bytes
+    from .profiling.sensors import Sensors
+
     start = time.perf_counter()
     bundle = Bundle.read(path)
     detector = start_detector(bundle, device, precision, threads)  # owns the bundle
@@ -126,31 +140,38 @@ def profile(
             _predict(detector, shown[index % len(shown)])
         sensors = Sensors()
         pace = Pace(calls, seconds, fps)
-        start_s, stages_ms, conditions, problems = measure(
-            lambda image: _predict(detector, image), shown, pace, sensors, progress
-        )
+        measured = measure(lambda image: _predict(detector, image), shown, pace, sensors, progress)
         peak = peak_memory_bytes()
-        timed: list[Layer] = []
-        missing = NOT_ASKED
-        if layers:
-            timed, missing = layer_times(bundle, device, precision, threads, _rgb(shown[0]), layers)
+        timed, missing = _layers(bundle, device, precision, threads, shown[0], layers)
         return Profile(
             name=bundle.manifest.name,
             digest=bundle.digest,
             session=asdict(detector.info.session),
             machine=machine(sensors),
-            images=f"{len(files)} from {_listed(images)}" if files else f"{len(shown)} golden images",
+            images=f"{len(shown)} golden images",
             fps=fps,
             load_ms=load_ms,
             first_ms=first_ms,
-            start_s=start_s,
-            stages_ms=stages_ms,
-            conditions=conditions,
             peak_memory_bytes=peak,
-            problems=problems,
-            layers=[item._asdict() for item in timed],
+            layers=timed,
             layers_missing=missing,
+            **measured._asdict(),
         )
+
+
+def _layers(
+    bundle: Bundle, device: str, precision: str, threads: int, image: Any, runs: int
+) -> tuple[list[dict[str, Any]], str]:
+    """Return the layers, and why there are none; the samples are not lost for an engine that does not start twice."""
+    from .profiling.layers import layer_times
+
+    if not runs:
+        return [], NOT_ASKED
+    try:
+        found, missing = layer_times(bundle, device, precision, threads, to_rgb(image, "rgb")[0], runs)
+    except EdgekdError as error:
+        return [], str(error)
+    return [item._asdict() for item in found], missing
 
 
 def place(device: str, on: str | Device | None) -> tuple[Device | None, str]:
@@ -224,10 +245,6 @@ def _golden(bundle: Bundle) -> list[Any]:
     if not bundle.manifest.golden:
         raise UsageError(f"{bundle.path} has no golden images to show; give some: --images DIR")
     return [to_rgb(bytes(bundle.chunk(golden.image)))[0] for golden in bundle.manifest.golden]
-
-
-def _rgb(image: Any) -> NDArray[np.uint8]:
-    return to_rgb(image, "rgb")[0]
 
 
 def _listed(images: Any) -> str:

@@ -47,8 +47,11 @@ def serve(stdin: BinaryIO, tell: wire.Tell, disk: Disk, folder: Path) -> int:
     place: Path | None = None
     try:
         fields = wire.read_request(stdin)
-        place = Path(tempfile.mkdtemp(prefix="edgekd-profile-", dir=folder))
-        model, *images = _received(fields.get("files"), stdin, disk, place)
+        try:
+            place = Path(tempfile.mkdtemp(prefix="edgekd-profile-", dir=folder))
+            model, *images = _received(fields.get("files"), stdin, disk, place)
+        except OSError as error:
+            raise DeviceError(f"{error.strerror or error}, while receiving the bundle into {folder}") from error
         options = {name: fields[name] for name in OPTIONS if name in fields}
 
         def progress(share: float, calls: int) -> None:
@@ -61,9 +64,6 @@ def serve(stdin: BinaryIO, tell: wire.Tell, disk: Disk, folder: Path) -> int:
         wire.reply_error(tell, said)
         return error.exit_code
     except BrokenPipeError:  # the link is gone
-        return DeviceError.exit_code
-    except OSError as error:
-        wire.reply_error(tell, DeviceError(f"{error.strerror or error} (while receiving the bundle into {folder})"))
         return DeviceError.exit_code
     finally:
         if place is not None:

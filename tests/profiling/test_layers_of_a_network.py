@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+import edgekd
+from edgekd.errors import SessionError
 from edgekd.profiling import layers
 from edgekd.profiling.layers import by_module, layer_times, module_of
 
 from ..conformance import bundles
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -53,3 +58,15 @@ def test_a_runtime_without_times_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
     found, why = layer_times(bundles.portable(), "auto", "auto", 0, image, 3)
     assert (found, why) == ([], "Mute 1.0 tells no times by layer from Python")
     assert closed == [True]
+
+
+def test_an_engine_that_does_not_start_twice_costs_no_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise SessionError("the memory is full")
+
+    monkeypatch.setattr(layers, "layer_times", full)
+    bundles.portable().write(tmp_path / "model.bin")
+    found = edgekd.profile(tmp_path / "model.bin", calls=3)
+    assert len(found.start_s) == 3
+    assert (found.layers, found.layers_missing) == ([], "the memory is full")
+    assert edgekd.profile(tmp_path / "model.bin", calls=1, layers=0).layers_missing == "they were not asked for"
