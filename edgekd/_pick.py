@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ._accuracies import Accuracy
-
     from .device import Device
     from .profiling.record import Profile
 
