@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .._manifest import InputSpec
 
 NODE = re.compile(r"/[A-Za-z_][\w-]*(?:[./][\w-]+)*")  # a path in a layer's name: "/backbone/stem/conv/Conv_output_0"
+OPERATION = re.compile(r"[A-Z][A-Za-z0-9]*(_\d+)?(_output_\d+)?(_nchwc)?")  # of ONNX: "Conv", "Conv_1_output_0"
 NETWORK, RUNTIME = "(network)", "(runtime)"
 
 
@@ -72,8 +73,9 @@ def module_of(name: str) -> str:
     found = NODE.search(name.replace("...", " "))
     if found is None:
         return RUNTIME
-    parts = re.split(r"[./]", found[0].strip("/"))[:-1]  # the last is the operation
-    return ".".join(parts) or NETWORK
+    parts = re.split(r"[./]", found[0].strip("/"))
+    ends = [index for index, part in enumerate(parts) if OPERATION.fullmatch(part)]
+    return ".".join(parts[: ends[0] if ends else -1]) or NETWORK  # what a runtime adds stands behind the operation
 
 
 def by_module(layers: Iterable[Mapping[str, Any]]) -> dict[str, float]:

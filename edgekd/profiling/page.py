@@ -20,7 +20,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --bar: #6ea8fe; --mark: #ff8b73; --good: #57d27c } }
 body { max-width: 50rem } td { vertical-align: top; font-variant-numeric: tabular-nums }
 .layers td:nth-child(-n+3), .layers th:nth-child(-n+3) { text-align: left; overflow-wrap: anywhere }
-.layers { font-size: .8rem; width: 100% }
+.layers { font-size: .8rem; width: 100% } .layers td:nth-child(3) { white-space: nowrap }
 .machine td + td { text-align: left; overflow-wrap: anywhere }
 .verdict { padding: .6rem 1rem; border-left: 4px solid var(--good); background: var(--card) }
 .verdict.bad { border-color: var(--mark) }
