@@ -119,8 +119,11 @@ def test_an_invalid_run_is_said(three: list[str], timed: Any, monkeypatch: Any, 
     monkeypatch.setattr(_pick, "profile", lambda *_, **__: profile_of([3.0] * 9, problems=["it throttled"]))
     assert main(["pick", *three, "--budget", "8 ms p99", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["candidates"][0]["problems"] == ["it throttled"]
-    assert main(["pick", *three, "--budget", "8 ms p99"]) == 0
+    assert main(["pick", *three, "--budget", "8 ms p99", "--report", "pick.html"]) == 0
     assert "INVALID: large.bin: it throttled" in capsys.readouterr().out
+    page = Path("pick.html").read_text()
+    assert "INVALID: large.bin: it throttled." in page
+    assert "Its run was disturbed" in page
 
 
 @pytest.mark.parametrize("text", ["", "8", "8 ms", "8 p99", "8 ms p95", "0 ms p99", "-8 ms p99", "8 us p99", "fast"])

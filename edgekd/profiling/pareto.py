@@ -40,8 +40,13 @@ def _head(report: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield (
             f'<p class="verdict"><b>{escape(report["chosen"])}</b> is the most accurate that holds '
-            f"{escape(report['budget'])}.</p>"
+            f"{escape(report['budget'])}.{_doubt(report)}</p>"
         )
+
+
+def _doubt(report: Mapping[str, Any]) -> str:
+    chosen = next(row for row in report["candidates"] if row["path"] == report["chosen"])
+    return " Its run was disturbed: measure again before you believe it." if chosen["problems"] else ""
 
 
 def _front(report: Mapping[str, Any], limit_ms: float, figure: str) -> Iterator[str]:
@@ -79,7 +84,8 @@ def _table(report: Mapping[str, Any]) -> Iterator[str]:
     yield "</table>"
     for row in report["candidates"]:
         for problem in row["problems"]:
-            yield f'<p class="verdict bad">{escape(row["path"])}: {escape(problem)}.</p>'
+            kind = "INVALID" if row["latency_ms"] else "not measured"
+            yield f'<p class="verdict bad">{kind}: {escape(row["path"])}: {escape(problem)}.</p>'
 
 
 def _short(path: str) -> str:
