@@ -174,14 +174,16 @@ def _rows(
 
 
 def _earlier(place: Path, bundle: str) -> dict[str, dict[str, Any]]:
-    """Return the rows of an earlier run with the same bundle; empty if there is none.
+    """Return the rows of an earlier run with the same bundle; empty if there is none, or if it came to its end.
 
-    A file that is no state is not overwritten.
+    Boards change after a rollout (somebody rolls one back), so one that is over is not believed for ever. A file that is
+    no state is not overwritten.
     """
     try:
         raw = json.loads(place.read_bytes())
         rows = dict(raw["boards"]) if raw["format"] == FORMAT else {}
-        return rows if raw["bundle"] == bundle else {}
+        over = all(row["state"] == SERVES for row in rows.values())
+        return rows if raw["bundle"] == bundle and not over else {}
     except FileNotFoundError:
         return {}
     except OSError as error:

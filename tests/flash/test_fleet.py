@@ -143,6 +143,16 @@ def test_a_killed_host_goes_on_where_it_was(fleet: Fleet) -> None:
     assert set(fleet.opened) == {f"cam-0{index}" for index in range(3, 7)}
 
 
+def test_a_rollout_that_came_to_its_end_asks_every_board_again(fleet: Fleet) -> None:
+    path = fleet.file(2)
+    edgekd.flash_fleet(fleet.bench.new, path, **QUICK)
+    edgekd.rollback(fleet.devices["cam-02"])
+    again = edgekd.flash_fleet(fleet.bench.new, path, **QUICK)
+    assert (again.complete, again.resumed) == (True, 0)
+    assert [board.changed for board in again.boards] == [False, True]
+    assert fleet.served() == {"cam-01": "new", "cam-02": "new"}
+
+
 def test_another_bundle_is_another_rollout(fleet: Fleet) -> None:
     path = fleet.file(2)
     edgekd.flash_fleet(fleet.bench.new, path, **QUICK)
