@@ -176,8 +176,8 @@ def _rows(
 def _earlier(place: Path, bundle: str) -> dict[str, dict[str, Any]]:
     """Return the rows of an earlier run with the same bundle; empty if there is none, or if it came to its end.
 
-    Boards change after a rollout (somebody rolls one back), so one that is over is not believed for ever. A file that is
-    no state is not overwritten.
+    Boards change after a rollout (somebody rolls one back), so one that is over is not believed for ever. A file that
+    is no state is not overwritten.
     """
     try:
         raw = json.loads(place.read_bytes())
