@@ -173,7 +173,7 @@ def test_comparisons_and_latencies_are_no_accuracy(three: list[str], timed: Any)
 
 def test_the_latest_figure_and_its_own_fingerprint_count(three: list[str], timed: Any) -> None:
     timed(a=1, b=1)
-    a = write("a.bin", receipt(0.5), receipt(0.6, data_sha256="ee" * 32))
+    a = write("a.bin", receipt(0.5), receipt(0.55, data_sha256="ee" * 32), receipt(0.6, data_sha256="ee" * 32))
     b = write("b.bin", receipt(0.4, data_sha256="ee" * 32), data=None)
     found = edgekd.pick([a, b], "8 ms p99")
     assert (found.candidates[0].accuracy.value, found.data_sha256) == (0.6, "ee" * 32)
