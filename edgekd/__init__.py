@@ -16,6 +16,9 @@ from ._detector import Detector, DetectorInfo, load
 from ._distill import distill
 from ._doctor import Health, TargetHealth, doctor
 from ._eval import EvalReport, evaluate
+from ._export import ExportReport, export
+from ._flash.fleet import BoardResult as FleetBoard
+from ._flash.fleet import FleetReport, flash_fleet
 from ._flash.keys import Key, keys_list, keys_new, keys_sign
 from ._flash.verbs import FlashReport, Guarded, flash, guard, guard_unit, rollback, status
 from ._flash.verbs import Step as FlashStep
@@ -23,7 +26,9 @@ from ._import import ImportReport, import_model
 from ._inspect import Inspection, inspect
 from ._int8.options import Calibration
 from ._manifest import Manifest
+from ._pick import Budget, PickReport, pick
 from ._profile import ProfileComparison, profile, profile_compare, profile_page
+from ._profile_receipt import ReceiptReport, profile_receipt
 from ._recipe import Recipe
 from ._selftest import SelftestCheck, SelftestReport, selftest
 from ._session import SessionInfo
@@ -41,6 +46,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AnomalyRecipe",
     "ArtifactReport",
+    "Budget",
     "BuildReport",
     "BuiltArtifact",
     "Bundle",
@@ -51,8 +57,11 @@ __all__ = [
     "Detector",
     "DetectorInfo",
     "EvalReport",
+    "ExportReport",
     "FlashReport",
     "FlashStep",
+    "FleetBoard",
+    "FleetReport",
     "GenericHead",
     "Guarded",
     "Health",
@@ -61,9 +70,11 @@ __all__ = [
     "Key",
     "LabelReport",
     "Manifest",
+    "PickReport",
     "Pixels",
     "Profile",
     "ProfileComparison",
+    "ReceiptReport",
     "Recipe",
     "SelftestCheck",
     "SelftestReport",
@@ -83,7 +94,9 @@ __all__ = [
     "doctor",
     "errors",
     "evaluate",
+    "export",
     "flash",
+    "flash_fleet",
     "geometry",
     "guard",
     "guard_unit",
@@ -94,9 +107,11 @@ __all__ = [
     "keys_sign",
     "load",
     "ops",
+    "pick",
     "profile",
     "profile_compare",
     "profile_page",
+    "profile_receipt",
     "rollback",
     "selftest",
     "status",

@@ -39,6 +39,7 @@ class EvalReport:
             image_F1_max, the same of pixels, AUPRO; "false_alarms" and "found" at the bundle's threshold; "oracle"
             (thresholds that the test set chose) and "undefined" (figure -> why it is NaN).
         page: the report that was asked for.
+        signature_dropped: whether figures were written into a bundle that was signed; it needs a new signature.
     """
 
     data: str
@@ -50,11 +51,14 @@ class EvalReport:
     seconds: float
     metrics: dict[str, Any]
     page: Path | None = None
+    signature_dropped: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values; NaN becomes None. "page" is there if it was asked for."""
+        """Return JSON-ready values; NaN becomes None. "page" and "signature_dropped" are left out where empty."""
         known = dataclasses.asdict(self)
         page = known.pop("page")
+        if not known["signature_dropped"]:
+            del known["signature_dropped"]
         return {**known, "metrics": json_ready(self.metrics), **({} if page is None else {"page": str(page)})}
 
 
@@ -71,6 +75,7 @@ def evaluate(
     overlap: int | None = None,
     mode: str | None = None,
     report: str | Path | None = None,
+    receipt: bool = False,
 ) -> EvalReport:
     """Run a bundle over annotated images and return average precision: COCO's, or DOTA's where boxes are oriented.
 
@@ -88,6 +93,8 @@ def evaluate(
         overlap: as in `Detector.predict`.
         mode: how the curve of oriented boxes becomes a number: "voc07" (11 recalls) or "area"; None: "area".
         report: HTML file to write, of an anomaly bundle: scores, figures, worst images, thresholds, teachers.
+        receipt: write the figures into the bundle, with the fingerprint of the data, so that `pick` can compare it with
+            others; a signature is dropped.
 
     Raises:
         UsageError: a mode that there is not, or any for boxes that are not oriented; tiles for an anomaly bundle; a
@@ -107,7 +114,8 @@ def evaluate(
         given = {"tile": tile, "overlap": overlap, "mode": mode}
         with opened:
             dataset = read(data, format, split or "test")
-            return _evaluate_anomaly(opened, dataset, device, precision, threads, given, report)
+            found = _evaluate_anomaly(opened, dataset, device, precision, threads, given, report)
+        return _receipted(Path(bundle), found, dataset, split) if receipt else found
     if report is not None:
         opened.close()
         raise UsageError(f"report: for anomaly bundles only; {bundle} is for task {opened.manifest.task}")
@@ -116,11 +124,11 @@ def evaluate(
         check(mode, dataset)  # a wrong word should not cost an evaluation
         cut = limits(dataset, oriented_boxes=detector.manifest.angle is not None)._asdict()
         began = time.monotonic()
-        found = [
+        seen = [
             detector.predict(sample.load(), color="rgb", tile=tile, overlap=overlap, **cut)
             for sample in dataset.samples
         ]
-        return EvalReport(
+        found = EvalReport(
             data=dataset.name,
             images=len(dataset),
             objects=sum(len(sample.labels) for sample in dataset.samples),
@@ -128,8 +136,18 @@ def evaluate(
             tile=tile,
             overlap=overlap,
             seconds=time.monotonic() - began,
-            metrics=measure(found, dataset, mode=mode),
+            metrics=measure(seen, dataset, mode=mode),
         )
+    return _receipted(Path(bundle), found, dataset, split) if receipt else found
+
+
+def _receipted(path: Path, found: EvalReport, dataset: Dataset, split: str | None) -> EvalReport:
+    """Write the figures into the bundle; its own split is "test" where the data has no other name for it."""
+    from ._accuracy_receipt import write_accuracy
+    from .training.resume import data_fingerprint
+
+    dropped = write_accuracy(path, found, split or "test", data_fingerprint(dataset))
+    return dataclasses.replace(found, signature_dropped=dropped)
 
 
 def _evaluate_anomaly(

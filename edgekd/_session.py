@@ -119,6 +119,42 @@ class PipelineSession(Session, Protocol):
         ...
 
 
+class LayerTime(NamedTuple):
+    """One layer as the runtime runs it.
+
+    Attributes:
+        name: the runtime's, which holds the names of the graph's nodes that it consists of.
+        kind: what it does, in the runtime's words.
+        ms: mean over the runs.
+    """
+
+    name: str
+    kind: str
+    ms: float
+
+
+@runtime_checkable
+class LayeredSession(Session, Protocol):
+    """A session whose runtime tells how long each layer takes."""
+
+    def layer_times(self, pixels: NDArray[np.float32], runs: int) -> list[LayerTime]:
+        """Run the network by itself with the runtime's own clocks on, apart from every other call of the session.
+
+        Args:
+            pixels: `(1, 3, H, W)` float32.
+            runs: to take the mean of, at least 1; one more goes before them.
+
+        Returns:
+            In the order in which they ran; layers that took no time are left out.
+
+        Raises:
+            UsageError: wrong shape or dtype.
+            ClosedError: after `close`.
+            SessionError: the vendor runtime failed.
+        """
+        ...
+
+
 def check_pixels(pixels: NDArray[np.float32], spec: InputSpec) -> None:
     """Refuse what `Session.infer` cannot take, before any vendor code sees it.
 

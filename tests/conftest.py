@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import site
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+import edgekd
+
+from .wheel import write_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,3 +46,13 @@ def board(bench: Any, tmp_path: Path) -> FakeDevice:
     shutil.copytree(bench.board, tmp_path / "board", symlinks=True)
     device: FakeDevice = bench.device(tmp_path / "board")
     return device
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> Path:
+    """A wheel that lends this test's own edgekd to the environment that it is installed in."""
+    root = Path(edgekd.__file__).resolve().parents[1]
+    added = "".join(f"; site.addsitedir({str(path)!r})" for path in site.getsitepackages())
+    lent = f"import site, sys{added}; sys.path.insert(0, {str(root)!r})\n"
+    write_wheel(tmp_path / "wheels", "edgekd", "0.1.0", {"lent_edgekd.pth": lent})
+    return tmp_path / "wheels"

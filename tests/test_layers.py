@@ -48,7 +48,8 @@ LAYER_4 = {
 }
 VERBS = {
     "_train", "_distill", "_import", "_build", "_profile", "_eval", "_verify", "_inspect", "_doctor", "_data", "_demo",
-    "_flash", "_int8", "_selftest", "_set_thresholds",
+    "_flash", "_int8", "_selftest", "_set_thresholds", "_remote", "_profile_board", "_profile_on",
+    "_profile_receipt", "_accuracies", "_accuracy_receipt", "_pick", "_export", "_export_files",
 }  # fmt: skip
 ONLY_WHEN_CALLED = {("_detections", "_plot")}  # a method that draws; the import is inside it
 

@@ -43,7 +43,19 @@ def test_every_verb_is_a_command() -> None:
     from edgekd.cli.main import COMMANDS
 
     verbs = {"evaluate": "eval", "data_lint": "data", "data_label": "data", "data_synth": "data", "data_tile": "data"}
-    verbs |= {"profile_compare": "profile", "profile_page": "profile", "import_model": "import", "load": "predict"}
-    verbs |= {"guard_unit": "guard", "keys_list": "keys", "keys_new": "keys", "keys_sign": "keys"}
+    verbs |= {
+        "profile_compare": "profile",
+        "profile_page": "profile",
+        "profile_receipt": "profile",
+        "import_model": "import",
+        "load": "predict",
+    }
+    verbs |= {
+        "guard_unit": "guard",
+        "flash_fleet": "flash",
+        "keys_list": "keys",
+        "keys_new": "keys",
+        "keys_sign": "keys",
+    }
     functions = {name for name in edgekd.__all__ if inspect.isfunction(getattr(edgekd, name))}
     assert {verbs.get(name, name) for name in functions} == set(COMMANDS)

@@ -6,10 +6,11 @@ import hashlib
 import math
 import secrets
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .._bundle import Bundle
+from .._remote import ask
 from .._select import all_artifacts
 from ..errors import DeviceError, UsageError
 from . import wire
@@ -52,35 +53,16 @@ class Conversation:
         Raises:
             EdgekdError: the board's own error, or DeviceError where there was no answer.
         """
-        last: dict[str, Any] = {}
 
-        def listen(line: str) -> None:
-            found = wire.parse_reply(line)
-            if found is None:
-                return
+        def listen(found: dict[str, Any]) -> None:
             if "step" in found and told is not None:
                 told(found)
-            last.update(found)
 
         def stdin() -> Iterable[bytes]:
             yield wire.request(**(fields or {}), root=self.root, name=self.name)
             yield from frames
 
-        done = self.device.run([self.python, "-m", MODULE, verb], stdin=stdin(), listen=listen)
-        if "error" in last:
-            raise wire.remote_error(last["error"], self.device.name)
-        if isinstance(last.get("result"), dict):
-            return dict(last["result"])
-        raise DeviceError(self._no_answer(done.code, done.errors))
-
-    def _no_answer(self, code: int, errors: str) -> str:
-        reason = errors.splitlines()[-1] if errors else "it gave no reason"
-        if "No module named" in errors or code in (126, 127):
-            return (
-                f"{self.device.name}: {self.python} there has no edgekd of this version ({reason}): install it on the "
-                "board (`pip install edgekd` and the runtime of your target), or name its interpreter with --python"
-            )
-        return f"{self.device.name}: the board's program ended with status {code} and no answer: {reason}"
+        return ask(self.device, [self.python, "-m", MODULE, verb], stdin(), listen)
 
 
 @dataclass
@@ -133,14 +115,28 @@ class Wanted:
     wait_s: float
 
     def __post_init__(self) -> None:
-        for name, low in LIMITS.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value < math.inf:  # a NaN would pass every comparison of a gate
-                raise UsageError(f"{name} should be a number from {low:g} on, got {value}")
+        check_limits(vars(self))
+
+
+def check_limits(arguments: Mapping[str, Any]) -> None:
+    """Refuse numbers that no gate could hold.
+
+    Raises:
+        UsageError: one is out of its range.
+    """
+    for name, low in LIMITS.items():
+        value = arguments.get(name)
+        if value is not None and not low <= value < math.inf:  # a NaN would pass every comparison of a gate
+            raise UsageError(f"{name} should be a number from {low:g} on, got {value}")
 
 
 def run(
-    path: Path, talk: Conversation, wanted: Wanted, require: Mapping[str, str], progress: Progress | None
+    path: Path,
+    talk: Conversation,
+    wanted: Wanted,
+    require: Mapping[str, str],
+    progress: Progress | None,
+    wheels: Path | None = None,
 ) -> FlashReport:
     """Do what `flash` says, with its errors."""
     steps = _Steps(progress)
@@ -148,6 +144,8 @@ def run(
         targets = {item.target for item in all_artifacts(bundle)} | {item.partition(":")[0] for item in wanted.build}
     with mapped(path) as view:
         size_bytes = len(view)
+        if wheels is not None:
+            talk = replace(talk, python=_bootstrapped(talk, steps, wheels))
         steps.begin("preflight")
         facts = talk.ask("facts")
         steps.end("preflight", preflight(facts, talk, targets, require, size_bytes))
@@ -157,6 +155,17 @@ def run(
         talk.device.name, talk.name, str(result["release"]), result["before"], bool(result["changed"]), size_bytes,
         sent, tuple(steps.done), facts, result.get("record") or {}, str(result["model"]),
     )  # fmt: skip
+
+
+def _bootstrapped(talk: Conversation, steps: _Steps, wheels: Path) -> str:
+    """Install edgekd on the board; return its interpreter there."""
+    from .bootstrap import bootstrap
+
+    steps.begin("bootstrap")
+    found = bootstrap(talk.device, wheels, talk.root, talk.python, lambda line: steps.running("bootstrap", line))
+    said = "there already" if found.known else f"edgekd {found.version}, {found.sent_bytes} bytes of wheels sent"
+    steps.end("bootstrap", f"{found.python}: {said}")
+    return found.python
 
 
 def preflight(

@@ -26,7 +26,7 @@ class Step:
 
     Attributes:
         name: "preflight", "upload", "assemble", "verify", "build", "golden", "latency", "arm", "switch", "watch",
-            "commit"; "recover", "roll back" and "clean" where there was something to do.
+            "commit"; "bootstrap", "recover", "roll back" and "clean" where there was something to do.
         state: "begun", "running", "ok" or "failed".
         detail: how far it is, what was found, or why it failed.
         seconds: it took; 0 while it runs.
@@ -106,6 +106,7 @@ def flash(
     keep: int = 3,
     quota_bytes: int = 1 << 40,
     wait_s: float = 30.0,
+    bootstrap: str | Path | None = None,
     progress: Progress | None = None,
 ) -> FlashReport:
     """Make a bundle the version that a board serves; killed anywhere, it leaves the old or the new in service.
@@ -128,6 +129,8 @@ def flash(
         keep: releases to keep on the board, those in service and before it included.
         quota_bytes: that releases may take together; the one in service and the one before it always stay.
         wait_s: seconds to wait for another flash of the same name to end.
+        bootstrap: folder of wheels; edgekd and all that it needs on the board is installed there from them first, into
+            `ROOT/.runtime`, and used. None: the board has edgekd.
         progress: told each step.
 
     Raises:
@@ -142,7 +145,8 @@ def flash(
         build=build, max_p99_ms=max_p99_ms, max_slowdown=max_slowdown, runs=runs, watch_s=watch_s, restart=restart,
         health=health, allow_downgrade=allow_downgrade, keep=keep, quota_bytes=quota_bytes, wait_s=wait_s,
     )  # fmt: skip
-    return run(Path(path), _talk(device, python, root, name), wanted, dict(require or {}), progress)
+    talk = _talk(device, python, root, name)
+    return run(Path(path), talk, wanted, dict(require or {}), progress, None if bootstrap is None else Path(bootstrap))
 
 
 def rollback(

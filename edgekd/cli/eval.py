@@ -43,6 +43,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "--mode", help="of oriented boxes: voc07 (precision at 11 recalls) or area (under the curve; default)"
     )
     parser.add_argument("--report", metavar="HTML", help="of an anomaly bundle: write scores, worst images and origin")
+    parser.add_argument("--receipt", action="store_true", help="write the figures into the bundle, for `edgekd pick`")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
 
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
         overlap=args.overlap,
         mode=args.mode,
         report=args.report,
+        receipt=args.receipt,
     )
     if args.json:
         print(json.dumps(report.to_dict(), indent=2))
@@ -78,6 +80,10 @@ def run(args: argparse.Namespace) -> int:
         _show(report.metrics)
     if report.page is not None:
         print(report.page)
+    if args.receipt:
+        print(f"wrote the figures into the receipts of {args.bundle}")
+    if report.signature_dropped:
+        print(f"its signature is gone, sign it again: edgekd keys sign {args.bundle} --key KEY")
     return 0
 
 

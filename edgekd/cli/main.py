@@ -23,6 +23,7 @@ COMMANDS = (
     "predict",
     "thresholds",
     "profile",
+    "pick",
     "inspect",
     "verify",
     "doctor",
@@ -33,6 +34,7 @@ COMMANDS = (
     "status",
     "guard",
     "keys",
+    "export",
 )
 
 EXIT_CODES = (

@@ -52,7 +52,7 @@ class SshDevice:
     def run(self, command: Sequence[str], *, stdin: Iterable[bytes] = (), listen: Listen | None = None) -> Done:
         """Run a command, see `Device.run`."""
         done = run_process([*self._ssh, shlex.join(command)], stdin, listen)
-        if done.code == NO_CONNECTION:
+        if done.code == NO_CONNECTION or done.code < 0:  # ssh itself was killed
             reason = done.errors.splitlines()[-1] if done.errors else "ssh gave no reason"
             raise DeviceError(f"{self.name}: no connection, or it broke: {reason}. Try: ssh {self.name} true")
         return done

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -72,32 +72,68 @@ def time_line(time_s: Sequence[float], values: Sequence[float], label: str, *, p
     return _figure([*_axes(first, last, low, high, "seconds", label), *drawn], f"{label} over time")
 
 
-def bars(parts: Mapping[str, float], unit: str) -> str:
-    """Return one line a part, as long as its value."""
-    most = max(*parts.values(), 1e-9)
-    room = WIDTH - 240
+def bars(parts: Mapping[str, float], unit: str, title: str = "Mean time of each stage", names: int = 110) -> str:
+    """Return one line a part, as long as its value; `names`: room for what they are called."""
+    most = max(*parts.values(), 0.0, 1e-9)
+    room = WIDTH - names - 130
     rows = []
     for row, (name, value) in enumerate(parts.items()):
-        y = 6 + 26 * row
-        rows.append(f'<text x="110" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
-        rows.append(f'<rect class="bar" x="120" y="{y}" width="{max(1.0, room * value / most):.1f}" height="18"/>')
-        rows.append(f'<text x="{128 + room * max(value, 0) / most:.1f}" y="{y + 14}">{value:.3f} {escape(unit)}</text>')
-    return _figure(rows, "Mean time of each stage", 26 * len(parts) + 10)
+        y, x = 6 + 26 * row, names + 10
+        rows.append(f'<text x="{names}" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
+        rows.append(f'<rect class="bar" x="{x}" y="{y}" width="{max(1.0, room * value / most):.1f}" height="18"/>')
+        end = x + 8 + room * max(value, 0) / most
+        rows.append(f'<text x="{end:.1f}" y="{y + 14}">{value:.3f} {escape(unit)}</text>')
+    return _figure(rows, title, 26 * len(parts) + 10)
 
 
-def _axes(x0: float, x1: float, y0: float, y1: float, below: str, beside: str) -> list[str]:
-    found = [f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>']
+class Dot(NamedTuple):
+    """A named point of a scatter; `style`: class of the style sheet; `front`: whether the line goes through it."""
+
+    x: float
+    y: float
+    name: str
+    style: str
+    front: bool = False
+
+
+def scatter(dots: Sequence[Dot], limit: float, limit_name: str, below: str, beside: str) -> str:
+    """Return at least one named point, steps through those of the front, and a limit of x."""
+    x0, x1 = _span(0.0, 1.08 * max(limit, *(dot.x for dot in dots)))
+    low, high = _span(min(dot.y for dot in dots), max(dot.y for dot in dots))
+    y0, y1 = low - 0.12 * (high - low), high + 0.12 * (high - low)
+    height = 340
+    shapes = _axes(x0, x1, y0, y1, below, beside, height)
+    at, side = _x(limit, x0, x1), "end" if limit > 0.6 * x1 else "start"
+    shapes.append(f'<path class="mark" d="M{at:.1f} {TOP}V{height - BOTTOM}"/>')
+    offset = -5 if side == "end" else 5
+    text = escape(limit_name)
+    shapes.append(f'<text class="mark" x="{at + offset:.1f}" y="{TOP + 12}" text-anchor="{side}">{text}</text>')
+    places = {dot: (_x(dot.x, x0, x1), _y(dot.y, y0, y1, height)) for dot in dots}
+    front = [places[dot] for dot in sorted(dots) if dot.front]
+    if front:  # in steps: between two models there is none
+        (x, y), *rest = front
+        steps = "".join(f"H{x:.1f}V{y:.1f}" for x, y in rest)
+        shapes.append(f'<path class="front" d="M{x:.1f},{y:.1f}{steps}H{WIDTH - RIGHT}"/>')
+    for dot, (x, y) in places.items():
+        shapes.append(f'<circle class="{dot.style}" cx="{x:.1f}" cy="{y:.1f}" r="5"/>')
+        side, offset = ("end", -9) if x > 0.75 * WIDTH else ("start", 9)
+        shapes.append(f'<text x="{x + offset:.1f}" y="{y - 7:.1f}" text-anchor="{side}">{escape(dot.name)}</text>')
+    return _figure(shapes, f"{beside} over {below}", height)
+
+
+def _axes(x0: float, x1: float, y0: float, y1: float, below: str, beside: str, height: int = HEIGHT) -> list[str]:
+    found = [f'<path class="axis" d="M{LEFT} {TOP}V{height - BOTTOM}H{WIDTH - RIGHT}"/>']
     for value in _ticks(x0, x1):
         x = _x(value, x0, x1)
-        found.append(f'<path class="grid" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
-        found.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{value:g}</text>')
+        found.append(f'<path class="grid" d="M{x:.1f} {TOP}V{height - BOTTOM}"/>')
+        found.append(f'<text x="{x:.1f}" y="{height - BOTTOM + 15}" text-anchor="middle">{value:g}</text>')
     for value in _ticks(y0, y1):
-        y = _y(value, y0, y1)
+        y = _y(value, y0, y1, height)
         found.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
         found.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
-    found.append(f'<text class="soft" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(below)}</text>')
-    up = (TOP + HEIGHT - BOTTOM) / 2
+    found.append(f'<text class="soft" x="{middle}" y="{height - 6}" text-anchor="middle">{escape(below)}</text>')
+    up = (TOP + height - BOTTOM) / 2
     turned = f'transform="rotate(-90 14 {up})"'
     found.append(f'<text class="soft" x="14" y="{up}" text-anchor="middle" {turned}>{escape(beside)}</text>')
     return found
@@ -115,8 +151,8 @@ def _x(value: float, low: float, high: float) -> float:
     return LEFT + (WIDTH - LEFT - RIGHT) * (value - low) / (high - low)
 
 
-def _y(value: float, low: float, high: float) -> float:
-    return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / max(high - low, 1e-12)
+def _y(value: float, low: float, high: float, height: int = HEIGHT) -> float:
+    return height - BOTTOM - (height - TOP - BOTTOM) * (value - low) / max(high - low, 1e-12)
 
 
 def _span(low: float, high: float) -> tuple[float, float]:

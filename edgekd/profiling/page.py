@@ -19,6 +19,8 @@ STYLE = """
 :root { --bar: #3b7dd8; --mark: #c4432b; --good: #1a7f37 }
 @media (prefers-color-scheme: dark) { :root { --bar: #6ea8fe; --mark: #ff8b73; --good: #57d27c } }
 body { max-width: 50rem } td { vertical-align: top; font-variant-numeric: tabular-nums }
+.layers td:nth-child(-n+3), .layers th:nth-child(-n+3) { text-align: left; overflow-wrap: anywhere }
+.layers { font-size: .8rem; width: 100% } .layers td:nth-child(3) { white-space: nowrap }
 .machine td + td { text-align: left; overflow-wrap: anywhere }
 .verdict { padding: .6rem 1rem; border-left: 4px solid var(--good); background: var(--card) }
 .verdict.bad { border-color: var(--mark) }
@@ -29,12 +31,14 @@ svg text { fill: var(--ink) } svg text.soft { fill: var(--soft) } svg text.mark 
 path.mark { stroke: var(--mark); stroke-dasharray: 4 3 }
 @media print { h2 { break-after: avoid } svg, table { break-inside: avoid; print-color-adjust: exact } }
 """
+PARTS = 20  # of a network that have a bar
 SHOWN = ("clock", "temperature", "power", "throttle")
 
 
 def render(profile: Profile) -> str:
     """Return the page; equal profiles give equal text."""
-    lines = [*_head(profile), *_latency(profile), *_stages(profile), *_conditions(profile), *_machine(profile)]
+    parts = (_head, _latency, _stages, _layers, _conditions, _machine)
+    lines = [line for part in parts for line in part(profile)]
     return document(f"Latency of {profile.name}", lines, STYLE)
 
 
@@ -44,7 +48,8 @@ def _head(profile: Profile) -> Iterator[str]:
     yield (
         f'<p class="soft">{escape(session["target"])} {escape(session["precision"])}, computes in '
         f"{escape(session['compute'])} on {escape(session['device'])}, {escape(session['runtime'])}; "
-        f"{escape(str(profile.machine['processor']))}; {escape(str(profile.machine['date']))}</p>"
+        f"{escape(str(profile.machine.get('board') or profile.machine['processor']))}{_where(profile)}; "
+        f"{escape(str(profile.machine['date']))}</p>"
     )
     pace = f"{profile.fps:g} calls a second" if profile.fps else "one call after the other"
     yield (
@@ -57,6 +62,10 @@ def _head(profile: Profile) -> Iterator[str]:
         yield '<p class="verdict">Valid: as far as this machine tells, clocks held, nothing throttled, no load.</p>'
     for problem in profile.problems:
         yield f'<p class="verdict bad">INVALID: {escape(problem)}.</p>'
+
+
+def _where(profile: Profile) -> str:
+    return "" if profile.device == "local" else f" ({escape(profile.device)})"
 
 
 def _latency(profile: Profile) -> Iterator[str]:
@@ -81,6 +90,26 @@ def _stages(profile: Profile) -> Iterator[str]:
         "what of a call no stage accounts for.</p>"
     )
     yield from (f"<p>{escape(line)}</p>" for line in advice(profile))
+
+
+def _layers(profile: Profile) -> Iterator[str]:
+    yield "<h2>Time by layer</h2>"
+    if not profile.layers:
+        yield f"<p>None: {escape(profile.layers_missing)}.</p>"
+        return
+    parts = profile.modules_ms()
+    total = sum(parts.values())
+    yield (
+        f"<p>Measured apart from the calls above, by the runtime's own clocks, which cost time themselves: "
+        f"{total:.3f} ms in {len(profile.layers)} layers. Where a runtime fuses layers, the first of them counts.</p>"
+    )
+    yield bars(dict(list(parts.items())[:PARTS]), "ms", "Mean time of each part of the network", 250)
+    head = "".join(f"<th>{name}</th>" for name in ("layer", "module", "kind", "ms", "%"))
+    yield f'<table class="layers"><thead><tr>{head}</tr></thead>'
+    for layer in sorted(profile.layers, key=lambda item: -float(item["ms"])):
+        cells = "".join(f"<td>{escape(str(layer[key]))}</td>" for key in ("name", "module", "kind"))
+        yield f"<tr>{cells}<td>{layer['ms']:.4f}</td><td>{100 * layer['ms'] / total:.1f}</td></tr>"
+    yield "</table>"
 
 
 def advice(profile: Profile) -> list[str]:

@@ -34,6 +34,9 @@ class Profile:
         conditions: "time_s" -> seconds since the first call, and sensor -> its values then.
         peak_memory_bytes: most that the process ever held.
         problems: why the run means little; empty: it is valid.
+        device: where it ran, as it was named; "local": here.
+        layers: of a run of its own: `name`, `kind`, `module` and mean `ms` of each, see `profiling.layers.Layer`.
+        layers_missing: why there are none.
     """
 
     name: str
@@ -49,6 +52,9 @@ class Profile:
     conditions: dict[str, list[float]]
     peak_memory_bytes: int
     problems: list[str]
+    device: str = "local"
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    layers_missing: str = "they were not asked for"
     format: int = FORMAT
     summary: dict[str, Figures] = field(default_factory=dict)  # of the stages; made, not read
 
@@ -74,6 +80,12 @@ class Profile:
                 found[of] = 1e3 * (values[-1] - values[0]) / calls
         return found
 
+    def modules_ms(self) -> dict[str, float]:
+        """Return part of the network -> milliseconds of its layers, largest first; empty: no layers were timed."""
+        from .layers import by_module
+
+        return by_module(self.layers)
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
         fields = dataclasses.asdict(self)
@@ -83,6 +95,19 @@ class Profile:
     def write(self, path: str | Path) -> None:
         """Write the JSON, atomically."""
         write_file(Path(path), [(json.dumps(self.to_dict(), indent=1) + "\n").encode()])
+
+    @classmethod
+    def of(cls, raw: dict[str, Any]) -> Profile:
+        """Return the profile that `to_dict` wrote down.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        made = ("summary", "valid", "energy_mj")
+        profile = cls(**{key: value for key, value in raw.items() if key not in made})
+        if not profile.stages_ms[TOTAL]:
+            raise ValueError("it has no samples")
+        return profile
 
     @classmethod
     def read(cls, path: str | Path) -> Profile:
@@ -95,10 +120,7 @@ class Profile:
             raw = json.loads(Path(path).read_text(encoding="utf-8"))
             if raw["format"] != FORMAT:
                 raise UsageError(f"{path} is a profile of format {raw['format']}; this edgekd reads {FORMAT}")
-            made = ("summary", "valid", "energy_mj")
-            profile = cls(**{key: value for key, value in raw.items() if key not in made})
-            if not profile.stages_ms[TOTAL]:
-                raise ValueError("it has no samples")
+            profile = cls.of(raw)
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, IndexError) as error:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ..errors import BuildError
+from ._node_names import name_by_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,6 +81,7 @@ def export_onnx(
     images = torch.zeros(2, 3, size.height, size.width)
     try:
         traced = _trace(network, images, outputs)
+        name_by_module(traced.graph)
         _pool_globally(traced.graph)
         graph = onnx.version_converter.convert_version(onnxslim.slim(traced), OPSET)
         _tidy(graph)

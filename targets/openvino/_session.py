@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import zlib
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino
 
-from edgekd._session import Outputs, SessionInfo, check_outputs, check_pixels, output_arrays
+from edgekd._session import LayerTime, Outputs, SessionInfo, check_outputs, check_pixels, output_arrays
 from edgekd.errors import ClosedError, SessionError, TargetUnavailableError, UsageError
 
 from . import DEVICES
@@ -40,6 +40,7 @@ class OpenVINOSession:
         if threads and plugin != "CPU":
             raise UsageError(f"threads={threads} is for the CPU; device={device!r} takes threads=0 only")
         self._compiled: Any = _compile(bundle, artifact, plugin, threads)
+        self._again = partial(_compile, bundle, artifact, plugin, threads, PERF_COUNT=True)
         self._input = bundle.manifest.input
         self._outputs = bundle.manifest.outputs
         self._idle: list[Any] = []
@@ -74,6 +75,24 @@ class OpenVINOSession:
             if self._compiled is not None:
                 self._idle.append(request)
         return outputs
+
+    def layer_times(self, pixels: NDArray[np.float32], runs: int) -> list[LayerTime]:
+        """Compile the model once more, with counters; see `edgekd._session.LayeredSession.layer_times`."""
+        check_pixels(pixels, self._input)
+        if self._compiled is None:
+            raise ClosedError("this session was closed; load the bundle again")
+        request = self._again().create_infer_request()
+        found: dict[str, tuple[str, float]] = {}
+        try:
+            request.set_input_tensor(openvino.Tensor(pixels[:1], shared_memory=True))
+            for run in range(runs + 1):
+                request.infer()
+                for layer in request.get_profiling_info() if run else ():
+                    before = found.get(layer.node_name, ("", 0.0))[1]
+                    found[layer.node_name] = (layer.node_type, before + layer.real_time.total_seconds())
+        except RuntimeError as error:
+            raise SessionError(f"OpenVINO failed on {self._info.device}: {error}") from error
+        return [LayerTime(name, kind, 1e3 * seconds / runs) for name, (kind, seconds) in found.items() if seconds]
 
     def close(self) -> None:
         """Free the engine; a second call does nothing."""
@@ -143,8 +162,9 @@ def _xml(bundle: Bundle, artifact: Artifact) -> bytes:
     return text
 
 
-def _compile(bundle: Bundle, artifact: Artifact, plugin: str, threads: int) -> Any:
+def _compile(bundle: Bundle, artifact: Artifact, plugin: str, threads: int, **more: Any) -> Any:
     config: dict[str, Any] = {
+        **more,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": _hint(plugin, artifact.precision),
     }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
 
-from edgekd._session import Outputs, SessionInfo, check_outputs, check_pixels, output_arrays
+from edgekd._session import LayerTime, Outputs, SessionInfo, check_outputs, check_pixels, output_arrays
 from edgekd.errors import ClosedError, SessionError, UsageError
 
 from . import DEVICES
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from edgekd._manifest import Artifact
 
 ERRORS_ONLY = 3
+KERNEL = "_kernel_time"  # behind the name of a node in a trace
 REBUILD = "export the network again; the portable graph and the manifest of one bundle belong together"
 
 
@@ -29,16 +33,9 @@ class ReferenceSession:
         """Parse the graph; `artifact` only says what was asked for."""
         if device.lower() not in ("auto", *DEVICES):
             raise UsageError(f"the reference target has no device {device!r}; possible: auto, {', '.join(DEVICES)}")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = ERRORS_ONLY
-        options.intra_op_num_threads = threads
-        try:
-            session = onnxruntime.InferenceSession(bundle.graph(), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions share no other base
-            raise SessionError(
-                f"ONNX Runtime {onnxruntime.__version__} cannot load the portable graph: {error}"
-            ) from error
+        session = _start(bundle, _options(threads))
         self._session: onnxruntime.InferenceSession | None = session
+        self._bundle, self._threads = bundle, threads
         self._one_image = session.get_inputs()[0].shape[0] == 1  # so some imported graphs were exported
         self._input = bundle.manifest.input
         self._outputs = bundle.manifest.outputs
@@ -74,6 +71,48 @@ class ReferenceSession:
             raise SessionError(f"ONNX Runtime failed: {error}") from error
         return found[0] if len(found) == 1 else [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
+    def layer_times(self, pixels: NDArray[np.float32], runs: int) -> list[LayerTime]:
+        """Start the graph once more, with ONNX Runtime's trace; see `edgekd._session.LayeredSession.layer_times`."""
+        check_pixels(pixels, self._input)
+        if self._session is None:
+            raise ClosedError("this session was closed; load the bundle again")
+        with tempfile.TemporaryDirectory(prefix="edgekd-layers-") as folder:  # the trace is a file or nothing
+            options = _options(self._threads)
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "trace")
+            session = _start(self._bundle, options)
+            for _ in range(runs + 1):
+                self._run(session, pixels[:1])
+            events = json.loads(Path(session.end_profiling()).read_bytes())
+        return _layers(events, runs)
+
     def close(self) -> None:
         """Free the engine; a second call does nothing."""
         self._session = None
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.intra_op_num_threads = threads
+    return options
+
+
+def _start(bundle: Bundle, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    try:
+        return onnxruntime.InferenceSession(bundle.graph(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no other base
+        raise SessionError(f"ONNX Runtime {onnxruntime.__version__} cannot load the portable graph: {error}") from error
+
+
+def _layers(events: list[dict[str, Any]], runs: int) -> list[LayerTime]:
+    """Return the layers of a trace, the first run left out."""
+    times: dict[str, list[float]] = {}
+    kinds: dict[str, str] = {}
+    for event in events:
+        name = event["name"].removesuffix(KERNEL)
+        if event.get("cat") == "Node" and name != event["name"]:
+            times.setdefault(name, []).append(event["dur"] / 1e3)  # microseconds
+            kinds[name] = event["args"]["op_name"]
+    means = {name: sum(values[-runs:]) / runs for name, values in times.items()}
+    return [LayerTime(name, kinds[name], ms) for name, ms in means.items() if ms]

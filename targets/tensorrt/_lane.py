@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from edgekd import geometry
+from edgekd._session import LayerTime
 from edgekd.errors import SessionError
 
 from . import _jobs
@@ -82,6 +83,21 @@ class Lane:
         for array, memory in zip(outputs, self._tensors, strict=True):
             self._stream.download(array, memory.address)
         self._stream.synchronize()
+
+    def layer_times(self, pixels: NDArray[np.float32], runs: int) -> list[LayerTime]:
+        """Run the network alone with TensorRT's clocks; the lane is to be closed afterwards."""
+        assert self._context is not None
+        self._stream.upload(self._pixels.address, pixels)
+        self._enqueue()
+        self._stream.synchronize()
+        found = self._context.watch()
+        for _ in range(runs):
+            self._enqueue()
+            self._stream.synchronize()
+        times: dict[str, float] = {}
+        for name, ms in found:
+            times[name] = times.get(name, 0.0) + ms / runs
+        return [LayerTime(name, "layer", ms) for name, ms in times.items() if ms]
 
     def detect(self, frames: Sequence[Frame], request: Request) -> list[Found]:
         """Run the whole pipeline on up to `batch` frames.

@@ -217,6 +217,7 @@ class Context:
     ) -> None:
         """Set what never changes; `execute_async_v3` where there is one, else bindings by index (TensorRT 8.5)."""
         self._log, self._context = engine.log, context
+        self._module = engine.tensorrt.module
         (source, shape), names = image, engine.names
         self._named = engine.named and hasattr(context, "execute_async_v3")
         self._bindings = [addresses[name] for name in names]
@@ -241,6 +242,24 @@ class Context:
             done = self._context.execute_async_v2(self._bindings, handle)
         if not done:
             raise SessionError(f"TensorRT did not run the network: {explain(self._log.errors[before:])}")
+
+    def watch(self) -> list[tuple[str, float]]:
+        """Let TensorRT report layers from now on; return the list that (name, ms) of each run are added to.
+
+        The context then waits for every layer: it is of no use for anything else any more.
+        """
+        found: list[tuple[str, float]] = []
+
+        class Reported(self._module.IProfiler):  # type: ignore[name-defined,misc]  # its base is known at run time only
+            def __init__(self) -> None:
+                super().__init__()
+
+            def report_layer_time(self, name: str, ms: float) -> None:
+                found.append((name, ms))
+
+        self._profiler = Reported()  # TensorRT keeps a bare pointer
+        self._context.profiler = self._profiler
+        return found
 
     def close(self) -> None:
         """Let it go."""

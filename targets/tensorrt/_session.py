@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from edgekd._bundle import Bundle
     from edgekd._manifest import Artifact
-    from edgekd._session import Found, Frame, Outputs, Request
+    from edgekd._session import Found, Frame, LayerTime, Outputs, Request
 
 LANES = 2  # of one batch size: while the GPU works for one thread, another's frames are copied
 STAGED_BYTES = 64 << 20  # of frames copied at once; larger ones go one by one
@@ -93,6 +93,19 @@ class TensorRTSession:
             with self._lane(len(group)) as lane:
                 found += lane.detect(group, request)
         return found
+
+    def layer_times(self, pixels: NDArray[np.float32], runs: int) -> list[LayerTime]:
+        """Run a lane of its own with TensorRT's clocks; see `edgekd._session.LayeredSession.layer_times`."""
+        self._check_open()
+        check_pixels(pixels, self._manifest.input)
+        if self._single and any(self._made.values()):
+            raise SessionError("TensorRT before 10 lends one context: time layers on a session that did nothing before")
+        with self._device.current():
+            lane = Lane(self._device, self._engine, self._manifest.input, self._manifest.outputs, 1)
+            try:
+                return lane.layer_times(pixels[:1], runs)
+            finally:
+                lane.close()
 
     def close(self) -> None:
         """Wait for the calls that are under way, then free everything; a second call does nothing."""

@@ -66,3 +66,24 @@ def test_eval_of_a_detector_has_no_report(
     assert main(["eval", *scene, "--report", str(tmp_path / "out.html")]) == 2
     assert "report: for anomaly bundles only" in capsys.readouterr().err
     assert not (tmp_path / "out.html").exists()
+
+
+def test_figures_go_into_the_bundle_with_the_fingerprint_of_their_data(
+    scene: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgekd import Bundle
+
+    for _ in range(2):  # the second replaces the first
+        assert main(["eval", *scene, "--receipt"]) == 0
+    assert f"wrote the figures into the receipts of {scene[0]}" in capsys.readouterr().out
+    report = edgekd.evaluate(*scene)
+    with Bundle.read(scene[0]) as bundle:
+        rows = {row["what"]: row for row in bundle.manifest.receipts}
+        assert len(rows) == len(bundle.manifest.receipts)
+    assert rows["AP50"]["value"] == report.metrics["AP50"]
+    assert len(rows["AP"]["data_sha256"]) == 64
+    assert (rows["AP"]["split"], rows["AP"]["images"], rows["AP"]["target"]) == ("test", 1, "reference")
+    assert "per_class" not in rows
+    found = edgekd.pick([scene[0]], "10 s max", calls=2)
+    assert found.candidates[0].accuracy.value == report.metrics["AP"]
+    assert found.data_sha256 == rows["AP"]["data_sha256"]

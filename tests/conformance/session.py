@@ -15,6 +15,7 @@ import pytest
 
 from edgekd._manifest import Artifact
 from edgekd._receipts import QUANTIZED
+from edgekd._session import LayeredSession
 from edgekd._target import load_target
 from edgekd._verify import TOLERANCES, check_artifact, golden_samples
 from edgekd.errors import ClosedError, EdgekdError, SessionError, UsageError
@@ -164,6 +165,22 @@ class SessionCases:
         assert named in str(caught.value)
         assert f"(B, 3, {bundles.HEIGHT}, {bundles.WIDTH})" in str(caught.value)
         assert len(session.infer(bundles.pixels(1))) == 2, "the session still serves"
+
+    def test_layers_are_timed_apart_or_not_at_all(self, session: Session) -> None:
+        if not isinstance(session, LayeredSession):
+            pytest.skip(f"{session.info.runtime} tells no times by layer")
+        before = session.infer(bundles.pixels(1))
+        layers = session.layer_times(bundles.pixels(1), 3)
+        assert len({layer.name for layer in layers}) == len(layers) > 1
+        assert 0 < sum(layer.ms for layer in layers) < 1000
+        assert min(layer.ms for layer in layers) > 0
+        for one, other in zip(before, session.infer(bundles.pixels(1)), strict=True):
+            np.testing.assert_allclose(one, other, atol=SAME)
+        with pytest.raises(UsageError, match="float64"):
+            session.layer_times(bundles.pixels(1).astype(np.float64), 1)  # type: ignore[arg-type]
+        session.close()
+        with pytest.raises(ClosedError):
+            session.layer_times(bundles.pixels(1), 1)
 
     def test_closed_session_raises_closed_error(self) -> None:
         with self.start() as session:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,7 +23,6 @@ from edgekd.errors import DeviceError, HostError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 STAND_IN = """#!/bin/sh
 for last; do :; done
@@ -70,6 +73,12 @@ def test_no_connection_says_why_and_what_to_try(ssh: SshDevice) -> None:
     with pytest.raises(DeviceError, match=r"No route to host\. Try: ssh unreachable true") as raised:
         SshDevice("unreachable").run(["true"])
     assert raised.value.exit_code == 5
+
+
+def test_an_ssh_that_is_killed_is_a_broken_connection(ssh: SshDevice, tmp_path: Path) -> None:
+    (tmp_path / "bin/ssh").write_text("#!/bin/sh\nkill -9 $$\n")
+    with pytest.raises(DeviceError, match="no connection, or it broke: ssh gave no reason"):
+        ssh.run(["true"])
 
 
 def test_a_machine_without_ssh_says_so(ssh: SshDevice, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,3 +175,44 @@ def test_a_flash_over_a_real_sshd(loopback: SshDevice, bench: Any, tmp_path: Pat
     loopback.put(source, str(tmp_path / "it's there"))
     loopback.get(str(tmp_path / "it's there"), tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == source.read_bytes()
+
+
+def loose() -> set[str]:
+    """What profiles leave in this machine's folder for temporary files, while they run."""
+    return {path.name for path in Path(tempfile.gettempdir()).glob("edgekd-profile-*")}
+
+
+@pytest.mark.skipif(not SSHD, reason="opt-in: EDGEKD_TEST_SSHD=1, or the path of an sshd")
+def test_a_profile_over_a_real_sshd_and_one_whose_link_drops(loopback: SshDevice, bench: Any) -> None:
+    import edgekd
+
+    options: dict[str, Any] = {"on": loopback, "python": sys.executable, "layers": 2}
+    before = loose()
+    found = edgekd.profile(bench.old, calls=150, **options)
+    assert (found.device, len(found.start_s)) == ("loop", 150)
+    assert found.layers
+    assert loose() == before
+
+    def cut(_share: float, _calls: int) -> None:
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.name() == "ssh":
+                    child.kill()
+
+    with pytest.raises(DeviceError, match="loop: no connection, or it broke"):
+        edgekd.profile(bench.old, calls=1, seconds=120, progress=cut, **options)
+    deadline = time.monotonic() + 30
+    while loose() - before and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert loose() == before, "the run there ended with its link, and left nothing"
+
+
+@pytest.mark.skipif(not SSHD, reason="opt-in: EDGEKD_TEST_SSHD=1, or the path of an sshd")
+def test_a_bootstrap_over_a_real_sshd(loopback: SshDevice, wheels: Path, bench: Any, tmp_path: Path) -> None:
+    import edgekd
+
+    base = str(Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}")
+    root = str(tmp_path / "it's a board")
+    report = edgekd.flash(bench.old, loopback, root=root, python=base, bootstrap=wheels, watch_s=0, runs=5)
+    assert report.steps[0].name == "bootstrap"
+    assert edgekd.status(loopback, root=root, python=f"{root}/.runtime/current/bin/python")["whole"]

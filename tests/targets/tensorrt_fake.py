@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import json
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,6 +63,7 @@ class FakeTensorRT:
         builds: engines built so far.
         calls: what was set on the last build's configuration and network.
         build_errors: logged by the next build, which then makes no engine.
+        layers: that a profiler is told of at each enqueue, with milliseconds.
         run_errors: logged by the next enqueue, which then fails.
     """
 
@@ -74,9 +76,10 @@ class FakeTensorRT:
         self.build_errors: list[str] = []
         self.run_errors: list[str] = []
         self.contexts = 0
+        self.layers = [("/stem/Conv + /stem/Relu", 0.25), ("{ForeignNode[/head/Mul.../head/Concat]}", 0.5)]
         flags = {"EXPLICIT_BATCH": 0} if major < 10 else {"STRONGLY_TYPED": 1}
         self.module: Any = SimpleNamespace(
-            __version__=version, ILogger=ILogger, BuilderFlag=Flag,
+            __version__=version, ILogger=ILogger, IProfiler=IProfiler, BuilderFlag=Flag,
             NetworkDefinitionCreationFlag=enum.IntEnum("CreationFlag", flags),
             MemoryPoolType=SimpleNamespace(WORKSPACE="workspace"),
             DataType=SimpleNamespace(FLOAT=FLOAT, HALF=HALF),
@@ -216,6 +219,11 @@ class FakeRuntime:
         return None if got == here else OTHER_DEVICE.format(here / 10, got / 10)
 
 
+class IProfiler:
+    def report_layer_time(self, _name: str, _ms: float) -> None:
+        raise NotImplementedError
+
+
 class FakeEngine:
     """What both kinds of engine have."""
 
@@ -227,12 +235,17 @@ class FakeEngine:
             for item in (*session.get_inputs(), *session.get_outputs())
         ]
 
-    def enqueue(self, shape: tuple[int, ...], addresses: dict[str, int], handle: int) -> bool:
+    def enqueue(
+        self, shape: tuple[int, ...], addresses: dict[str, int], handle: int, profiler: IProfiler | None = None
+    ) -> bool:
         if self.fake.run_errors:
             while self.fake.run_errors:
                 self.log.log(Severity.ERROR, self.fake.run_errors.pop())
             return False
         STREAMS[handle].add(lambda: self._run(shape, addresses))
+        if profiler is not None:
+            for name, ms in self.fake.layers:
+                STREAMS[handle].add(partial(profiler.report_layer_time, name, ms))
         return True
 
     def _run(self, shape: tuple[int, ...], addresses: dict[str, int]) -> None:
@@ -264,6 +277,8 @@ class NamedEngine(FakeEngine):
 
 
 class NamedContext:
+    profiler: IProfiler | None = None
+
     def __init__(self, engine: NamedEngine) -> None:
         self._engine, self._addresses, self._shape = engine, {}, ()
 
@@ -276,7 +291,7 @@ class NamedContext:
         return name in self._engine.names
 
     def execute_async_v3(self, handle: int) -> bool:
-        return self._engine.enqueue(self._shape, self._addresses, handle)
+        return self._engine.enqueue(self._shape, self._addresses, handle, self.profiler)
 
 
 class IndexedEngine(FakeEngine):
@@ -301,6 +316,8 @@ class IndexedEngine(FakeEngine):
 
 
 class IndexedContext:
+    profiler: IProfiler | None = None
+
     def __init__(self, engine: IndexedEngine) -> None:
         self._engine, self._shape = engine, ()
 
@@ -309,4 +326,6 @@ class IndexedContext:
         return index == 0
 
     def execute_async_v2(self, bindings: list[int], handle: int) -> bool:
-        return self._engine.enqueue(self._shape, dict(zip(self._engine.names, bindings, strict=True)), handle)
+        return self._engine.enqueue(
+            self._shape, dict(zip(self._engine.names, bindings, strict=True)), handle, self.profiler
+        )

@@ -361,3 +361,22 @@ def test_selftest_of_both_precisions_passes_with_the_pipeline_on_the_device(boar
     assert len(report.checks) == 14
     assert [item.runtime for item in report.sessions] == ["TensorRT 10.3.0"] * 2
     assert board.tensorrt.builds == 2, "the second start finds what the first kept"
+
+
+@pytest.mark.parametrize("version", ["10.3.0", "8.5.2"])
+def test_layers_are_what_tensorrt_reports_in_a_context_of_their_own(board: Board, version: str) -> None:
+    board.tensorrt = FakeTensorRT(version)
+    pixels = np.zeros((1, 3, bundles.HEIGHT, bundles.WIDTH), np.float32)
+    with start() as session:
+        device = board.devices[-1]
+        if version == "10.3.0":
+            session.detect([frame()], REQUEST)
+        live, streams, made = len(device.live), device.streams, board.tensorrt.contexts
+        layers = session.layer_times(pixels, 4)
+        assert [(item.name, item.ms) for item in layers] == board.tensorrt.layers
+        assert board.tensorrt.contexts == made + 1
+        assert (len(device.live), device.streams) == (live, streams)
+        session.detect([frame()], REQUEST)
+        if version == "8.5.2":
+            with pytest.raises(SessionError, match="on a session that did nothing before"):
+                session.layer_times(pixels, 1)

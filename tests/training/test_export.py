@@ -149,3 +149,18 @@ def test_weights_stored_in_halves_take_half_the_bytes_and_compute_in_float32() -
         assert ours.dtype == np.float32
         np.testing.assert_allclose(ours, theirs, atol=0.05, rtol=1e-2)
     assert export_onnx(model, SIZE, storage="fp16") == half
+
+
+def test_nodes_are_named_after_the_modules_they_come_from(exported: tuple[Detector, bytes]) -> None:
+    model, data = exported
+    graph = onnx.load_from_string(data).graph
+    modules = {name for name, _ in model.named_modules()}
+    names = [node.name for node in graph.node]
+    assert len(set(names)) == len(names)
+    found = [".".join(name.split("/")[1:-1]) for name in names]
+    assert set(found) <= modules
+    assert {name.split(".")[0] for name in found} == {"", "backbone", "neck", "head"}  # "": decoding
+    weights = {item.name for item in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Conv" and node.input[1] in weights and node.input[1].endswith(".weight"):
+            assert ".".join(node.name.split("/")[1:-1]) == node.input[1].removesuffix(".weight")
