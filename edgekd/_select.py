@@ -128,7 +128,8 @@ def _why_int8(bundle: Bundle, artifact: Artifact) -> str:
         return "; it has no receipt" if needs_receipt(artifact) else ""
     lost = f"lost {receipt.row['value']:.2g} {receipt.row.get('unit', '')}".rstrip()
     speed = "" if receipt.speed_up is None else f", {receipt.speed_up:.1f} times as fast as {receipt.rival}"
-    return f"; when measured it {lost}{speed}"
+    failed = "" if receipt.passed else "failed its gates: it "
+    return f"; when measured it {failed}{lost}{speed}"
 
 
 def _no_device(device: str, modules: dict[str, Target], artifacts: list[Artifact]) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from edgekd import _select
 from edgekd._manifest import Artifact
-from edgekd.errors import TargetUnavailableError, UsageError
+from edgekd.errors import GateError, TargetUnavailableError, UsageError
 
 from .conformance import bundles
 
@@ -95,3 +95,58 @@ def test_precision_that_is_missing_says_what_there_is_and_how_to_add_it(targets:
 def test_unknown_device_lists_every_spelling(targets: dict[str, SimpleNamespace]) -> None:
     with pytest.raises(UsageError, match=r"no device 'toaster'; possible: alpha, auto, beta, beta:cpu"):
         _chosen(_bundle(*FULL), "toaster")
+
+
+def _int8(target: str, *, passed: bool = True, speed_up: float | None = 2.0) -> dict[str, object]:
+    race = {"rival": None if speed_up is None else "fp16", "speed_up": speed_up, "faster": (speed_up or 0) > 1.03}
+    return {"what": "int8 AP drop", "value": 0.3, "unit": "points", "target": target,
+            "quantization": {"passed": passed, "race": race}}  # fmt: skip
+
+
+def _choose(pairs: tuple[tuple[str, str], ...], *receipts: dict[str, object], **options: object) -> _select.Choice:
+    bundle = _bundle(*pairs)
+    bundle.manifest = dataclasses.replace(bundle.manifest, receipts=receipts)
+    return _select.choose(bundle, "auto", "auto", **options)  # type: ignore[arg-type]
+
+
+WITH_INT8 = (("beta", "fp32"), ("beta", "int8"), ("beta", "fp16"))
+
+
+def test_int8_goes_first_where_it_was_faster(targets: dict[str, SimpleNamespace]) -> None:
+    choice = _choose(WITH_INT8, _int8("beta"))
+    assert choice.artifact.precision == "int8"
+    assert choice.reason.endswith("; when measured it lost 0.3 points, 2.0 times as fast as fp16")
+
+
+@pytest.mark.parametrize(
+    ("speed_up", "why"),
+    [(0.7, "not faster than fp16 when measured (0.70 times its speed)"),
+     (None, "its speed has not been measured on this target")],
+)  # fmt: skip
+def test_int8_goes_last_where_it_was_not_and_says_why(
+    targets: dict[str, SimpleNamespace], speed_up: float | None, why: str
+) -> None:
+    choice = _choose(WITH_INT8, _int8("beta", speed_up=speed_up))
+    assert choice.artifact.precision == "fp32"
+    assert f"beta int8: {why}" in choice.discarded
+    alone = _choose((("beta", "int8"),), _int8("beta", speed_up=speed_up))
+    assert (alone.artifact.target, alone.artifact.precision) == ("beta", "int8"), "before a target of a later rank"
+
+
+@pytest.mark.parametrize("receipts", [(), (_int8("beta", passed=False),), (_int8("gamma"),)])
+def test_int8_without_a_passing_receipt_of_its_target_is_not_taken(
+    targets: dict[str, SimpleNamespace], receipts: tuple[dict[str, object], ...]
+) -> None:
+    choice = _choose(WITH_INT8, *receipts)
+    assert choice.artifact.precision == "fp32"
+    assert any(line.startswith("beta int8 ") for line in choice.discarded)
+    assert _choose((("beta", "int8"),), *receipts).artifact.target == "plain"
+    assert _choose(WITH_INT8, *receipts, unsafe=True).artifact.precision == "fp32"
+    bundle = _bundle(("beta", "int8"))
+    bundle.manifest = dataclasses.replace(bundle.manifest, receipts=receipts)
+    with pytest.raises(GateError, match=r"model\.bin --target beta --precision int8 --calib DIR.*unsafe=True"):
+        _select.choose(bundle, "beta", "int8")  # type: ignore[arg-type]
+    unsafe = _select.choose(bundle, "beta", "int8", unsafe=True)  # type: ignore[arg-type]
+    assert unsafe.artifact.precision == "int8"
+    failed = bool(receipts) and receipts[0]["target"] == "beta"
+    assert ("; when measured it failed its gates: it lost" if failed else "; it has no receipt") in unsafe.reason

@@ -372,12 +372,6 @@ def test_engine_that_does_not_start_is_said_and_the_rest_written(
     assert receipts(path) == {}
 
 
-def test_options_of_int8_without_int8_are_refused(path: Path) -> None:
-    with pytest.raises(UsageError, match=r"calibration and report are for int8: ask for it \(--precision int8\)"):
-        edgekd.build(path, targets=[QUICK], calibration=Calibration())
-    assert main(["build", str(path), "--target", QUICK, "--max-drop", "1"]) == 2
-
-
 def test_sets_that_cannot_be_used_end_before_anything_is_built(trained: Trained, tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     trained.bundle.write(path)

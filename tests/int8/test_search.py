@@ -127,6 +127,7 @@ def test_calibration_on_noise_is_caught(trained: Trained, tmp_path: Path, light:
         noise = rng.integers(0, 256 if light else 40, (networks.HEIGHT, networks.WIDTH, 3), dtype=np.uint8)
         Image.fromarray(noise).save(tmp_path / f"{index}.png")
     plan = plan_of(trained.bundle, train=tmp_path, val=trained.folder, force=True)
+    with_order(plan)
     with pytest.raises(GateError, match=r"all 9 layers int8: .* FAILED"):  # half of the layers in float mend nothing
         search(plan, UNRUN)
 
@@ -238,20 +239,20 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Any:
     return install
 
 
-def with_order(plan: Plan) -> list[str]:
-    """Give a plan a made order of sensitivity, that of the layers; return it."""
-    order = [layer.weight for layer in plan.layers]
+def with_order(plan: Plan, more: int = 0) -> list[str]:
+    """Give a plan a made order of sensitivity, that of the layers and of some that there are not; return it."""
+    order = [layer.weight for layer in plan.layers] + [f"made{index}" for index in range(more)]
     vars(plan)["sensitivity"] = {name: 1.0 / (index + 1) for index, name in enumerate(order)}
     return order
 
 
-@pytest.mark.parametrize("needed", [1, 3, 4, 6])
+@pytest.mark.parametrize("needed", [1, 5, 8, 23])
 def test_search_finds_the_fewest_of_the_most_sensitive_layers(
     trained: Trained, fake: Any, monkeypatch: pytest.MonkeyPatch, needed: int
 ) -> None:
     monkeypatch.setattr(search_module, "LEAST_WORK", 0.0)
     plan = plan_of(trained.bundle, ranges="minmax")
-    order = with_order(plan)
+    order = with_order(plan, more=30)
     target = fake(lambda floating: len(floating) >= needed)
     found = search(plan, "fake")
     assert found.floating == frozenset(order[:needed])

@@ -13,10 +13,11 @@ import pytest
 
 import edgekd
 from edgekd._int8 import search
+from edgekd._int8.options import Calibration
 from edgekd._int8.page import LAYERS_SHOWN, render, write_page
 from edgekd._target import load_target
 from edgekd.cli.main import main
-from edgekd.errors import BundleError
+from edgekd.errors import BundleError, UsageError
 
 from ..conformance import bundles
 from . import networks, sets
@@ -297,3 +298,9 @@ def test_command_of_a_searched_network_lists_its_layers(
     assert all(layer["error"] is not None for layer in said["layers"])
     assert [layer["name"] for layer in said["layers"] if not layer["int8"]] == [networks.weights_of(bundle.graph())[4]]
     read_page([row["receipt"]])
+
+
+def test_options_of_int8_without_int8_are_refused(path: Path) -> None:
+    with pytest.raises(UsageError, match=r"calibration and report are for int8: ask for it \(--precision int8\)"):
+        edgekd.build(path, targets=[QUICK], calibration=Calibration())
+    assert main(["build", str(path), "--target", QUICK, "--max-drop", "1"]) == 2
