@@ -66,6 +66,12 @@ class Int8Builder:
             return bundle, type(error)(f"{target} {precision}: {error}")
         except SessionError as error:
             return bundle, BuildError(f"{target} {precision}: the engine does not run here: {error}")
+        if not found.reported.passed:
+            listed = "; ".join(str(gate) for gate in found.reported.gates if not gate.passed)
+            return bundle, GateError(
+                f"{target} {precision}: the gates hold on the images that the search for layers looked at, not on the "
+                f"others: {listed}"
+            )
         candidate, artifact = with_artifact(bundle, pair, found.built)
         parity = measure_artifact(candidate, artifact, samples)
         golden = self._emulated(found, samples) if found.emulated else parity

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .._manifest import Artifact
 from .._target import Quantization, load_target
-from ..errors import GateError
+from ..errors import BuildError, GateError
 from . import race
 from .gates import judge
 from .options import ESTIMATORS
@@ -285,8 +285,12 @@ class _Search:
         with contextlib.ExitStack() as stack:
             found: dict[str, Session] = {}
             for precision in self.module.PRECISIONS if self.here else ():
-                if precision != "int8":
+                if precision == "int8":
+                    continue
+                try:
                     found[precision] = stack.enter_context(contextlib.closing(self._rival(precision)))
+                except BuildError as error:  # then it is no rival
+                    self.plan.tell(f"{self.target} {precision} cannot be timed: {error}")
             yield found
 
     def _rival(self, precision: str) -> Session:
