@@ -154,7 +154,7 @@ def write_table() -> None:
     text = PAGE.read_text(encoding="utf-8")
     body = "\n".join(lines)
     marked = re.sub(
-        r"(<!-- int8: [^>]*-->\n).*?(\n<!-- /int8 -->)", lambda found: found[1] + body + found[2], text, flags=re.DOTALL
+        r"(<!-- int8: [^>]*-->\n).*?(<!-- /int8 -->)", lambda found: f"{found[1]}{body}\n{found[2]}", text, flags=re.DOTALL
     )
     PAGE.write_text(marked, encoding="utf-8")
 
