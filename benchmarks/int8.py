@@ -153,9 +153,8 @@ def write_table() -> None:
         lines += [line(result, row) for row in result["rows"]]
     text = PAGE.read_text(encoding="utf-8")
     body = "\n".join(lines)
-    marked = re.sub(
-        r"(<!-- int8: [^>]*-->\n).*?(<!-- /int8 -->)", lambda found: f"{found[1]}{body}\n{found[2]}", text, flags=re.DOTALL
-    )
+    marks = re.compile(r"(<!-- int8: [^>]*-->\n).*?(<!-- /int8 -->)", re.DOTALL)
+    marked = marks.sub(lambda found: f"{found[1]}{body}\n{found[2]}", text)
     PAGE.write_text(marked, encoding="utf-8")
 
 
