@@ -100,7 +100,7 @@ def fine_tuning(recipe: Recipe) -> Recipe:
     """Return the recipe of the second run: its share of the steps and of the learning rate, warm-ups shortened alike.
 
     The usual shares are those of Wu et al. 2020 (arXiv:2004.09602, section 5): a tenth of the schedule, at a hundredth
-    of the rate, which is where the float run's rate has ended. A tenth of the rate undid three points of AP in 60 steps.
+    of the rate, which is where that of the float run has ended. A tenth undid three points of AP in 60 steps.
 
     Raises:
         RecipeError: a share is not in (0, 1].
