@@ -250,7 +250,6 @@ class Prepared:
     model: Detector
     spoilt: Detector
     splits: dict[str, Any]
-    teachers: dict[str, Any]
 
     def student(self, *, spoilt: bool = False, grammar: str = SYMMETRIC) -> QuantizedDetector:
         images = calibration_images(self.splits["train"], self.recipe)
@@ -258,15 +257,7 @@ class Prepared:
 
     def trainer(self, folder: Path, student: QuantizedDetector | None = None, **changes: Any) -> Trainer:
         plan = self.recipe.replace(train=dataclasses.replace(self.recipe.train, **changes))
-        return Trainer(
-            plan,
-            folder,
-            self.splits["train"],
-            self.splits["val"],
-            teacher=self.teachers,
-            student=student or self.student(),
-            device=torch.device("cpu"),
-        )
+        return trained_on(self.base, student or self.student(), plan, folder)
 
 
 @pytest.fixture(scope="module")
@@ -281,14 +272,14 @@ def prepared(taught: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Prepar
     base = Trainer(recipe, folder, splits["train"], splits["val"], teacher=teachers, device=torch.device("cpu"))
     base.run()
     model = base.average.model.eval()
-    return Prepared(fine_tuning(recipe), base, model, spoilt(model), splits, teachers)
+    return Prepared(fine_tuning(recipe), base, model, spoilt(model), splits)
 
 
 def loss(prepared: Prepared, model: Detector, trainer: Trainer) -> float:
     """Return the training loss on all training images: the detector's and the distillation's."""
     batches = trainer._batches()
     total = 0.0
-    objective = Objective(model, trainer.distiller, None)
+    objective = Objective(model, prepared.base.distiller, None)  # the same adapters for all that are compared
     with torch.no_grad():
         for number in range(6):
             given = batches.batch_at(number)
@@ -319,14 +310,13 @@ def test_adapters_go_on_as_they_were_and_not_anew(prepared: Prepared, tmp_path: 
     assert learnt is not None
     before = {name: value.clone() for name, value in learnt.state_dict().items()}
     assert before
-    plan = prepared.recipe.replace(train=dataclasses.replace(prepared.recipe.train, steps=2, checkpoint_every=1))
-    trainer = trained_on(prepared.base, prepared.student(), plan, tmp_path)
+    trainer = prepared.trainer(tmp_path, steps=2)
     assert trainer.distiller is not None
     for name, value in trainer.distiller.state_dict().items():
         assert torch.equal(value, before[name]), name
     trainer.run()
     moved = trainer.distiller.state_dict()
-    again = trained_on(prepared.base, prepared.student(), plan, tmp_path)
+    again = prepared.trainer(tmp_path, steps=2)
     assert again.distiller is not None
     assert again.step == 2
     assert all(torch.equal(value, moved[name]) for name, value in again.distiller.state_dict().items())
@@ -444,17 +434,8 @@ def test_the_bundle_holds_the_network_that_was_trained(report: TrainReport, less
 def _again(report: TrainReport, lesson: Recipe) -> Trainer:
     """Return the trainer of the rounded run as it ended."""
     base, splits = make_trainer(lesson, report.folder, torch.device("cpu"))
-    images = calibration_images(splits["train"], lesson)
-    student = QuantizedDetector(base.average.model, images, SYMMETRIC)
-    trainer = Trainer(
-        fine_tuning(lesson),
-        report.bundle.parent,
-        splits["train"],
-        splits["val"],
-        teacher=teachers_of(lesson, None, 2, None),
-        student=student,
-        device=torch.device("cpu"),
-    )
+    student = QuantizedDetector(base.average.model, calibration_images(splits["train"], lesson), SYMMETRIC)
+    trainer = trained_on(base, student, fine_tuning(lesson), report.bundle.parent)
     assert trainer.step == 1
     return trainer
 
