@@ -35,15 +35,15 @@ from edgekd._train import adjusted
 from edgekd.quantization import int8_region, quantized_graph
 from edgekd.quantization.graph import FloatGraph
 from edgekd.training.evaluate import evaluate
-from edgekd.training.qat import calibration_images, fine_tuning
+from edgekd.training.qat import calibration_images, fine_tuning, trained_on
 from edgekd.training.quantized_detector import QuantizedDetector
 from edgekd.training.quantized_graph import SYMMETRIC
 from edgekd.training.run import make_trainer
-from edgekd.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from edgekd._recipe import Recipe
     from edgekd.training.models import Detector
+    from edgekd.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "01_distill_and_deploy"
@@ -85,41 +85,46 @@ def float_run(plan: Recipe, folder: Path) -> None:
 
 
 def measure(plan: Recipe, folder: Path, *, spoils: bool) -> None:
-    """Add one row: float, PTQ and QAT of one student."""
-    rows, second = known(), fine_tuning(plan)
-    name = "spoilt" if spoils else "as trained"
+    """Add what is missing of one student's rows: float, by calibration, trained on."""
+    name, second = "spoilt" if spoils else "as trained", fine_tuning(plan)
     label = {"seed": plan.train.seed, "steps": plan.train.steps, "student": name}
-    label |= {"qat_steps": second.train.steps, "qat_lr": second.train.lr}
-    if any(all(row[key] == value for key, value in label.items()) for row in rows):
+    trained = {**label, "network": "qat", "qat_steps": second.train.steps, "qat_lr": second.train.lr}
+    wanted = [{**label, "network": "float"}, {**label, "network": "ptq"}, trained]
+    missing = [each for each in wanted if not any(each.items() <= row.items() for row in known())]
+    if not missing:
         return
-    place = torch.device("cpu")
-    base, splits = make_trainer(plan, folder, place, cache=folder.parent / "cache")
+    base, splits = make_trainer(plan, folder, torch.device("cpu"), cache=folder.parent / "cache")
     model = spoilt(base.average.model) if spoils else base.average.model
     images = calibration_images(splits["train"], plan)
     student = QuantizedDetector(model, images, SYMMETRIC)
-    ptq = copy.deepcopy(student)
+    for row in missing:
+        network: Detector = {"float": model, "ptq": student}.get(row["network"], student)
+        if row is trained:
+            network, row["qat_s"] = tuned(base, copy.deepcopy(student), second, folder / _folder(name, second))
+        row["torch"] = figures(evaluate(network, splits["test"], plan.input, base.device))
+        if isinstance(network, QuantizedDetector):
+            row["openvino"] = figures(
+                evaluate(Engine(network, folder, images), splits["test"], plan.input, base.device)
+            )
+        add(row)
+
+
+def _folder(name: str, plan: Recipe) -> str:
+    return f"qat-{name.replace(' ', '-')}-{plan.train.steps}-{plan.train.lr:g}"
+
+
+def tuned(base: Trainer, student: QuantizedDetector, plan: Recipe, folder: Path) -> tuple[Detector, float]:
+    """Train a student on as `distill --qat` does; return it, and the seconds of this process."""
     began = time.perf_counter()
-    trainer = Trainer(
-        second,
-        folder / f"qat-{name.replace(' ', '-')}-{second.train.steps}-{second.train.lr:g}",
-        splits["train"],
-        splits["val"],
-        teacher=base.teachers,
-        student=student,
-        device=place,
-    )
+    trainer = trained_on(base, student, plan, folder)
     trainer.run()
-    seconds = time.perf_counter() - began
-    test = splits["test"]
-    found: dict[str, Any] = {"float": {"torch": figures(evaluate(model, test, plan.input, place))}}
-    for name, each in (("ptq", ptq), ("qat", trainer.average.model)):
-        assert isinstance(each, QuantizedDetector)
-        simulated = figures(evaluate(each, test, plan.input, place))
-        engine = figures(evaluate(Engine(each, folder, images), test, plan.input, place))
-        found[name] = {"torch": simulated, "openvino": engine}
-    rows.append({**label, "qat_s": round(seconds, 1), "test": found})
-    write(NAME, {**conditions("torch", "onnxruntime", "openvino"), "scenes": SCENES, "rows": rows})
-    print(json.dumps(rows[-1]))
+    return trainer.average.model, round(time.perf_counter() - began, 1)
+
+
+def add(row: dict[str, Any]) -> None:
+    about = conditions("torch", "onnxruntime", "openvino")
+    write(NAME, {**about, "scenes": SCENES, "rows": [*known(), row]})
+    print(json.dumps(row), flush=True)
 
 
 def known() -> list[dict[str, Any]]:

@@ -46,8 +46,8 @@ def distill(
             or several, by the names that the [[distill]] entries use.
         cache: folder that keeps what the teachers showed, image by image: later runs that see the same pixels (the same
             seed and augmentation) need no teacher, and have the same losses, bit for bit.
-        prepare: called with the student before the optimiser is made: a hook. What it
-            puts into the network has to survive `copy.deepcopy` and `torch.onnx.export`.
+        prepare: called with the student before the optimiser is made: a hook for parametrizations of your own. What
+            it puts into the network has to survive `copy.deepcopy` and `torch.onnx.export`.
         seed: instead of the recipe's.
         steps: instead of the recipe's.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".

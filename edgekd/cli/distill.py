@@ -44,7 +44,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "--qat",
         metavar="TARGET",
-        help="then train the finished student on, rounded to int8 as TARGET rounds (openvino, tensorrt, tflite), in "
+        help="then train the finished student on, rounded to int8 as TARGET rounds (see `edgekd doctor`), in "
         "DIR/qat-TARGET; the bundle there is the one to build with --precision int8",
     )
     parser.set_defaults(run=run)

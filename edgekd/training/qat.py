@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import torch
-
     from .._recipe import DistillConfig, Recipe
     from .data.sample import Dataset
 
@@ -91,7 +89,11 @@ def run_with_qat(
             done = work(recipe, folder, device=device, resume=resume, **given)
         with switches_restored():
             base, splits = make_trainer(recipe, folder, place, **given)
-            tuned = _trained(base, plan, folder / goal.folder, goal, place, resume, given)
+            announce(f"quantization-aware training for {goal.target}: {plan.train.steps} steps")
+            student = QuantizedDetector(base.average.model, calibration_images(base.train_set, plan), goal.grammar)
+            shown = given.get("tensorboard", False)
+            tuned = trained_on(base, student, plan, folder / goal.folder, resume=resume, tensorboard=shown)
+            tuned.run()
             found = on_first_rank(lambda: _finish(tuned, splits, recipe, goal))
     return dataclasses.replace(found, comparisons=done.comparisons, page=done.page)
 
@@ -100,7 +102,7 @@ def fine_tuning(recipe: Recipe) -> Recipe:
     """Return the recipe of the second run: its share of the steps and of the learning rate, warm-ups shortened alike.
 
     The usual shares are those of Wu et al. 2020 (arXiv:2004.09602, section 5): a tenth of the schedule, at a hundredth
-    of the rate, which is where the float run's rate has ended. A tenth of it undid three points of AP in 60 steps.
+    of the rate, which is where that of the float run has ended. A tenth undid three points of AP in 60 steps.
 
     Raises:
         RecipeError: a share is not in (0, 1].
@@ -127,12 +129,25 @@ def calibration_images(dataset: Dataset, recipe: Recipe) -> np.ndarray[Any, np.d
     return network_pixels([dataset.samples[index] for index in chosen], recipe.input)[0]
 
 
-def _trained(
-    base: Trainer, plan: Recipe, folder: Path, goal: Goal, place: torch.device, resume: bool, given: dict[str, Any]
+def trained_on(
+    base: Trainer,
+    student: QuantizedDetector,
+    plan: Recipe,
+    folder: Path,
+    *,
+    resume: bool = True,
+    tensorboard: bool = False,
 ) -> Trainer:
-    """Train the finished student of `base` on, rounded, and return the trainer."""
-    announce(f"quantization-aware training for {goal.target}: {plan.train.steps} steps")
-    images = calibration_images(base.train_set, plan)
+    """Return a trainer that goes on where a finished one has ended, with its student rounded.
+
+    Args:
+        base: finished.
+        student: made of its average.
+        plan: what `fine_tuning` made of its recipe.
+        folder: of the new run.
+        resume: as `run` takes it.
+        tensorboard: likewise.
+    """
     trainer = Trainer(
         plan,
         folder,
@@ -140,12 +155,14 @@ def _trained(
         base.val_set,
         teacher=base.teachers,
         unlabelled=base.unlabelled,
-        student=QuantizedDetector(base.average.model, images, goal.grammar),
-        device=place,
+        student=student,
+        device=base.device,
         resume=resume,
-        tensorboard=given.get("tensorboard", False),
+        tensorboard=tensorboard,
     )
-    trainer.run()
+    if trainer.step == 0 and trainer.distiller is not None and base.distiller is not None:
+        # Adapters have learnt what the student's features mean to the teacher. Fresh ones would lead it astray first.
+        trainer.distiller.load_state_dict(base.distiller.state_dict())
     return trainer
 
 

@@ -42,7 +42,7 @@ class RunOptions(TypedDict, total=False):
 
     teacher: instead of the recipe's [teacher], or several by name; see `Teacher` and `TappedNetwork`.
     cache: folder that keeps the teachers' features, one sub-folder a teacher; see `CachedTeacher`.
-    prepare: called with the student before the optimiser is made: a hook for quantization-aware training.
+    prepare: called with the student before the optimiser is made: a hook for parametrizations of your own.
     resume: go on from the newest checkpoint in the folder (the default), or remove what is there.
     tensorboard: write events for TensorBoard too.
     """

@@ -55,7 +55,7 @@ class Trainer:
         val: validation set, for `train.eval_every`.
         teacher: frozen network, or several by name; needed if the recipe has [[distill]].
         unlabelled: images without annotations, or with a teacher's, if the recipe has [unlabelled].
-        prepare: called with the student before the optimiser is made: a hook for quantization-aware training.
+        prepare: called with the student before the optimiser is made: a hook for parametrizations of your own.
         student: trained instead of the recipe's; it says how it was made in `made_of`, which decides whether a run in
             `folder` is this one.
         device: where to train.

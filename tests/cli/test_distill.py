@@ -48,6 +48,9 @@ def test_receipt_and_seeds_are_passed_on_where_given(asked: dict[str, Any]) -> N
     asked.clear()
     assert main(["distill", "r.toml", "--out", "o"]) == 0
     assert asked.keys() == {"seed", "steps", "device", "resume", "tensorboard"}
+    asked.clear()
+    assert main(["distill", "r.toml", "--out", "o", "--qat", "tensorrt"]) == 0
+    assert asked["qat"] == "tensorrt"
 
 
 def test_page_is_asked_for_and_named(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,6 +101,7 @@ def test_other_ranks_are_silent(
         (["--receipt"], "--receipt"),
         (["--receipt", "--seeds", "3,4", "--seed", "3"], "--seed 3 --receipt --seeds 3,4"),
         (["--explain"], "--explain 4"),
+        (["--cache", "c", "--qat", "openvino"], "--cache c --qat openvino"),
         ([], "o"),
     ],
 )

@@ -29,7 +29,7 @@ from edgekd.training.methods import Scene
 from edgekd.training.models import Detector, build_model
 from edgekd.training.models.heads import TowerHead
 from edgekd.training.objective import Objective
-from edgekd.training.qat import calibration_images, fine_tuning
+from edgekd.training.qat import calibration_images, fine_tuning, trained_on
 from edgekd.training.quantized_detector import QuantizedDetector
 from edgekd.training.quantized_graph import ASYMMETRIC, SYMMETRIC
 from edgekd.training.run import make_trainer, read_splits
@@ -246,10 +246,10 @@ class Prepared:
     """A student trained in float, and what it takes to train it on."""
 
     recipe: Recipe
+    base: Trainer
     model: Detector
     spoilt: Detector
     splits: dict[str, Any]
-    teachers: dict[str, Any]
 
     def student(self, *, spoilt: bool = False, grammar: str = SYMMETRIC) -> QuantizedDetector:
         images = calibration_images(self.splits["train"], self.recipe)
@@ -257,36 +257,29 @@ class Prepared:
 
     def trainer(self, folder: Path, student: QuantizedDetector | None = None, **changes: Any) -> Trainer:
         plan = self.recipe.replace(train=dataclasses.replace(self.recipe.train, **changes))
-        return Trainer(
-            plan,
-            folder,
-            self.splits["train"],
-            self.splits["val"],
-            teacher=self.teachers,
-            student=student or self.student(),
-            device=torch.device("cpu"),
-        )
+        return trained_on(self.base, student or self.student(), plan, folder)
 
 
 @pytest.fixture(scope="module")
 def prepared(taught: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Sixty steps in float, and a plan of twelve more."""
     train = dataclasses.replace(taught.train, steps=60, lr=5e-3, warmup=5, checkpoint_every=50)
-    recipe = taught.replace(train=train, augment=NO_LUCK, qat=QatConfig(steps=0.2, lr=0.1))
+    pkd = (DistillConfig(method="pkd", options={"adapt": "always"}),)
+    recipe = taught.replace(train=train, augment=NO_LUCK, distill=pkd, qat=QatConfig(steps=0.2, lr=0.1))
     splits = read_splits(recipe)
     teachers = teachers_of(recipe, None, 2, None)
     folder = tmp_path_factory.mktemp("float")
     base = Trainer(recipe, folder, splits["train"], splits["val"], teacher=teachers, device=torch.device("cpu"))
     base.run()
     model = base.average.model.eval()
-    return Prepared(fine_tuning(recipe), model, spoilt(model), splits, teachers)
+    return Prepared(fine_tuning(recipe), base, model, spoilt(model), splits)
 
 
 def loss(prepared: Prepared, model: Detector, trainer: Trainer) -> float:
     """Return the training loss on all training images: the detector's and the distillation's."""
     batches = trainer._batches()
     total = 0.0
-    objective = Objective(model, trainer.distiller, None)
+    objective = Objective(model, prepared.base.distiller, None)  # the same adapters for all that are compared
     with torch.no_grad():
         for number in range(6):
             given = batches.batch_at(number)
@@ -309,6 +302,26 @@ def test_one_step_moves_every_weight_and_every_scale(prepared: Prepared, tmp_pat
             assert not torch.equal(parameter, before[name]), name
     moved = trainer.student.graph.scales()  # type: ignore[union-attr, operator]
     assert all(moved[name] != scales[name] for name in scales)
+
+
+def test_adapters_go_on_as_they_were_and_not_anew(prepared: Prepared, tmp_path: Path) -> None:
+    """Fresh ones know nothing of the student's features; their loss would undo the student before it taught it."""
+    learnt = prepared.base.distiller
+    assert learnt is not None
+    before = {name: value.clone() for name, value in learnt.state_dict().items()}
+    assert before
+    trainer = prepared.trainer(tmp_path, steps=2)
+    assert trainer.distiller is not None
+    for name, value in trainer.distiller.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    trainer.run()
+    moved = trainer.distiller.state_dict()
+    again = prepared.trainer(tmp_path, steps=2)
+    assert again.distiller is not None
+    assert again.step == 2
+    assert all(torch.equal(value, moved[name]) for name, value in again.distiller.state_dict().items())
+    assert any(not torch.equal(value, before[name]) for name, value in moved.items())
+    assert all(torch.equal(value, before[name]) for name, value in learnt.state_dict().items())
 
 
 def test_there_is_no_batch_norm_left_to_move_and_the_float_student_stays(prepared: Prepared, tmp_path: Path) -> None:
@@ -421,17 +434,8 @@ def test_the_bundle_holds_the_network_that_was_trained(report: TrainReport, less
 def _again(report: TrainReport, lesson: Recipe) -> Trainer:
     """Return the trainer of the rounded run as it ended."""
     base, splits = make_trainer(lesson, report.folder, torch.device("cpu"))
-    images = calibration_images(splits["train"], lesson)
-    student = QuantizedDetector(base.average.model, images, SYMMETRIC)
-    trainer = Trainer(
-        fine_tuning(lesson),
-        report.bundle.parent,
-        splits["train"],
-        splits["val"],
-        teacher=teachers_of(lesson, None, 2, None),
-        student=student,
-        device=torch.device("cpu"),
-    )
+    student = QuantizedDetector(base.average.model, calibration_images(splits["train"], lesson), SYMMETRIC)
+    trainer = trained_on(base, student, fine_tuning(lesson), report.bundle.parent)
     assert trainer.step == 1
     return trainer
 
