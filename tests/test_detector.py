@@ -28,6 +28,7 @@ class ScriptedSession:
     """Returns three fixed boxes for every image and keeps what it was given."""
 
     info = INFO.session
+    parallel = 1
 
     def __init__(self) -> None:
         self.calls: list[NDArray[np.float32]] = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime
 
-from edgekd._session import Outputs, SessionInfo, check_outputs, check_pixels, output_arrays
+from edgekd._session import Outputs, SessionInfo, check_mode, check_outputs, check_pixels, cpu_threads, output_arrays
 from edgekd.errors import ClosedError, SessionError, UsageError
 
 from . import DEVICES
@@ -25,13 +25,16 @@ REBUILD = "export the network again; the portable graph and the manifest of one 
 class ReferenceSession:
     """The portable graph on ONNX Runtime's CPU provider, in float32, at any batch."""
 
-    def __init__(self, bundle: Bundle, artifact: Artifact, *, device: str, threads: int) -> None:
+    def __init__(self, bundle: Bundle, artifact: Artifact, *, device: str, threads: int, mode: str = "latency") -> None:
         """Parse the graph; `artifact` only says what was asked for."""
+        check_mode(mode)
         if device.lower() not in ("auto", *DEVICES):
             raise UsageError(f"the reference target has no device {device!r}; possible: auto, {', '.join(DEVICES)}")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
-        options.intra_op_num_threads = threads
+        many = mode == "throughput"  # then a call runs in its caller's thread alone
+        options.intra_op_num_threads = 1 if many else threads
+        self._parallel = cpu_threads(threads) if many else 1
         try:
             session = onnxruntime.InferenceSession(bundle.graph(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no other base
@@ -49,6 +52,11 @@ class ReferenceSession:
     def info(self) -> SessionInfo:
         """What runs."""
         return self._info
+
+    @property
+    def parallel(self) -> int:
+        """One call that has every thread, or for throughput one a thread."""
+        return self._parallel
 
     def infer(self, pixels: NDArray[np.float32], out: Outputs | None = None) -> Outputs:
         """Run the network on `(B, 3, H, W)` float32; see `edgekd._session.Session.infer`."""
