@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from .conformance import bundles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 HANGS_S = 30
 HERE = ("openvino", "tflite", "reference")
