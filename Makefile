@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := train,build,openvino,tflite-build,tensorrt,flash,dev
+EXTRAS := train,build,openvino,tflite-build,tensorrt,flash,serve,dev
 PYTEST_ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 

@@ -25,6 +25,7 @@ from ._manifest import Manifest
 from ._profile import ProfileComparison, profile, profile_compare, profile_page
 from ._recipe import Recipe
 from ._selftest import SelftestCheck, SelftestReport, selftest
+from ._serve import ServeReport, serve
 from ._session import SessionInfo
 from ._set_thresholds import ThresholdsReport, thresholds
 from ._train import TrainReport, train
@@ -65,6 +66,7 @@ __all__ = [
     "Recipe",
     "SelftestCheck",
     "SelftestReport",
+    "ServeReport",
     "SessionInfo",
     "TargetHealth",
     "ThresholdsReport",
@@ -97,6 +99,7 @@ __all__ = [
     "profile_page",
     "rollback",
     "selftest",
+    "serve",
     "status",
     "thresholds",
     "train",

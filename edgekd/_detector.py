@@ -323,6 +323,11 @@ class Detector:
             workers = self._engine.workers()
         return Stream(find, source, color=color, queue=queue, drop=drop, workers=workers)
 
+    @property
+    def waiting(self) -> int:
+        """Calls of `submit` and `apredict` that no thread has taken yet."""
+        return self._engine.waiting
+
     def warmup(self, runs: int = 3) -> None:
         """Run the whole path on a golden image of the bundle, else on grey, so that the first call is like the next."""
         image: Any = np.full((self.manifest.input.height, self.manifest.input.width, 3), 114, np.uint8)

@@ -61,6 +61,11 @@ class Engine:
                 self._busy -= 1
                 self._changed.notify_all()
 
+    @property
+    def waiting(self) -> int:
+        """Calls that no thread has taken yet."""
+        return 0 if self._pool is None else self._pool.waiting
+
     def workers(self) -> int:
         """Return how many calls at once are worth it: what the engine serves, and one that prepares its picture."""
         with self.use() as session:
