@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from edgekd import Detections
+from edgekd import Bundle, Detections, load
 from edgekd._detector import BATCH, Detector, DetectorInfo
 from edgekd._manifest import ANGLE, InputSpec, Manifest, OutputSpec
 from edgekd._session import SessionInfo
 from edgekd.errors import ClosedError, ImageError, UsageError
+
+from .conformance import bundles
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,8 +104,6 @@ def test_array_colour_order_reaches_the_network_as_the_manifest_says() -> None:
 
 
 def test_png_bytes_path_pil_and_array_give_the_same_pixels(tmp_path: Path) -> None:
-    from PIL import Image
-
     rgb = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     file = tmp_path / "x.png"
     Image.fromarray(rgb).save(file)
@@ -254,3 +257,45 @@ def test_results_of_one_call_survive_the_next() -> None:
     assert np.shares_memory(held[0], held[1])
     assert np.array_equal(first.boxes, before[0])
     assert np.array_equal(first.scores, before[1])
+
+
+def test_mode_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = bundles.written("reference", "fp32", tmp_path)
+    with pytest.raises(UsageError, match="mode should be one of latency, throughput; got 'fast'"):
+        load(path, mode="fast")
+
+
+def test_cache_that_cannot_be_is_no_cache_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
+    path = bundles.written("reference", "fp32", tmp_path)
+    with load(path, cache="/proc/nowhere/at-all") as detector:  # nothing can be made there, as on a read-only system
+        assert detector.predict(_picture())
+    with pytest.raises(UsageError, match="is a file; it should be a folder"):
+        load(path, cache=path)
+    with load(path, cache=tmp_path):
+        """An unsigned bundle may have its cache beside it."""
+    Bundle.read(path).sign(bytes(range(32))).write(path)
+    with pytest.raises(UsageError, match="holds the signed bundle, whose signature does not cover"):
+        load(path, cache=tmp_path / ".." / tmp_path.name)
+    with load(path, cache=tmp_path / "cache"):
+        assert (tmp_path / "cache").is_dir()
+
+
+def test_after_warmup_the_first_call_loads_nothing_more(tmp_path: Path) -> None:
+    path = bundles.written("reference", "fp32", tmp_path)
+    code = (
+        "import sys, edgekd, numpy as np\n"
+        "detector = edgekd.load(sys.argv[1]); detector.warmup()\n"
+        "before, buffers = set(sys.modules), [id(a) for a in detector._pipeline._local.outputs]\n"
+        "detector.predict(sys.argv[2]); detector.predict(np.zeros((90, 120, 3), np.uint8))\n"
+        "print(sorted(set(sys.modules) - before), buffers == [id(a) for a in detector._pipeline._local.outputs])"
+    )
+    picture = tmp_path / "picture.png"
+    Image.fromarray(bundles.pictures(1)[0]).save(picture)
+    words = [sys.executable, "-c", code, str(path), str(picture)]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "[] True\n"
+
+
+def test_warmup_of_a_bundle_without_golden_images_is_on_grey() -> None:
+    detector, session = _detector()
+    detector.warmup(2)
+    assert [float(call.max()) for call in session.calls] == [114.0] * 2

@@ -41,9 +41,7 @@ class TensorRTSession:
     ) -> None:
         """Open the GPU, and the engine that it built before or builds now."""
         if mode != "latency":
-            raise UsageError(
-                f"mode={mode!r} would change nothing on TensorRT, whose calls overlap already; leave it out"
-            )
+            raise UsageError(f"mode={mode!r} changes nothing on TensorRT, whose calls overlap anyway; leave it out")
         index = device_index(device)
         tensorrt = _runtime.find()
         self._manifest = bundle.manifest
