@@ -330,7 +330,8 @@ class Detector:
 
     def warmup(self, runs: int = 3) -> None:
         """Run the whole path on a golden image of the bundle, else on grey, so that the first call is like the next."""
-        image: Any = np.full((self.manifest.input.height, self.manifest.input.width, 3), 114, np.uint8)
+        spec = self.manifest.input
+        image: Any = np.full((2 * spec.height, 2 * spec.width, 3), 114, np.uint8)  # larger, so that it is resized
         if self._bundle is not None and self.manifest.golden:
             image = bytes(self._bundle.chunk(self.manifest.golden[0].image))
         for _ in range(runs):
