@@ -76,9 +76,8 @@ def main() -> None:
     write("soak", result)
     print(f"{calls} calls: {result['growth_bytes'] / 2**20:+.2f} MiB after the first tenth")
     for name, item in starts.items():
-        print(
-            f"{name:16} load {item['load_ms']:6.1f} ms  first {item['first_ms']:6.2f} ms  steady {item['steady_ms']:.2f} ms"
-        )
+        first, steady = item["first_ms"], item["steady_ms"]
+        print(f"{name:16} load {item['load_ms']:6.1f} ms  first {first:6.2f} ms  steady {steady:.2f} ms")
 
 
 def fresh_processes(path: Path, folder: Path) -> dict[str, dict[str, Any]]:
