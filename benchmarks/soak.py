@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from machine import conditions, write
@@ -28,7 +28,10 @@ from predict import bundle
 
 import edgekd
 
-SIZE, CHUNKS, PROCESSES = 160, 100, 10
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SIZE, CHUNKS, PROCESSES = 160, 100, 6
 SHAPES = ((120, 160), (240, 320), (90, 200), (300, 100), (160, 160))
 SETTLED = 0.1  # of the calls, before growth is counted: allocators fill their pools
 
@@ -58,26 +61,38 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = bundle(Path(folder), SIZE)
         starts = fresh_processes(path, Path(folder))
-        rows = soak(path, calls)
-    tenths = [statistics.median(row["p50_ms"] for row in part) for part in (rows[:10], rows[-10:])]
-    settled = [row for row in rows if row["calls"] >= SETTLED * calls]
-    result = {
+        rows: list[dict[str, float]] = []
+        for row in soak(path, calls):
+            rows.append(row)
+            if len(rows) >= 20:  # so that a run that is stopped has shown something
+                write("soak", result(rows, calls, starts))
+    last = result(rows, calls, starts)
+    write("soak", last)
+    print(f"{calls} calls: {last['growth_bytes'] / 2**20:+.2f} MiB after the first tenth")
+    for name, item in starts.items():
+        first, steady = item["first_ms"], item["steady_ms"]
+        print(f"{name:16} load {item['load_ms']:6.1f} ms  first {first:6.2f} ms  steady {steady:.2f} ms")
+
+
+def result(rows: list[dict[str, float]], calls: int, starts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return what there is so far; growth is counted after the first tenth of the calls that were made."""
+    settled = [row for row in rows if row["calls"] >= SETTLED * rows[-1]["calls"]]
+    part = max(len(rows) // 10, 1)
+    return {
         "network": f"100 objects at {SIZE} px, OpenVINO fp32, one thread",
-        "calls": calls,
+        "calls": rows[-1]["calls"],
+        "calls_asked_for": calls,
         "chunks": rows,
         "growth_bytes": settled[-1]["rss_bytes"] - settled[0]["rss_bytes"],
         "growth_bytes_a_call": slope(settled),
-        "p50_ms_first_and_last_tenth": tenths,
+        "p50_ms_first_and_last_tenth": [
+            statistics.median(row["p50_ms"] for row in tenth) for tenth in (rows[:part], rows[-part:])
+        ],
         "fresh_processes": starts,
         "load_average": os.getloadavg(),
         "note": "other work shared the two cores while this ran; memory does not depend on that, times do",
         **conditions("openvino"),
-    }  # fmt: skip
-    write("soak", result)
-    print(f"{calls} calls: {result['growth_bytes'] / 2**20:+.2f} MiB after the first tenth")
-    for name, item in starts.items():
-        first, steady = item["first_ms"], item["steady_ms"]
-        print(f"{name:16} load {item['load_ms']:6.1f} ms  first {first:6.2f} ms  steady {steady:.2f} ms")
+    }
 
 
 def fresh_processes(path: Path, folder: Path) -> dict[str, dict[str, Any]]:
@@ -100,11 +115,11 @@ def fresh_processes(path: Path, folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def soak(path: Path, calls: int) -> list[dict[str, float]]:
+def soak(path: Path, calls: int) -> Iterator[dict[str, float]]:
     """Call, and look at the memory after every hundredth part."""
     rng = np.random.default_rng(1)
     pictures = [rng.integers(0, 256, (*shape, 3), np.uint8) for shape in SHAPES]
-    rows, chunk = [], max(calls // CHUNKS, 10)
+    chunk = max(calls // CHUNKS, 10)
     with edgekd.load(path, device="openvino", threads=1) as detector:
         detector.warmup()
         for number in range(CHUNKS):
@@ -118,8 +133,7 @@ def soak(path: Path, calls: int) -> list[dict[str, float]]:
                     detector.submit(picture, timeout_ms=60_000).result()
                 times[index] = 1e3 * (time.perf_counter() - start)
             p50, p99 = np.percentile(times, [50, 99])
-            rows.append({"calls": (number + 1) * chunk, "rss_bytes": resident(), "p50_ms": p50, "p99_ms": p99})
-    return rows
+            yield {"calls": (number + 1) * chunk, "rss_bytes": resident(), "p50_ms": float(p50), "p99_ms": float(p99)}
 
 
 def resident() -> int:
