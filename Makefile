@@ -26,7 +26,7 @@ test-arm: $(VENV)/installed  ## the kernels cross-compiled for 64-bit ARM, run u
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.h' '*.cc' '*.cu')
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.h' '*.c' '*.cc' '*.cu')
 	$(BIN)/mypy
 
 wheel: $(VENV)/installed

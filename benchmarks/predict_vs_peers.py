@@ -31,7 +31,7 @@ from edgekd._bundle import Bundle
 
 SHARED = Path(os.environ.get("EDGEKD_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 IMAGES = SHARED / "smoke" / "coco20" / "images"
-STARTS, ROUNDS, CALLS = 7, 3, 30
+STARTS, ROUNDS, CALLS = 5, 2, 20
 CALLERS = (1, 2, 4)
 
 SHELL = """
