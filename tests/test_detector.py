@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import gc
 import io
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,11 +20,12 @@ from edgekd import Bundle, Detections, load
 from edgekd._detector import BATCH, Detector, DetectorInfo
 from edgekd._manifest import ANGLE, InputSpec, Manifest, OutputSpec
 from edgekd._session import SessionInfo
-from edgekd.errors import ClosedError, ImageError, UsageError
+from edgekd.errors import ClosedError, DeadlineError, ImageError, UsageError
 
 from .conformance import bundles
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -299,3 +303,103 @@ def test_warmup_of_a_bundle_without_golden_images_is_on_grey() -> None:
     detector, session = _detector()
     detector.warmup(2)
     assert [float(call.max()) for call in session.calls] == [114.0] * 2
+
+
+class Held(ScriptedSession):
+    """Answers when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_go = threading.Event()
+        self.waiting = 0
+
+    def infer(self, pixels: NDArray[np.float32], _out: object = None) -> tuple[NDArray[np.float32], ...]:
+        self.waiting += 1
+        assert self.may_go.wait(10)
+        return super().infer(pixels)
+
+
+def _held() -> tuple[Detector, Held]:
+    plain, _ = _detector()
+    session = Held()
+    return Detector(plain.manifest, session, INFO), session
+
+
+def _until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not true() and time.monotonic() < end:
+        time.sleep(0.005)
+    assert true()
+
+
+def test_submit_gives_what_predict_gives_and_raises_what_it_raises() -> None:
+    detector, _ = _detector()
+    assert len(detector.submit(_picture()).result(10)) == len(detector.predict(_picture()))
+    assert [len(found) for found in detector.submit([_picture()] * 3, conf=0.7).result(10)] == [1] * 3
+    assert isinstance(detector.submit(_picture(), conf=2.0).exception(10), UsageError)
+    with pytest.raises(UsageError, match="timeout_ms should be"):
+        detector.submit(_picture(), timeout_ms=0)
+    detector.close()
+
+
+def test_submit_runs_one_more_than_the_engine_is_worth_and_twice_as_many_may_wait() -> None:
+    detector, session = _held()
+    futures = [detector.submit(_picture()) for _ in range(6)]
+    _until(lambda: session.waiting == 2)
+    assert detector.waiting == 4
+    assert isinstance(detector.submit(_picture(), timeout_ms=30).exception(10), DeadlineError)
+    session.may_go.set()
+    assert [len(future.result(10)) for future in futures] == [2] * 6
+    detector.close()
+
+
+def test_apredict_never_blocks_its_loop_and_a_cancelled_task_takes_its_call_away() -> None:
+    detector, session = _held()
+
+    async def work() -> list[object]:
+        tasks = [asyncio.ensure_future(detector.apredict(_picture())) for _ in range(20)]
+        late = asyncio.ensure_future(detector.apredict(_picture(), timeout_ms=30))
+        while session.waiting < 2 or detector.waiting < 18:
+            await asyncio.sleep(0.005)
+        for task in tasks[10:]:
+            task.cancel()
+        while detector.waiting != 8:
+            await asyncio.sleep(0.005)
+        session.may_go.set()
+        return await asyncio.gather(*tasks, late, return_exceptions=True)
+
+    *found, late = asyncio.run(asyncio.wait_for(work(), 20))
+    assert [type(item) for item in found] == [Detections] * 10 + [asyncio.CancelledError] * 10
+    assert isinstance(late, DeadlineError)
+    detector.close()
+
+
+def test_close_waits_for_what_runs_and_ends_what_waits() -> None:
+    detector, session = _held()
+    futures = [detector.submit(_picture()) for _ in range(4)]
+    _until(lambda: session.waiting == 2)
+    closing = threading.Thread(target=detector.close)
+    closing.start()
+    ended = [future.exception(10) for future in futures[2:]]
+    assert [type(error) for error in ended] == [ClosedError] * 2
+    assert closing.is_alive()
+    assert not session.closed, "the engine is at work"
+    session.may_go.set()
+    closing.join(10)
+    assert session.closed == 1
+    assert [len(future.result(0)) for future in futures[:2]] == [2, 2]
+    with pytest.raises(ClosedError, match="load the bundle again"):
+        detector.submit(_picture())
+
+
+def test_detector_that_is_dropped_ends_its_threads() -> None:
+    detector, _ = _detector()
+    detector.submit(_picture(), timeout_ms=60_000).result(10)
+    assert [thread for thread in threading.enumerate() if thread.name.startswith("edgekd-")]
+    del detector
+
+    def gone() -> bool:
+        gc.collect()
+        return not [thread for thread in threading.enumerate() if thread.name.startswith("edgekd-")]
+
+    _until(gone)
