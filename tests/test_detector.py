@@ -392,6 +392,22 @@ def test_close_waits_for_what_runs_and_ends_what_waits() -> None:
         detector.submit(_picture())
 
 
+def test_close_waits_for_predict_in_another_thread() -> None:
+    detector, session = _held()
+    caller = threading.Thread(target=detector.predict, args=(_picture(),))
+    caller.start()
+    _until(lambda: session.waiting == 1)
+    closing = threading.Thread(target=detector.close)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive()
+    assert not session.closed, "the engine is at work"
+    session.may_go.set()
+    closing.join(10)
+    caller.join(10)
+    assert session.closed == 1
+
+
 def test_detector_that_is_dropped_ends_its_threads() -> None:
     detector, _ = _detector()
     detector.submit(_picture(), timeout_ms=60_000).result(10)

@@ -197,7 +197,8 @@ def test_pool_keeps_no_call_that_is_over() -> None:
 
     pool, picture = Pool(1, waiting=1), Picture()
     gone = weakref.ref(picture)
-    assert pool.submit(picture, 60_000).result(LIMIT_S) == 1  # its deadline is far
+    future = pool.submit(picture, 60_000)  # its deadline is far, and its future is held
+    assert future.result(LIMIT_S) == 1
     del picture
     end = time.monotonic() + LIMIT_S
     while gone() is not None and time.monotonic() < end:
