@@ -347,9 +347,14 @@ def test_submit_runs_one_more_than_the_engine_is_worth_and_twice_as_many_may_wai
     futures = [detector.submit(_picture()) for _ in range(6)]
     _until(lambda: session.waiting == 2)
     assert detector.waiting == 4
+    placed = threading.Event()
+    caller = threading.Thread(target=lambda: (futures.append(detector.submit(_picture())), placed.set()))
+    caller.start()
+    assert not placed.wait(0.1), "the next one waits for a place"
     assert isinstance(detector.submit(_picture(), timeout_ms=30).exception(10), DeadlineError)
     session.may_go.set()
-    assert [len(future.result(10)) for future in futures] == [2] * 6
+    assert placed.wait(10)
+    assert [len(future.result(10)) for future in futures] == [2] * 7
     detector.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -150,6 +151,7 @@ def test_error_in_the_middle_leaves_the_video_that_was_there(
 
 def run(words: list[str], **options: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "edgekd.cli.main", "predict", *words]
+    options["env"] = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)  # type: ignore[call-overload,no-any-return]
 
 
