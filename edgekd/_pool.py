@@ -99,8 +99,9 @@ class Pool:
             if self._closed:
                 raise ClosedError(CLOSED)
             self._add(call)
-        call.future.add_done_callback(lambda _: self._drop(call) and call.begin())  # cancelled: its place is free
-        return call.future
+        future, reference = call.future, weakref.ref(call)  # a future that holds its call would be a circle
+        future.add_done_callback(lambda _: self._cancelled(reference()))
+        return future
 
     def close(self, *, join: bool = True) -> None:
         """Let the calls that run finish and end those that wait in ClosedError; a second call does nothing."""
@@ -135,6 +136,11 @@ class Pool:
             self._waiting.remove(call)
             self._changed.notify_all()
             return True
+
+    def _cancelled(self, call: _Call | None) -> None:
+        """Give the place of a call away that was waiting."""
+        if call is not None and self._drop(call):
+            call.begin()
 
     def _late(self, call: _Call) -> DeadlineError:
         return DeadlineError(
