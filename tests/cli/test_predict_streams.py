@@ -151,6 +151,7 @@ def test_error_in_the_middle_leaves_the_video_that_was_there(
 
 def run(words: list[str], **options: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "edgekd.cli.main", "predict", *words]
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
     options["env"] = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)  # type: ignore[call-overload,no-any-return]
 
