@@ -34,6 +34,7 @@ LIMIT_S = 60
 
 
 def test_picture_in_our_form_in_that_of_supervision_and_in_that_of_coco(serving: Callable[..., Running]) -> None:
+    supervision = pytest.importorskip("supervision")
     running = serving()
     expected = running.detector.predict(PICTURE, conf=0.1)
     ours = running.ask("POST", "/predict?conf=0.1", PICTURE)
@@ -49,6 +50,12 @@ def test_picture_in_our_form_in_that_of_supervision_and_in_that_of_coco(serving:
     np.testing.assert_allclose(theirs["confidence"], supervised.confidence)
     assert theirs["class_id"] == supervised.class_id.tolist()
     assert theirs["data"]["class_name"] == list(supervised.data["class_name"])
+    again = supervision.Detections(
+        xyxy=np.float32(theirs["xyxy"]), confidence=np.float32(theirs["confidence"]),
+        class_id=np.int64(theirs["class_id"]),
+        data={key: np.array(values) for key, values in theirs["data"].items()},
+    )  # fmt: skip
+    assert again == supervised, "what a client makes of it is what it would have had here"
     assert running.ask("POST", "/predict?conf=0.1&form=coco", PICTURE).json() == expected.to_coco()
 
 
@@ -164,6 +171,17 @@ def test_more_than_it_can_take_is_shed_at_once_with_when_to_come_back(
         slow.may_go.set()
         assert [future.result(LIMIT_S).status for future in held] == [200] * 4
     assert running.ask("POST", "/predict", PICTURE).status == 200
+
+
+def test_who_is_turned_away_amid_a_large_body_still_gets_the_answer(serving: Callable[..., Running]) -> None:
+    running = serving(queue=1, max_body_bytes=16 << 20)
+    running.service.accepted += 1  # as if somebody's picture were under way
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (12 << 20)
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", running.port), LIMIT_S) as caller:
+            caller.sendall(head + bytes(12 << 20))
+            assert b" 503 " in caller.recv(1000)
+    running.service.answered += 1
 
 
 def test_picture_that_takes_too_long_gets_504(serving: Callable[..., Running], monkeypatch: pytest.MonkeyPatch) -> None:
