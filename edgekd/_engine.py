@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._pool import Pool
     from ._session import Session
 
+QUIET_S = 10.0  # a fork waits no longer for calls that run: the one that forks may be amid one
 CLOSED = "this detector was closed; load the bundle again: edgekd.load(...)"
 
 
@@ -36,6 +37,7 @@ class Engine:
     def _reset(self) -> None:
         self._pool: Pool | None = None
         self._busy = 0
+        self._forking = False
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
@@ -46,6 +48,7 @@ class Engine:
             ClosedError: after `close`.
         """
         with self._changed:
+            self._changed.wait_for(lambda: not self._forking)
             if self._closed:
                 raise ClosedError(CLOSED)
             if self._session is None:
@@ -98,6 +101,18 @@ class Engine:
             self._session.close()
         return True
 
+    def pause(self) -> None:
+        """Before a fork: wait for the calls that run. A runtime has locks of its own, and one that is held stays so."""
+        with self._changed:
+            self._forking = True
+            self._changed.wait_for(lambda: self._busy == 0, QUIET_S)
+
+    def resume(self) -> None:
+        """After a fork, in the parent."""
+        with self._changed:
+            self._forking = False
+            self._changed.notify_all()
+
     def leave_behind(self) -> None:
         """In the child of a fork: whatever has threads or locks is the parent's."""
         _left_behind.append((self._session, self._pool, self._changed))
@@ -109,7 +124,17 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _left_behind: list[object] = []  # freeing an engine of the parent would wait for threads that are not here
 
 
-def _after_fork() -> None:
+def _before_fork() -> None:
+    for engine in list(_engines):
+        engine.pause()
+
+
+def _after_fork_in_parent() -> None:
+    for engine in list(_engines):
+        engine.resume()
+
+
+def _after_fork_in_child() -> None:
     for engine in list(_engines):
         engine.leave_behind()
 
@@ -122,7 +147,7 @@ def _at_exit() -> None:
 
 atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def cache_folder(cache: str | Path | None, bundle: Bundle) -> Path | None:

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import gc
 import io
+import os
 import subprocess
 import sys
 import threading
@@ -411,6 +412,40 @@ def test_close_waits_for_predict_in_another_thread() -> None:
     closing.join(10)
     caller.join(10)
     assert session.closed == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_fork_waits_for_calls_that_run_and_holds_up_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime's own lock, held by a call amid a fork, would be held in the child for ever."""
+    detector, session = _held()
+    events: list[str] = []
+
+    def forking() -> None:
+        child = os.fork()
+        if child == 0:
+            os._exit(session.waiting - len(session.calls))  # calls amid the engine
+        events.append(f"child {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}")
+
+    first = threading.Thread(target=lambda: (detector.predict(_picture()), events.append("first")))
+    first.start()
+    _until(lambda: session.waiting == 1)
+    fork = threading.Thread(target=forking)
+    fork.start()
+    _until(lambda: detector._engine._forking)
+    second = threading.Thread(target=lambda: (detector.predict(_picture()), events.append("second")))
+    second.start()
+    second.join(0.1)
+    assert session.waiting == 1, "the second waits for the fork"
+    assert not events
+    session.may_go.set()
+    for thread in (first, fork, second):
+        thread.join(10)
+    assert sorted(events) == ["child 0", "first", "second"]
+    monkeypatch.setattr("edgekd._engine.QUIET_S", 0.05)
+    with detector._engine.use():  # who forks amid a call of his own waits a little, and forks
+        forking()
+    assert len(detector.predict(_picture())) == 2
+    detector.close()
 
 
 def test_detector_that_is_dropped_ends_its_threads() -> None:
