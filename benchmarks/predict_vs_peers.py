@@ -44,7 +44,7 @@ first(picture)
 told = {{"first_at": time.time()}}
 for _ in range(5):
     first(picture)
-peak = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())  # getrusage's outlives exec: it would be ours
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())  # getrusage's outlives exec
 told["peak_bytes"] = 1024 * int(peak[1])
 if calls:
     import numpy as np
