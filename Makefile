@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := train,build,openvino,tflite-build,tensorrt,flash,dev
+EXTRAS := train,build,openvino,tflite-build,tensorrt,flash,serve,dev
 PYTEST_ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -26,7 +26,7 @@ test-arm: $(VENV)/installed  ## the kernels cross-compiled for 64-bit ARM, run u
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.h' '*.cc' '*.cu')
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.h' '*.c' '*.cc' '*.cu')
 	$(BIN)/mypy
 
 wheel: $(VENV)/installed

@@ -164,7 +164,7 @@ def plain(detector: Detector, image: np.ndarray, conf: float, iou: float) -> tup
         crop = cv2.resize(image[y1:y2, x1:x2], (spec.width, spec.height)).astype(np.float32)
         pixels = np.ascontiguousarray(((crop - mean) / std).transpose(2, 0, 1)[None])
         letterboxed = time.perf_counter()
-        boxes, scores = (item[0] for item in detector._session.infer(pixels))
+        boxes, scores = (item[0] for item in detector._engine._session.infer(pixels))
         inferred = time.perf_counter()
         boxes, scores, labels = usual_suppression(boxes, scores.max(axis=1), scores.argmax(axis=1), conf, iou)
         scale = (x2 - x1) / spec.width

@@ -181,9 +181,12 @@ def contenders(
     mean, std = np.float32(spec.mean)[:, None, None], np.float32(spec.std)[:, None, None]
     found = detector.predict(image, conf=CONF, iou=IOU)
     assert len(found) == OBJECTS, f"{len(found)} detections"
-    pixels, held = detector._pixels(1), detector._outputs(1)  # predict's own memory: as warm for the bare inference
+    pixels, held = (
+        detector._pipeline._pixels(1),
+        detector._pipeline._outputs(1),
+    )  # predict's own memory: as warm for the bare inference
     assert np.abs(pixels - chain(image, size, mean, std)).max() < 0.05
-    request = detector._session._compiled.create_infer_request()
+    request = detector._engine._session._compiled.create_infer_request()
     request.set_input_tensor(openvino.Tensor(pixels, shared_memory=True))
     request.infer()
     boxes, scores = (request.get_tensor(name).data[0] for name in ("boxes", "scores"))
@@ -191,7 +194,7 @@ def contenders(
     return {
         "predict": lambda: stages_of(detector.predict(image, conf=CONF, iou=IOU), stages),
         "infer": request.infer,
-        "session": lambda: detector._session.infer(pixels, held),
+        "session": lambda: detector._engine._session.infer(pixels, held),
         "opencv letterbox": lambda: chain(image, size, mean, std),
         "opencv suppress": lambda: chain_suppress(boxes, scores),
         "opencv resize": lambda: cv2.resize(image, (size, size * image.shape[0] // image.shape[1])),

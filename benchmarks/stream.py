@@ -74,7 +74,7 @@ def engine(detector: edgekd.Detector) -> None:
     spec = detector.manifest.input
     pixels = np.full((1, 3, spec.height, spec.width), 114, np.float32)
     for _ in range(FRAMES):
-        detector._session.infer(pixels)
+        detector._engine._session.infer(pixels)
 
 
 def in_turn(detector: edgekd.Detector) -> None:

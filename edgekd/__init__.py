@@ -31,6 +31,7 @@ from ._profile import ProfileComparison, profile, profile_compare, profile_page
 from ._profile_receipt import ReceiptReport, profile_receipt
 from ._recipe import Recipe
 from ._selftest import SelftestCheck, SelftestReport, selftest
+from ._serve import ServeReport, serve
 from ._session import SessionInfo
 from ._set_thresholds import ThresholdsReport, thresholds
 from ._train import TrainReport, train
@@ -78,6 +79,7 @@ __all__ = [
     "Recipe",
     "SelftestCheck",
     "SelftestReport",
+    "ServeReport",
     "SessionInfo",
     "TargetHealth",
     "ThresholdsReport",
@@ -114,6 +116,7 @@ __all__ = [
     "profile_receipt",
     "rollback",
     "selftest",
+    "serve",
     "status",
     "thresholds",
     "train",

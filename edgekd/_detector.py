@@ -1,41 +1,37 @@
-"""`Detector`: place the image -> network -> suppress, or measure anomalous regions; whatever the chip."""
+"""`load` and `Detector`: a started engine, and what users ask of it, from any number of threads."""
 
 from __future__ import annotations
 
-import threading
-import time
+import os
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from . import _anomaly, ops
 from ._bundle import Bundle
-from ._detections import Detections
-from ._preprocess import ImageArray, decode
+from ._engine import Engine, cache_folder
+from ._pipeline import BATCH, Pipeline, checked_request, decoded, refuse_foreign
 from ._select import choose
-from ._session import PipelineSession, Request
-from ._tiles import Tiling, merge, tiling
-from .errors import ClosedError, UsageError
+from ._tiles import tiling
+from .errors import BundleError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
     from types import TracebackType
 
     import PIL.Image
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from ._detections import Detections
     from ._manifest import Manifest
-    from ._session import Outputs, Session, SessionInfo
+    from ._session import Session, SessionInfo
     from ._stream import Stream
 
     Image = str | Path | bytes | bytearray | NDArray[Any] | PIL.Image.Image
-
-NOT_FOR = {"anomaly": ("conf", "iou", "classes", "tile", "overlap"), "detect": ("ungated",)}
-"""Arguments of `predict` that mean nothing for a task."""
-BATCH = 8  # images or tiles letterboxed and sent to the engine at once; bounds the memory that many of them take
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,14 @@ class DetectorInfo:
 
 
 def load(
-    path: str | Path, device: str = "auto", precision: str = "auto", *, threads: int = 0, unsafe: bool = False
+    path: str | Path,
+    device: str = "auto",
+    precision: str = "auto",
+    *,
+    threads: int = 0,
+    mode: str = "latency",
+    cache: str | Path | None = None,
+    unsafe: bool = False,
 ) -> Detector:
     """Open a bundle, choose the best artifact that runs here, and start its engine. Prints nothing.
 
@@ -65,6 +68,11 @@ def load(
         precision: "auto", "fp32", "fp16" or "int8". "auto" takes int8 where its receipt says that its gates held and
             that it is faster than the others.
         threads: CPU threads of the engine; 0: the runtime's choice.
+        mode: "latency": a call gets all threads of the engine; "throughput": calls that come at once share them, which
+            answers more of them in a second, each one later.
+        cache: a folder, made if need be, in which a target keeps what it compiled, so that the next load is faster
+            (OpenVINO; TensorRT's engines too). Who can write there chooses what is loaded. What is damaged or does not
+            fit is compiled again; where nothing can be written nothing is kept. None: no such folder.
         unsafe: also take int8 without a passing receipt.
 
     Returns:
@@ -72,39 +80,76 @@ def load(
 
     Raises:
         BundleError: the file is not a sound bundle (checked before any vendor parser sees a byte).
-        UsageError: the device or precision is not in the bundle; the message lists what is and what to type.
+        UsageError: the device or precision is not in the bundle; the message lists what is and what to type. Or the
+            folder cannot be a cache.
         GateError: only int8 artifacts without a passing receipt fit.
         TargetUnavailableError: nothing in the bundle can run here; the message says why, one line a candidate.
     """
-    return start(Bundle.read(path), device, precision, threads, unsafe=unsafe)
+    return start(Bundle.read(path), device, precision, threads, mode, cache, unsafe=unsafe)
 
 
-def start(bundle: Bundle, device: str, precision: str, threads: int, *, unsafe: bool = False) -> Detector:
+def start(
+    bundle: Bundle,
+    device: str,
+    precision: str,
+    threads: int,
+    mode: str = "latency",
+    cache: str | Path | None = None,
+    *,
+    unsafe: bool = False,
+) -> Detector:
     """Return a detector that owns the bundle; arguments and errors as `load`, on which the bundle is closed."""
     try:
         choice = choose(bundle, device, precision, unsafe=unsafe)
-        session = choice.target.load(bundle, choice.artifact, device=device, threads=threads)
+        folder = cache_folder(cache, bundle)
+        restart = partial(
+            choice.target.load, bundle, choice.artifact, device=device, threads=threads, mode=mode, cache=folder
+        )
+        session = restart()
     except BaseException:
         bundle.close()
         raise
     info = DetectorInfo(session.info, choice.reason, choice.discarded)
-    return Detector(bundle.manifest, session, info, bundle)
+    made_by = (device, precision, threads, mode, cache)
+    return Detector(bundle.manifest, session, info, bundle, restart=restart, made_by=made_by)
 
 
 class Detector:
     """A loaded model.
 
-    Thread-safety: `predict` may be called from any number of threads at once; `close` may be called once they are done.
+    Thread-safety: every method may be called from any number of threads at once; `close` lets the calls that run
+    finish, and whoever waits or comes later gets a ClosedError.
+
+    Processes: pickled, it is opened again where it arrives. After a fork the child opens an engine of its own when it
+    first predicts; the parent's, whose threads did not come along, is left alone.
     """
 
-    def __init__(self, manifest: Manifest, session: Session, info: DetectorInfo, bundle: Bundle | None = None) -> None:
-        """Compose a started session with what the manifest says; users call `edgekd.load`."""
+    def __init__(
+        self,
+        manifest: Manifest,
+        session: Session,
+        info: DetectorInfo,
+        bundle: Bundle | None = None,
+        *,
+        restart: Callable[[], Session] | None = None,
+        made_by: tuple[Any, ...] = (),
+    ) -> None:
+        """Compose a started session with what the manifest says; users call `edgekd.load`.
+
+        Args:
+            manifest: of the bundle.
+            session: started, and owned from now on.
+            info: of what was chosen.
+            bundle: owned from now on, if given.
+            restart: starts another such session, in the child of a fork.
+            made_by: arguments of `start` behind the bundle, for another process.
+        """
         self.manifest = manifest
         self.info = info
-        self._session = session
+        self._engine = Engine(session, restart)
+        self._pipeline = Pipeline(manifest)
         self._bundle = bundle
-        self._local = threading.local()
-        self._closed = False
+        self._made_by = made_by
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -180,21 +225,63 @@ class Detector:
             SessionError: an anomaly network gave values that are not finite.
             ClosedError: after `close`.
         """
-        if self._closed:
-            raise ClosedError("this detector was closed; load the bundle again: edgekd.load(...)")
         given = {"conf": conf, "iou": iou, "classes": classes, "tile": tile, "overlap": overlap, "ungated": ungated}
-        self._refuse_foreign(given)
-        request = self._request(conf, iou, max_det, classes)
+        refuse_foreign(self.manifest, given)
+        request = checked_request(self.manifest, conf, iou, max_det, classes)
         tiles = tiling(tile, overlap)
         items: Sequence[Any] = images if isinstance(images, (list, tuple)) else [images]
         found: list[Detections] = []
-        if tiles is None:
-            for start in range(0, len(items), BATCH):
-                batch = items[start : start + BATCH]
-                found += self._detect(_decoded(batch, color), len(batch), request, ungated=ungated)
-        else:
-            found = [self._detect_by_tiles(item, color, request, tiles, max_det) for item in items]
+        with self._engine.use() as session:
+            if tiles is None:
+                for start in range(0, len(items), BATCH):
+                    batch = items[start : start + BATCH]
+                    found += self._pipeline.run(session, decoded(batch, color), len(batch), request, ungated=ungated)
+            else:
+                found = [self._pipeline.run_by_tiles(session, item, color, request, tiles, max_det) for item in items]
         return found if items is images else found[0]
+
+    def submit(self, images: Any, *, timeout_ms: float | None = None, **options: Any) -> Future[Any]:
+        """Call `predict` in another thread, and return at once.
+
+        As many calls run at once as the engine is worth, and one more, whose picture is prepared meanwhile. When twice
+        as many wait, this waits for a place.
+
+        Args:
+            images: as `predict`.
+            timeout_ms: until the result, waiting included. Then the future raises DeadlineError; a call that waits
+                gives its place away, one that runs cannot be interrupted and keeps its thread until the engine is done.
+                None: as long as it takes.
+            **options: as `predict`.
+
+        Returns:
+            The future of what `predict` returns or raises. `cancel()` takes a call that waits out of the queue; a call
+            that waits when the detector is closed ends in ClosedError.
+
+        Raises:
+            UsageError: `timeout_ms` is no positive number.
+            ClosedError: after `close`.
+        """
+        return self._engine.pool().submit(partial(self.predict, images, **options), timeout_ms)
+
+    async def apredict(self, images: Any, *, timeout_ms: float | None = None, **options: Any) -> Any:
+        """Call `predict` in another thread, and await its result; for asyncio.
+
+        Args:
+            images: as `predict`.
+            timeout_ms: as `submit`.
+            **options: as `predict`.
+
+        Returns:
+            What `predict` returns. A task that is cancelled takes its call out of the queue.
+
+        Raises:
+            DeadlineError: no result within `timeout_ms`.
+            EdgekdError: as `predict` and `submit`.
+        """
+        import asyncio
+
+        work = partial(self.predict, images, **options)
+        return await asyncio.wrap_future(self._engine.pool().submit(work, timeout_ms, bounded=False))
 
     def stream(
         self,
@@ -202,7 +289,7 @@ class Detector:
         *,
         queue: int = 2,
         drop: str = "auto",
-        workers: int = 2,
+        workers: int | None = None,
         color: str = "bgr",
         **options: Any,
     ) -> Stream:
@@ -217,7 +304,8 @@ class Detector:
             queue: pictures that may wait to be predicted. More hide a reader that stutters, and are older when seen.
             drop: when the queue is full, "oldest" drops the picture that waited longest, "never" lets the reader wait;
                 "auto": "oldest" for cameras and network streams, which do not wait, "never" for the rest.
-            workers: pictures that are predicted at once, so that one is prepared while another is in the network.
+            workers: pictures that are predicted at once; None: as many as the engine is worth, and one that is prepared
+                meanwhile.
             color: "bgr" or "rgb": the order of the frames that come out, and of the arrays of an iterable.
             **options: `conf`, `iou`, `max_det`, `classes`, `tile`, `overlap` of `predict`.
 
@@ -237,21 +325,30 @@ class Detector:
         def find(frame: NDArray[np.uint8]) -> Detections:
             return self.predict(frame, color=color, **options)
 
+        if workers is None:
+            workers = self._engine.workers()
         return Stream(find, source, color=color, queue=queue, drop=drop, workers=workers)
 
+    @property
+    def waiting(self) -> int:
+        """Calls of `submit` and `apredict` that no thread has taken yet."""
+        return self._engine.waiting
+
     def warmup(self, runs: int = 3) -> None:
-        """Run the whole path on a grey image, so that the first real call takes as long as the next."""
-        grey = np.full((self.manifest.input.height, self.manifest.input.width, 3), 114, np.uint8)
+        """Run the whole path on a golden image of the bundle, else on grey, so that the first call is like the next."""
+        spec = self.manifest.input
+        image: Any = np.full((2 * spec.height, 2 * spec.width, 3), 114, np.uint8)  # larger, so that it is resized
+        if self._bundle is not None and self.manifest.golden:
+            image = bytes(self._bundle.chunk(self.manifest.golden[0].image))
         for _ in range(runs):
-            self.predict(grey)
+            self.predict(image)
 
     def close(self) -> None:
-        """Free the engine and the mapped file; a second call does nothing."""
-        if self._closed:
-            return
-        self._closed = True
-        self._session.close()
-        if self._bundle is not None:
+        """Free the engine and the mapped file, once the calls that run have ended; a second call does nothing.
+
+        Calls that wait for their turn end in ClosedError.
+        """
+        if self._engine.close() and self._bundle is not None:
             self._bundle.close()
 
     def __enter__(self) -> Self:
@@ -267,157 +364,17 @@ class Detector:
         where = f"{ran.target} {ran.precision} on {ran.device}"
         return f"Detector({self.manifest.name!r}, {where}, {len(self.names)} classes)"
 
-    def _refuse_foreign(self, given: Mapping[str, object]) -> None:
-        """Raise UsageError for arguments of another task."""
-        task = self.manifest.task
-        refused = [name for name in NOT_FOR[task] if given[name] is not None and given[name] is not False]
-        if refused and task == "anomaly":
-            raise UsageError(
-                f"{', '.join(refused)}: for detectors only; {self.manifest.name!r} is for task anomaly, which takes "
-                "max_det and ungated. To change its thresholds: edgekd thresholds model.bin"
-            )
-        if refused:
-            raise UsageError(f"{', '.join(refused)}: for anomaly networks only; {self.manifest.name!r} finds objects")
-
-    def _request(
-        self, conf: float | None, iou: float | None, max_det: int | None, classes: Sequence[int | str] | None
-    ) -> dict[str, Any]:
-        defaults = self.manifest.predict
-        request = {
-            "conf": defaults.conf if conf is None else conf,
-            "iou": defaults.iou if iou is None else iou,
-            "max_det": defaults.max_det if max_det is None else max_det,
-        }
-        for name in ("conf", "iou"):
-            if not 0.0 <= request[name] <= 1.0:
-                raise UsageError(f"{name} should be between 0 and 1, got {request[name]}")
-        if request["max_det"] < 1:
-            raise UsageError(f"max_det should be at least 1, got {max_det}")
-        wanted = None if classes is None else [self._label(item) for item in classes]
-        return {**request, "max_candidates": defaults.max_candidates, "classes": wanted}
-
-    def _label(self, item: int | str) -> int:
-        if isinstance(item, str):
-            if item not in self.names:
-                raise UsageError(f"no class {item!r}; possible: {', '.join(self.names)}")
-            return self.names.index(item)
-        if not 0 <= item < len(self.names):
-            raise UsageError(f"no class index {item}; possible: 0 to {len(self.names) - 1}")
-        return int(item)
-
-    def _detect_by_tiles(
-        self, image: Any, color: str, request: dict[str, Any], tiles: Tiling, max_det: int | None
-    ) -> Detections:
-        """Detect on one image, by tiles if it is larger than one; a batch of tiles at a time is in memory."""
-        ((array, decode_s),) = _decoded([image], color)
-        if tiles.fits(array):
-            return self._detect([(array, decode_s)], 1, request)[0]
-        windows = tiles.windows(array)
-        found: list[Detections] = []
-        for start in range(0, len(windows), BATCH):
-            batch = windows[start : start + BATCH].tolist()
-            crops = ((ImageArray(array.pixels[y1:y2, x1:x2], array.order), 0.0) for x1, y1, x2, y2 in batch)
-            found += self._detect(crops, len(batch), request)
-        height, width = array.pixels.shape[:2]
-        return merge(found, windows, (height, width), decode_s=decode_s, iou=request["iou"], max_det=max_det)
-
-    def _detect(
-        self,
-        images: Iterable[tuple[ImageArray, float]],
-        count: int,
-        request: dict[str, Any],
-        *,
-        ungated: bool = False,
-    ) -> list[Detections]:
-        """Detect on `count` images, given with the seconds that decoding each took."""
-        if isinstance(self._session, PipelineSession) and self.manifest.task == "detect":
-            return self._detect_there(self._session, list(images), request)
-        spec = self.manifest.input
-        pixels = self._pixels(count)
-        clocks, placements = [], []
-        for row, (array, decode_s) in enumerate(images):
-            start = time.perf_counter()
-            _, placement = ops.letterbox(
-                array.pixels, spec.height, spec.width,
-                swap=array.swaps(spec.color), mean=spec.mean, std=spec.std, pad=spec.pad, out=pixels[row],
-                stretch=self.manifest.task == "anomaly",
-            )  # fmt: skip
-            clocks.append((decode_s, time.perf_counter() - start))
-            placements.append(placement)
-        start = time.perf_counter()
-        first, second = self._session.infer(pixels, self._outputs(count))
-        infer = (time.perf_counter() - start) / count
-        found = []
-        for row, placement in enumerate(placements):
-            start = time.perf_counter()
-            if self.manifest.thresholds is None:
-                columns = _objects(first[row], second[row], placement, request)
-            else:
-                columns = _anomaly.columns(
-                    first[row], float(second[row]), _size(placement), self.manifest.thresholds,
-                    max_regions=request["max_det"], gated=not ungated,
-                )  # fmt: skip
-            seconds = (*clocks[row], infer, time.perf_counter() - start)
-            found.append(self._named(columns, placement, seconds))
-        return found
-
-    def _detect_there(
-        self, session: PipelineSession, images: Sequence[tuple[ImageArray, float]], request: dict[str, Any]
-    ) -> list[Detections]:
-        """Detect by a session that has a pipeline of its own."""
-        wanted = request["classes"]
-        asked = Request(**{**request, "classes": None if wanted is None else tuple(wanted)})
-        start = time.perf_counter()
-        frames = [(array.pixels, array.swaps(self.manifest.input.color)) for array, _ in images]
-        found = session.detect(frames, asked)
-        pipeline_ms = 1e3 * (time.perf_counter() - start) / len(images)
-        results = []
-        for item, (_, decode_s) in zip(found, images, strict=True):
-            timings = {"decode": 1e3 * decode_s, "pipeline": pipeline_ms, "total": 1e3 * decode_s + pipeline_ms}
-            boxes = item.placement.undo(item.boxes)
-            results.append(Detections(boxes, item.scores, item.labels, self.names, _size(item.placement), timings))
-        return results
-
-    def _named(self, columns: dict[str, Any], placement: ops.Placement, seconds: Sequence[float]) -> Detections:
-        """Return columns with what they mean, and the milliseconds of each stage."""
-        last = "suppress" if self.manifest.thresholds is None else "regions"
-        names = ("decode", "letterbox", "infer", last)
-        stages = {name: 1e3 * value for name, value in zip(names, seconds, strict=True)}
-        timings = {**stages, "total": sum(stages.values())}
-        return Detections(**columns, classes=self.names, image_size=_size(placement), timings_ms=timings)
-
-    def _pixels(self, batch: int) -> NDArray[np.float32]:
-        """Return this thread's network input."""
-        spec = self.manifest.input
-        return self._buffers("pixels", batch, [(3, spec.height, spec.width)])[0]
-
-    def _outputs(self, batch: int) -> Outputs:
-        """Return this thread's network outputs; what `suppress` makes of them is copied out."""
-        return self._buffers("outputs", batch, [spec.shape for spec in self.manifest.outputs])
-
-    def _buffers(self, name: str, batch: int, shapes: Sequence[tuple[int, ...]]) -> Outputs:
-        """Return arrays of this thread, allocated once: fresh pages cost more than the letterbox itself."""
-        held: Outputs | None = getattr(self._local, name, None)
-        if held is None or len(held[0]) < batch:
-            held = tuple(np.empty((batch, *shape), np.float32) for shape in shapes)
-            setattr(self._local, name, held)
-        return tuple(array[:batch] for array in held)
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._bundle is None or self._bundle.path is None or not self._made_by:
+            raise UsageError("only a detector that edgekd.load opened from a file can go to another process")
+        path = Path(os.path.abspath(self._bundle.path))  # noqa: PTH100 - resolve() would follow links
+        return _reopen, (path, self._bundle.digest, self._made_by)
 
 
-def _objects(
-    boxes: NDArray[np.float32], scores: NDArray[np.float32], placement: ops.Placement, request: dict[str, Any]
-) -> dict[str, Any]:
-    """Return what `Detections` holds of one image's rows, by name."""
-    kept, best, labels = ops.suppress(boxes, scores, **request)
-    return {"boxes": placement.undo(kept), "scores": best, "labels": labels}
-
-
-def _size(placement: ops.Placement) -> tuple[int, int]:
-    return placement.image_height, placement.image_width
-
-
-def _decoded(images: Sequence[Any], color: str) -> Iterator[tuple[ImageArray, float]]:
-    """Decode images one at a time, as they are asked for; with the seconds each took."""
-    for image in images:
-        start = time.perf_counter()
-        yield decode(image, color), time.perf_counter() - start
+def _reopen(path: Path, digest: str, made_by: tuple[Any, ...]) -> Detector:
+    """Open a pickled detector again: the same file, with the same contents."""
+    bundle = Bundle.read(path)
+    if bundle.digest != digest:
+        bundle.close()
+        raise BundleError(f"{path} is another bundle than when the detector was pickled; load it anew")
+    return start(bundle, *made_by)

@@ -157,6 +157,7 @@ class _OnTheHost:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.info = session.info
+        self.parallel = session.parallel
 
     def infer(self, pixels: NDArray[np.float32], out: Outputs | None = None) -> Outputs:
         return self._session.infer(pixels, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
@@ -41,6 +42,11 @@ class Session(Protocol):
     @property
     def info(self) -> SessionInfo:
         """What runs."""
+        ...
+
+    @property
+    def parallel(self) -> int:
+        """How many calls of one image at once are worth it; more are taken, and get no further."""
         ...
 
     def infer(self, pixels: NDArray[np.float32], out: Outputs | None = None) -> Outputs:
@@ -153,6 +159,27 @@ class LayeredSession(Session, Protocol):
             SessionError: the vendor runtime failed.
         """
         ...
+
+
+MODES = ("latency", "throughput")
+"""What `load` may be asked to make the best of: one call, or several at once."""
+
+
+def check_mode(mode: str) -> None:
+    """Refuse what is none of `MODES`.
+
+    Raises:
+        UsageError: it is none; says which there are.
+    """
+    if mode not in MODES:
+        raise UsageError(f"mode should be one of {', '.join(MODES)}; got {mode!r}")
+
+
+def cpu_threads(threads: int) -> int:
+    """Return `threads`, or for 0 the CPUs that this process may run on."""
+    if threads:
+        return threads
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_pixels(pixels: NDArray[np.float32], spec: InputSpec) -> None:

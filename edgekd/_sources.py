@@ -28,11 +28,15 @@ BACK_OFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # between attempts to open a
 
 
 class Frame(NamedTuple):
-    """One picture: `(H, W, 3)` uint8 in the order asked for, where it comes from, and the time reading it took."""
+    """One picture: `(H, W, 3)` uint8 in the order asked for, where it comes from, and the time reading it took.
+
+    `fps` is the pace of its source in pictures a second; None: it has none, or does not say.
+    """
 
     pixels: NDArray[np.uint8]
     name: str
     read_ms: float
+    fps: float | None = None
 
 
 class Broken(NamedTuple):
@@ -129,7 +133,8 @@ def _moving(
                 pixels = pixels if good else None
             if pixels is not None:
                 attempts, count = 0, count + 1
-                yield Frame(_ordered(pixels, "bgr", color), f"{name} #{count - 1}", 1e3 * (time.perf_counter() - start))
+                read_ms = 1e3 * (time.perf_counter() - start)
+                yield Frame(_ordered(pixels, "bgr", color), f"{name} #{count - 1}", read_ms, _pace(capture))
                 continue
             if not live:
                 return
@@ -156,6 +161,14 @@ def _opened(spec: int | str) -> Any:
         return capture
     capture.release()
     return None
+
+
+def _pace(capture: Any) -> float | None:
+    """Return the frames a second that a source says it has; some say 0, and some live ones the ticks of their clock."""
+    import cv2
+
+    fps = float(capture.get(cv2.CAP_PROP_FPS))
+    return fps if 0.1 <= fps <= 1000 else None
 
 
 def _why(spec: int | str) -> str:

@@ -54,6 +54,7 @@ class _Belt:
         self.taken: deque[_Job] = deque()
         self.stop = stop
         self.dropped = self.skipped = 0
+        self.last: Frame | None = None
         self._room, self._ahead, self._drop = waiting, ahead, drop
         self._ended: BaseException | bool = False
         self._changed = threading.Condition()
@@ -165,6 +166,16 @@ class Stream:
         """Pictures that could not be read; the log `edgekd.stream` says why."""
         return self._belt.skipped
 
+    @property
+    def name(self) -> str:
+        """Of the picture that came out last: "shots/a.png", "clip.mp4 #12", "item 3"; "" before the first."""
+        return "" if self._belt.last is None else self._belt.last.name
+
+    @property
+    def fps(self) -> float | None:
+        """Pictures a second as the source of the last picture says; None: it does not."""
+        return None if self._belt.last is None else self._belt.last.fps
+
     def close(self) -> None:
         """Stop reading and predicting; a second call does nothing."""
         self._results.close()
@@ -194,6 +205,7 @@ def _results(
             elif job.error is not None:
                 raise job.error
             elif job.found is not None:
+                belt.last = job.frame
                 yield job.frame.pixels, _timed(job, job.found)
     finally:
         belt.close()

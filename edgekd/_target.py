@@ -87,8 +87,26 @@ class Target(Protocol):
         """
         ...
 
-    def load(self, bundle: Bundle, artifact: Artifact, *, device: str = "auto", threads: int = 0) -> Session:
-        """Start an engine on an artifact that `build` made; `threads=0`: the runtime's choice."""
+    def load(
+        self,
+        bundle: Bundle,
+        artifact: Artifact,
+        *,
+        device: str = "auto",
+        threads: int = 0,
+        mode: str = "latency",
+        cache: Path | None = None,
+    ) -> Session:
+        """Start an engine on an artifact that `build` made.
+
+        Args:
+            bundle: holds the artifact.
+            artifact: what `build` made.
+            device: as the user spelled it.
+            threads: CPU threads; 0: the runtime's choice.
+            mode: "latency": one call gets all threads; "throughput": several calls at once share them.
+            cache: a folder that exists, for what the engine compiles here; None: keep nothing.
+        """
         ...
 
 

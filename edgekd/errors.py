@@ -18,6 +18,7 @@ EdgekdError                      exit code 1
 │   └── TargetUnavailableError   4   a target cannot run or build here
 └── DeviceError                  5   a device or a vendor runtime failed
     ├── SessionError             5   a started engine failed
+    ├── DeadlineError            5   no result within the time that was given
     └── BuildError               5   a vendor compiler refused the graph
 
 A message names what was got, what is possible and what to type. Errors of vendor SDKs never leak:
@@ -107,6 +108,10 @@ class DeviceError(EdgekdError):
 
 class SessionError(DeviceError):
     """A started engine failed."""
+
+
+class DeadlineError(DeviceError):
+    """A call had no result within the time that it was given."""
 
 
 class BuildError(DeviceError):

@@ -34,6 +34,7 @@ class Scripted:
     """Returns one raw map `(16, 24)` and one score for every image and keeps what it was given."""
 
     info = INFO.session
+    parallel = 1
 
     def __init__(self, raw: NDArray[np.float32], score: float) -> None:
         self.raw, self.score = raw, score
@@ -94,7 +95,7 @@ def test_boxes_grow_with_the_image(inspector: Callable[..., Detector]) -> None:
 def test_image_is_stretched_not_letterboxed(inspector: Callable[..., Detector]) -> None:
     detector = inspector(spots())
     detector.predict(blank(500, 20))
-    (pixels,) = detector._session.seen  # type: ignore[attr-defined]
+    (pixels,) = detector._engine._session.seen  # type: ignore[attr-defined]
     assert np.ptp(pixels[0, 0]) == 0, "no grey bars"
 
 

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import gc
 import io
+import os
+import subprocess
+import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from edgekd import Detections
+from edgekd import Bundle, Detections, load
 from edgekd._detector import BATCH, Detector, DetectorInfo
 from edgekd._manifest import ANGLE, InputSpec, Manifest, OutputSpec
 from edgekd._session import SessionInfo
-from edgekd.errors import ClosedError, ImageError, UsageError
+from edgekd.errors import ClosedError, DeadlineError, ImageError, UsageError
+
+from .conformance import bundles
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -28,6 +38,7 @@ class ScriptedSession:
     """Returns three fixed boxes for every image and keeps what it was given."""
 
     info = INFO.session
+    parallel = 1
 
     def __init__(self) -> None:
         self.calls: list[NDArray[np.float32]] = []
@@ -98,8 +109,6 @@ def test_array_colour_order_reaches_the_network_as_the_manifest_says() -> None:
 
 
 def test_png_bytes_path_pil_and_array_give_the_same_pixels(tmp_path: Path) -> None:
-    from PIL import Image
-
     rgb = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     file = tmp_path / "x.png"
     Image.fromarray(rgb).save(file)
@@ -253,3 +262,200 @@ def test_results_of_one_call_survive_the_next() -> None:
     assert np.shares_memory(held[0], held[1])
     assert np.array_equal(first.boxes, before[0])
     assert np.array_equal(first.scores, before[1])
+
+
+def test_mode_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = bundles.written("reference", "fp32", tmp_path)
+    with pytest.raises(UsageError, match="mode should be one of latency, throughput; got 'fast'"):
+        load(path, mode="fast")
+
+
+def test_cache_that_cannot_be_is_no_cache_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
+    path = bundles.written("reference", "fp32", tmp_path)
+    with load(path, cache="/proc/nowhere/at-all") as detector:  # nothing can be made there, as on a read-only system
+        assert detector.predict(_picture())
+    with pytest.raises(UsageError, match="is a file; it should be a folder"):
+        load(path, cache=path)
+    with load(path, cache=tmp_path):
+        """An unsigned bundle may have its cache beside it."""
+    Bundle.read(path).sign(bytes(range(32))).write(path)
+    with pytest.raises(UsageError, match="holds the signed bundle, whose signature does not cover"):
+        load(path, cache=tmp_path / ".." / tmp_path.name)
+    with load(path, cache=tmp_path / "cache"):
+        assert (tmp_path / "cache").is_dir()
+
+
+def test_after_warmup_the_first_call_loads_nothing_more(tmp_path: Path) -> None:
+    path = bundles.written("reference", "fp32", tmp_path)
+    code = (
+        "import sys, edgekd, numpy as np\n"
+        "detector = edgekd.load(sys.argv[1]); detector.warmup()\n"
+        "before, buffers = set(sys.modules), [id(a) for a in detector._pipeline._local.outputs]\n"
+        "detector.predict(sys.argv[2]); detector.predict(np.zeros((90, 120, 3), np.uint8))\n"
+        "print(sorted(set(sys.modules) - before), buffers == [id(a) for a in detector._pipeline._local.outputs])"
+    )
+    picture = tmp_path / "picture.png"
+    Image.fromarray(bundles.pictures(1)[0]).save(picture)
+    words = [sys.executable, "-c", code, str(path), str(picture)]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "[] True\n"
+
+
+def test_warmup_of_a_bundle_without_golden_images_is_on_grey() -> None:
+    detector, session = _detector()
+    detector.warmup(2)
+    assert [float(call.max()) for call in session.calls] == [114.0] * 2
+
+
+class Held(ScriptedSession):
+    """Answers when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_go = threading.Event()
+        self.waiting = 0
+
+    def infer(self, pixels: NDArray[np.float32], _out: object = None) -> tuple[NDArray[np.float32], ...]:
+        self.waiting += 1
+        assert self.may_go.wait(10)
+        return super().infer(pixels)
+
+
+def _held() -> tuple[Detector, Held]:
+    plain, _ = _detector()
+    session = Held()
+    return Detector(plain.manifest, session, INFO), session
+
+
+def _until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not true() and time.monotonic() < end:
+        time.sleep(0.005)
+    assert true()
+
+
+def test_submit_gives_what_predict_gives_and_raises_what_it_raises() -> None:
+    detector, _ = _detector()
+    assert len(detector.submit(_picture()).result(10)) == len(detector.predict(_picture()))
+    assert [len(found) for found in detector.submit([_picture()] * 3, conf=0.7).result(10)] == [1] * 3
+    assert isinstance(detector.submit(_picture(), conf=2.0).exception(10), UsageError)
+    with pytest.raises(UsageError, match="timeout_ms should be"):
+        detector.submit(_picture(), timeout_ms=0)
+    detector.close()
+
+
+def test_submit_runs_one_more_than_the_engine_is_worth_and_twice_as_many_may_wait() -> None:
+    detector, session = _held()
+    futures = [detector.submit(_picture()) for _ in range(6)]
+    _until(lambda: session.waiting == 2)
+    assert detector.waiting == 4
+    placed = threading.Event()
+    caller = threading.Thread(target=lambda: (futures.append(detector.submit(_picture())), placed.set()))
+    caller.start()
+    assert not placed.wait(0.1), "the next one waits for a place"
+    assert isinstance(detector.submit(_picture(), timeout_ms=30).exception(10), DeadlineError)
+    session.may_go.set()
+    assert placed.wait(10)
+    assert [len(future.result(10)) for future in futures] == [2] * 7
+    detector.close()
+
+
+def test_apredict_never_blocks_its_loop_and_a_cancelled_task_takes_its_call_away() -> None:
+    detector, session = _held()
+
+    async def work() -> list[object]:
+        tasks = [asyncio.ensure_future(detector.apredict(_picture())) for _ in range(20)]
+        late = asyncio.ensure_future(detector.apredict(_picture(), timeout_ms=30))
+        while session.waiting < 2 or detector.waiting < 18:
+            await asyncio.sleep(0.005)
+        for task in tasks[10:]:
+            task.cancel()
+        while detector.waiting != 8:
+            await asyncio.sleep(0.005)
+        session.may_go.set()
+        return await asyncio.gather(*tasks, late, return_exceptions=True)
+
+    *found, late = asyncio.run(asyncio.wait_for(work(), 20))
+    assert [type(item) for item in found] == [Detections] * 10 + [asyncio.CancelledError] * 10
+    assert isinstance(late, DeadlineError)
+    detector.close()
+
+
+def test_close_waits_for_what_runs_and_ends_what_waits() -> None:
+    detector, session = _held()
+    futures = [detector.submit(_picture()) for _ in range(4)]
+    _until(lambda: session.waiting == 2)
+    closing = threading.Thread(target=detector.close)
+    closing.start()
+    ended = [future.exception(10) for future in futures[2:]]
+    assert [type(error) for error in ended] == [ClosedError] * 2
+    assert closing.is_alive()
+    assert not session.closed, "the engine is at work"
+    session.may_go.set()
+    closing.join(10)
+    assert session.closed == 1
+    assert [len(future.result(0)) for future in futures[:2]] == [2, 2]
+    with pytest.raises(ClosedError, match="load the bundle again"):
+        detector.submit(_picture())
+
+
+def test_close_waits_for_predict_in_another_thread() -> None:
+    detector, session = _held()
+    caller = threading.Thread(target=detector.predict, args=(_picture(),))
+    caller.start()
+    _until(lambda: session.waiting == 1)
+    closing = threading.Thread(target=detector.close)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive()
+    assert not session.closed, "the engine is at work"
+    session.may_go.set()
+    closing.join(10)
+    caller.join(10)
+    assert session.closed == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_fork_waits_for_calls_that_run_and_holds_up_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime's own lock, held by a call amid a fork, would be held in the child for ever."""
+    detector, session = _held()
+    events: list[str] = []
+
+    def forking() -> None:
+        child = os.fork()
+        if child == 0:
+            os._exit(session.waiting - len(session.calls))  # calls amid the engine
+        events.append(f"child {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}")
+
+    first = threading.Thread(target=lambda: (detector.predict(_picture()), events.append("first")))
+    first.start()
+    _until(lambda: session.waiting == 1)
+    fork = threading.Thread(target=forking)
+    fork.start()
+    _until(lambda: detector._engine._forking)
+    second = threading.Thread(target=lambda: (detector.predict(_picture()), events.append("second")))
+    second.start()
+    second.join(0.1)
+    assert session.waiting == 1, "the second waits for the fork"
+    assert not events
+    session.may_go.set()
+    for thread in (first, fork, second):
+        thread.join(10)
+    assert sorted(events) == ["child 0", "first", "second"]
+    monkeypatch.setattr("edgekd._engine.QUIET_S", 0.05)
+    with detector._engine.use():  # who forks amid a call of his own waits a little, and forks
+        forking()
+    assert len(detector.predict(_picture())) == 2
+    detector.close()
+
+
+def test_detector_that_is_dropped_ends_its_threads() -> None:
+    detector, _ = _detector()
+    detector.submit(_picture(), timeout_ms=60_000).result(10)
+    assert [thread for thread in threading.enumerate() if thread.name.startswith("edgekd-")]
+    del detector
+
+    def gone() -> bool:
+        gc.collect()
+        return not [thread for thread in threading.enumerate() if thread.name.startswith("edgekd-")]
+
+    _until(gone)

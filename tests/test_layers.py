@@ -36,9 +36,12 @@ LAYER_4 = {
     "_cuda_images",
     "_decisions",
     "_detector",
+    "_engine",
     "_golden",
     "_page",
+    "_pipeline",
     "_plot",
+    "_pool",
     "_preprocess",
     "_select",
     "_sources",
@@ -48,9 +51,10 @@ LAYER_4 = {
 }
 VERBS = {
     "_train", "_distill", "_import", "_build", "_profile", "_eval", "_verify", "_inspect", "_doctor", "_data", "_demo",
-    "_flash", "_int8", "_selftest", "_set_thresholds", "_remote", "_profile_board", "_profile_on",
+    "_flash", "_int8", "_selftest", "_serve", "_serving", "_set_thresholds", "_remote", "_profile_board", "_profile_on",
     "_profile_receipt", "_accuracies", "_accuracy_receipt", "_pick", "_export", "_export_files",
 }  # fmt: skip
+HTTP = {"starlette", "uvicorn"}  # of the extra `serve`
 ONLY_WHEN_CALLED = {("_detections", "_plot")}  # a method that draws; the import is inside it
 
 
@@ -156,6 +160,10 @@ def test_imports_follow_the_layer_table(path: Path) -> None:
             assert module in allowed or module.isupper() or module == "__version__", where
         if module in ("training", "importing", "quantization") and room in VERBS:
             assert not at_module_level, f"{where} at module level: torch or onnx would load with it"
+        if module == "_serving" and room != "_serving":
+            assert not at_module_level, f"{where} at module level: Starlette and Uvicorn would load with it"
+        if top in HTTP:
+            assert room == "_serving", f"{where}: only _serving/ knows the HTTP stack"
         if top in VENDOR and room not in ("training", "importing", "quantization", "target"):
             pytest.fail(f"{where}: vendor packages belong to targets/, training/, importing/ and quantization/")
         if top in VENDOR and room == "target":

@@ -46,6 +46,7 @@ def test_wheel_holds_kernels_targets_and_no_weights(wheel: zipfile.ZipFile) -> N
     assert "edgekd/_native.abi3.so" in names
     assert "edgekd/py.typed" in names
     assert "edgekd/bundle.schema.json" in names
+    assert {f"edgekd/_serving/overlay.{kind}" for kind in ("html", "js", "css")} <= names
     for file in (ROOT / "kernels").iterdir():
         if file.suffix in (".h", ".cc", ".cu"):
             assert f"edgekd/kernels/{file.name}" in names

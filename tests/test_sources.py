@@ -132,6 +132,9 @@ class Camera:
             return True, np.zeros((4, 6, 3), np.uint8)
         return False, None
 
+    def get(self, _property: int) -> float:
+        return 90_000.0  # what some RTSP cameras call their pace: the ticks of their clock
+
     def release(self) -> None:
         self.released += 1
 

@@ -32,6 +32,7 @@ class ColourSession:
     """Finds regions of one colour exactly, and trusts small ones most: pieces at seams outscore whole objects."""
 
     info = INFO.session
+    parallel = 1
 
     def __init__(self, *, oriented: bool) -> None:
         self.oriented = oriented

@@ -21,6 +21,7 @@ COMMANDS = (
     "build",
     "eval",
     "predict",
+    "serve",
     "thresholds",
     "profile",
     "pick",

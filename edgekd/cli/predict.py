@@ -1,18 +1,24 @@
-"""`edgekd predict`: find objects or anomalous regions in pictures, print them, and save annotated copies."""
+"""`edgekd predict`: find objects or anomalies in pictures, videos and cameras; print them, save annotated copies."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import edgekd
 
 from ._text import class_list
+from ._video import SUFFIX, Pace, VideoFile, with_fps
 
 if TYPE_CHECKING:
     import argparse
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
@@ -21,7 +27,10 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     """Register the command."""
     parser = subparsers.add_parser("predict", help="find objects or anomalies in pictures", description=__doc__)
     parser.add_argument("bundle", help="model.bin")
-    parser.add_argument("images", nargs="+", help="image files, or folders of them")
+    parser.add_argument(
+        "sources", nargs="+", metavar="SOURCE",
+        help="image files or folders; a video, 'shots/*.jpg', a camera's number, /dev/video0, rtsp://..., ...",
+    )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, openvino, tflite, intel:npu, ... (default auto)")
     parser.add_argument("--precision", default="auto", help="auto, fp32, fp16, int8 (default auto)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the engine (default: its own choice)")
@@ -40,30 +49,109 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "--ungated", action="store_true", help="of an anomaly network: show regions of normal images too"
     )
-    parser.add_argument("--save", metavar="DIR", help="write annotated copies here")
-    parser.add_argument("--json", action="store_true", help="one JSON object per image and line")
+    parser.add_argument(
+        "--mode", default="latency", help="latency, or throughput: several pictures at once (default latency)"
+    )
+    parser.add_argument("--cache", metavar="DIR", help="keep what the engine compiles here, so that it starts faster")
+    parser.add_argument("--save", metavar="DIR|FILE.mp4", help="write annotated copies here, or one video")
+    parser.add_argument("--show-fps", action="store_true", help="say how many pictures a second, on what is saved too")
+    parser.add_argument(
+        "--json", nargs="?", const="lines", choices=["lines"], help="one JSON object per picture and line, as they come"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict each image and print its objects."""
-    paths = _expand(args.images)
-    copies = _copies(paths) if args.save else {}
-    with edgekd.load(args.bundle, device=args.device, precision=args.precision, threads=args.threads) as detector:
-        classes = class_list(args.classes)
+    """Predict each picture and print its objects."""
+    still = all(_is_still(item) for item in args.sources)
+    video = args.save if args.save and Path(args.save).suffix.lower() == SUFFIX else None
+    paths = _expand(args.sources) if still else []
+    copies = _copies(paths) if args.save and not video else {}
+    with edgekd.load(
+        args.bundle, device=args.device, precision=args.precision, threads=args.threads, mode=args.mode,
+        cache=args.cache,
+    ) as detector:  # fmt: skip
+        options = {
+            "conf": args.conf, "iou": args.iou, "max_det": args.max_det, "classes": class_list(args.classes),
+            "tile": args.tile, "overlap": args.overlap, "ungated": args.ungated,
+        }  # fmt: skip
         print(f"{args.bundle}: {detector.info.reason}", file=sys.stderr)
-        for path in paths:
-            found = detector.predict(
-                path, conf=args.conf, iou=args.iou, max_det=args.max_det, classes=classes,
-                tile=args.tile, overlap=args.overlap, ungated=args.ungated,
-            )  # fmt: skip
-            if args.json:
-                print(json.dumps({"image": str(path), **found.to_dict()}))
-            else:
-                _print(path, found)
-            if args.save:
-                _save(found, path, Path(args.save) / copies[path])
+        if still and not video and not args.show_fps:
+            return _each(args, detector, paths, copies, options)
+        with VideoFile(Path(video)) if video else contextlib.nullcontext() as file:
+            follow = _Follower(args, file)
+            for item in [paths] if still else args.sources:
+                follow.through(detector, int(item) if isinstance(item, str) and item.isdecimal() else item, options)
     return 0
+
+
+def _is_still(item: str) -> bool:
+    path = Path(item)
+    live = item.isdecimal() or "://" in item or " ! " in item or item.startswith("/dev/")
+    pattern = any(letter in item for letter in "*?[") and not path.exists()
+    return path.is_dir() or not (live or pattern or (path.exists() and path.suffix.lower() not in IMAGE_SUFFIXES))
+
+
+def _each(
+    args: argparse.Namespace,
+    detector: edgekd.Detector,
+    paths: list[Path],
+    copies: dict[Path, str],
+    options: dict[str, Any],
+) -> int:
+    """Predict one file after the other; the first that is no picture ends it."""
+    for path in paths:
+        found = detector.predict(path, **options)
+        if args.json:
+            print(json.dumps({"image": str(path), **found.to_dict()}), flush=True)
+        else:
+            _print(path, found)
+        if args.save:
+            _save(found, path, Path(args.save) / copies[path])
+    return 0
+
+
+class _Follower:
+    """Prints what a stream finds, and saves its frames."""
+
+    def __init__(self, args: argparse.Namespace, video: VideoFile | None) -> None:
+        self._args, self._video = args, video
+        self._pace = Pace()
+        self._count, self._told = 0, time.perf_counter()
+
+    def through(self, detector: edgekd.Detector, source: Any, options: dict[str, Any]) -> None:
+        """Follow one source to its end."""
+        begin, before = time.perf_counter(), self._count
+        with detector.stream(source, **options) as stream:
+            try:
+                for frame, found in stream:
+                    self._one(stream.name, frame, found, stream.fps)
+            finally:
+                self._tell(self._count - before, time.perf_counter() - begin, stream)
+
+    def _one(self, name: str, frame: NDArray[np.uint8], found: edgekd.Detections, fps: float | None) -> None:
+        pace = self._pace.tick()
+        if self._args.json:
+            print(json.dumps({"image": name, **found.to_dict()}), flush=True)
+        else:
+            _print(name, found)
+        if self._args.save:
+            drawn = found.plot(frame)
+            if self._args.show_fps:
+                drawn = with_fps(drawn, pace)
+            if self._video is not None:
+                self._video.add(drawn, fps)
+            else:
+                _write(drawn[:, :, ::-1], Path(self._args.save) / f"{self._count:06d}.png")
+        self._count += 1
+        if self._args.show_fps and time.perf_counter() - self._told > 1:
+            self._told = time.perf_counter()
+            print(f"{pace:.1f} fps", file=sys.stderr, flush=True)
+
+    def _tell(self, count: int, seconds: float, stream: Any) -> None:
+        lost = f", {stream.dropped} dropped, {stream.skipped} skipped"
+        pace = f", {count / seconds:.1f} fps" if self._args.show_fps else ""
+        print(f"{count} pictures in {seconds:.1f} s{pace}{lost}", file=sys.stderr)
 
 
 def _expand(items: list[str]) -> list[Path]:
@@ -83,7 +171,7 @@ def _expand(items: list[str]) -> list[Path]:
     return paths
 
 
-def _print(path: Path, found: edgekd.Detections) -> None:
+def _print(path: Path | str, found: edgekd.Detections) -> None:
     total = found.timings_ms["total"]
     print(f"{path}  {found.image_size[1]}x{found.image_size[0]} px  {_summary(found)}  {total:.1f} ms")
     width = max((len(name) for name in found.names), default=0)
@@ -114,8 +202,12 @@ def _copies(paths: list[Path]) -> dict[Path, str]:
 
 
 def _save(found: edgekd.Detections, path: Path, target: Path) -> None:
+    _write(found.plot(path), target)
+    print(f"  wrote {target}", file=sys.stderr)
+
+
+def _write(rgb: NDArray[np.uint8], target: Path) -> None:
     from PIL import Image
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(found.plot(path)).save(target)
-    print(f"  wrote {target}", file=sys.stderr)
+    Image.fromarray(rgb).save(target)

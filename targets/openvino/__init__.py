@@ -6,6 +6,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgekd._bundle import Bundle
     from edgekd._manifest import Artifact
     from edgekd._session import Session
@@ -49,7 +51,15 @@ def build(bundle: Bundle, precision: str, progress: Progress, quantization: Quan
     return lower(bundle, precision, progress, quantization)
 
 
-def load(bundle: Bundle, artifact: Artifact, *, device: str = "auto", threads: int = 0) -> Session:
+def load(
+    bundle: Bundle,
+    artifact: Artifact,
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    mode: str = "latency",
+    cache: Path | None = None,
+) -> Session:
     """Compile the IR for a device and start it.
 
     Args:
@@ -57,6 +67,8 @@ def load(bundle: Bundle, artifact: Artifact, *, device: str = "auto", threads: i
         artifact: what `build` made.
         device: "auto" and "cpu" are the CPU plugin; "gpu", "gpu.1", "npu", "intel:gpu" ... the others.
         threads: CPU threads; 0: OpenVINO's choice (every core).
+        mode: "throughput": as many streams as OpenVINO thinks the device is worth, each with its share of the threads.
+        cache: where the compiled model is kept, so that the next load does not compile; None: nowhere.
 
     Raises:
         UsageError: no such device, or one that cannot do this.
@@ -65,4 +77,4 @@ def load(bundle: Bundle, artifact: Artifact, *, device: str = "auto", threads: i
     """
     from ._session import OpenVINOSession
 
-    return OpenVINOSession(bundle, artifact, device=device, threads=threads)
+    return OpenVINOSession(bundle, artifact, device=device, threads=threads, mode=mode, cache=cache)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import zlib
 from functools import cache, partial
@@ -10,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino
 
-from edgekd._session import LayerTime, Outputs, SessionInfo, check_outputs, check_pixels, output_arrays
+from edgekd._session import LayerTime, Outputs, SessionInfo, check_mode, check_outputs, check_pixels, output_arrays
 from edgekd.errors import ClosedError, SessionError, TargetUnavailableError, UsageError
 
 from . import DEVICES
+from ._cache import Kept
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from edgekd._bundle import Bundle
@@ -28,19 +32,31 @@ DRIVERS = "a GPU wants Intel's compute runtime (intel-opencl-icd), an NPU its dr
 
 
 class OpenVINOSession:
-    """IR of batch 1 on one device; a batch of B runs as B requests.
+    """IR of batch 1 on one device; a batch of B runs as B requests, as many at once as the device has streams.
 
     An infer request serves one call at a time, so each concurrent caller takes one from a pool that grows to the
     number of callers. It reads the caller's pixels and writes the arrays that the caller gets; nothing is copied.
     """
 
-    def __init__(self, bundle: Bundle, artifact: Artifact, *, device: str, threads: int) -> None:
-        """Compile the IR of the artifact."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        artifact: Artifact,
+        *,
+        device: str,
+        threads: int,
+        mode: str = "latency",
+        cache: Path | None = None,
+    ) -> None:
+        """Compile the IR of the artifact, or take what was compiled before from `cache`."""
+        check_mode(mode)
         plugin = _plugin(device)
         if threads and plugin != "CPU":
             raise UsageError(f"threads={threads} is for the CPU; device={device!r} takes threads=0 only")
-        self._compiled: Any = _compile(bundle, artifact, plugin, threads)
-        self._again = partial(_compile, bundle, artifact, plugin, threads, PERF_COUNT=True)
+        config = {**_config(plugin, artifact.precision, threads), "PERFORMANCE_HINT": mode.upper()}
+        self._compiled: Any = _compile(bundle, artifact, plugin, config, cache)
+        self._again = partial(_compile, bundle, artifact, plugin, {**config, "PERF_COUNT": True}, None)
+        self._parallel = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._input = bundle.manifest.input
         self._outputs = bundle.manifest.outputs
         self._idle: list[Any] = []
@@ -58,22 +74,25 @@ class OpenVINOSession:
         """What runs; `compute` is what the compiled model says: fp32 for fp16 artifacts on a CPU without float16."""
         return self._info
 
+    @property
+    def parallel(self) -> int:
+        """How many requests at once OpenVINO thinks the device is worth."""
+        return self._parallel
+
     def infer(self, pixels: NDArray[np.float32], out: Outputs | None = None) -> Outputs:
         """Run the network on `(B, 3, H, W)` float32; see `edgekd._session.Session.infer`."""
         check_pixels(pixels, self._input)
         outputs = output_arrays(len(pixels), self._outputs, out)
-        request = self._take()
+        requests = self._take(min(len(pixels), self._parallel))
         try:
-            for row in range(len(pixels)):
-                request.set_input_tensor(openvino.Tensor(pixels[row : row + 1], shared_memory=True))
-                for spec, output in zip(self._outputs, outputs, strict=True):
-                    request.set_tensor(spec.name, openvino.Tensor(output[row : row + 1], shared_memory=True))
-                request.infer()
+            for start in range(0, len(pixels), len(requests)):
+                rows = range(start, min(start + len(requests), len(pixels)))
+                self._run(list(zip(requests, rows, strict=False)), pixels, outputs)
         except RuntimeError as error:
             raise SessionError(f"OpenVINO failed on {self._info.device}: {error}") from error
         with self._lock:
             if self._compiled is not None:
-                self._idle.append(request)
+                self._idle += requests
         return outputs
 
     def layer_times(self, pixels: NDArray[np.float32], runs: int) -> list[LayerTime]:
@@ -100,11 +119,35 @@ class OpenVINOSession:
             self._compiled = None
             self._idle.clear()
 
-    def _take(self) -> Any:
+    def _run(self, pairs: list[tuple[Any, int]], pixels: NDArray[np.float32], outputs: Outputs) -> None:
+        """Run one row of the batch on each request, all at once."""
+        for request, row in pairs:
+            request.set_input_tensor(openvino.Tensor(pixels[row : row + 1], shared_memory=True))
+            for spec, output in zip(self._outputs, outputs, strict=True):
+                request.set_tensor(spec.name, openvino.Tensor(output[row : row + 1], shared_memory=True))
+        if len(pairs) == 1:
+            pairs[0][0].infer()
+            return
+        started = []
+        try:
+            for request, _ in pairs:
+                request.start_async()
+                started.append(request)
+        finally:
+            _wait(started)
+
+    def _take(self, count: int) -> list[Any]:
         with self._lock:
             if self._compiled is None:
                 raise ClosedError("this session was closed; load the bundle again")
-            return self._idle.pop() if self._idle else self._compiled.create_infer_request()
+            return [self._idle.pop() if self._idle else self._compiled.create_infer_request() for _ in range(count)]
+
+
+def _wait(requests: list[Any]) -> None:
+    """Wait for all of them, also when one fails: each writes to the caller's arrays until it has ended."""
+    with contextlib.ExitStack() as stack:
+        for request in requests:
+            stack.callback(request.wait)
 
 
 @cache
@@ -162,14 +205,17 @@ def _xml(bundle: Bundle, artifact: Artifact) -> bytes:
     return text
 
 
-def _compile(bundle: Bundle, artifact: Artifact, plugin: str, threads: int, **more: Any) -> Any:
-    config: dict[str, Any] = {
-        **more,
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": _hint(plugin, artifact.precision),
-    }
+def _config(plugin: str, precision: str, threads: int) -> dict[str, Any]:
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _hint(plugin, precision)}
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
+    return config
+
+
+def _compile(bundle: Bundle, artifact: Artifact, plugin: str, config: dict[str, Any], cache: Path | None) -> Any:
+    kept = None if cache is None else Kept(_core(), bundle, artifact, plugin, config, cache)
+    if kept is not None and (found := kept.read()) is not None:
+        return found
     xml = _xml(bundle, artifact)
     if b"<net" not in xml[:4096]:  # read_model would take ONNX bytes here as well
         raise SessionError("the artifact's graph is not OpenVINO IR; rebuild it: " + REBUILD)
@@ -183,6 +229,8 @@ def _compile(bundle: Bundle, artifact: Artifact, plugin: str, threads: int, **mo
         ) from error
     got = {name: tuple(item.shape)[1:] for item in compiled.outputs for name in item.names}
     check_outputs(got, bundle.manifest.outputs, REBUILD)
+    if kept is not None:
+        kept.write(compiled)
     return compiled
 
 

@@ -6,6 +6,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgekd._bundle import Bundle
     from edgekd._manifest import Artifact
     from edgekd._session import Session
@@ -42,13 +44,30 @@ def build(bundle: Bundle, precision: str, progress: Progress, quantization: Quan
     return check(bundle, precision, progress)
 
 
-def load(bundle: Bundle, artifact: Artifact, *, device: str = "auto", threads: int = 0) -> Session:
-    """Start ONNX Runtime on the portable graph. `threads=0`: one a physical core.
+def load(
+    bundle: Bundle,
+    artifact: Artifact,
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    mode: str = "latency",
+    cache: Path | None = None,
+) -> Session:
+    """Start ONNX Runtime on the portable graph.
+
+    Args:
+        bundle: holds the graph.
+        artifact: only says what was asked for.
+        device: one of `DEVICES`; all mean the CPU.
+        threads: CPU threads; 0: one a physical core.
+        mode: "throughput": each call has one thread, and as many calls as there are threads run at once.
+        cache: nothing here is worth keeping.
 
     Raises:
         UsageError: `device` is none of `DEVICES`.
         SessionError: ONNX Runtime refused the graph.
     """
+    del cache
     from ._session import ReferenceSession
 
-    return ReferenceSession(bundle, artifact, device=device, threads=threads)
+    return ReferenceSession(bundle, artifact, device=device, threads=threads, mode=mode)

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 
-from edgekd._session import LayerTime, Outputs, SessionInfo, check_outputs, check_pixels, output_arrays
+from edgekd._session import (
+    LayerTime,
+    Outputs,
+    SessionInfo,
+    check_mode,
+    check_outputs,
+    check_pixels,
+    cpu_threads,
+    output_arrays,
+)
 from edgekd.errors import ClosedError, SessionError, UsageError
 
 from . import DEVICES
@@ -29,11 +38,14 @@ REBUILD = "export the network again; the portable graph and the manifest of one 
 class ReferenceSession:
     """The portable graph on ONNX Runtime's CPU provider, in float32, at any batch."""
 
-    def __init__(self, bundle: Bundle, artifact: Artifact, *, device: str, threads: int) -> None:
+    def __init__(self, bundle: Bundle, artifact: Artifact, *, device: str, threads: int, mode: str = "latency") -> None:
         """Parse the graph; `artifact` only says what was asked for."""
+        check_mode(mode)
         if device.lower() not in ("auto", *DEVICES):
             raise UsageError(f"the reference target has no device {device!r}; possible: auto, {', '.join(DEVICES)}")
-        session = _start(bundle, _options(threads))
+        many = mode == "throughput"  # then a call runs in its caller's thread alone
+        session = _start(bundle, _options(1 if many else threads))
+        self._parallel = cpu_threads(threads) if many else 1
         self._session: onnxruntime.InferenceSession | None = session
         self._bundle, self._threads = bundle, threads
         self._one_image = session.get_inputs()[0].shape[0] == 1  # so some imported graphs were exported
@@ -46,6 +58,11 @@ class ReferenceSession:
     def info(self) -> SessionInfo:
         """What runs."""
         return self._info
+
+    @property
+    def parallel(self) -> int:
+        """One call that has every thread, or for throughput one a thread."""
+        return self._parallel
 
     def infer(self, pixels: NDArray[np.float32], out: Outputs | None = None) -> Outputs:
         """Run the network on `(B, 3, H, W)` float32; see `edgekd._session.Session.infer`."""

@@ -56,7 +56,15 @@ def build(bundle: Bundle, precision: str, progress: Progress, quantization: Quan
     return prepare(bundle, precision, progress, quantization)
 
 
-def load(bundle: Bundle, artifact: Artifact, *, device: str = "auto", threads: int = 0) -> Session:
+def load(
+    bundle: Bundle,
+    artifact: Artifact,
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    mode: str = "latency",
+    cache: Path | None = None,
+) -> Session:
     """Start the engine of this GPU and TensorRT; compile it first if none is kept, which takes minutes.
 
     Args:
@@ -64,16 +72,18 @@ def load(bundle: Bundle, artifact: Artifact, *, device: str = "auto", threads: i
         artifact: what `build` made.
         device: "auto", "cuda", "gpu:1" ...: which GPU.
         threads: CPU threads; nothing here uses any.
+        mode: "latency" only; the copies of one call and the work of another overlap in any case.
+        cache: a folder for the engine instead of the one beside the bundle.
 
     Raises:
-        UsageError: no such device.
+        UsageError: no such device, or another mode.
         TargetUnavailableError: no driver, pycuda, TensorRT or kernels, or too little memory to build.
         SessionError: TensorRT refused the graph or the engine.
     """
     del threads
     from ._session import TensorRTSession
 
-    return TensorRTSession(bundle, artifact, device=device)
+    return TensorRTSession(bundle, artifact, device=device, mode=mode, cache=cache)
 
 
 def board(root: Path | None = None) -> tuple[str, ...]:

@@ -76,7 +76,13 @@ def key_of(tensorrt: TensorRT, device: Device, graph: bytes, precision: str, l4t
 
 
 def open_engine(
-    tensorrt: TensorRT, device: Device, bundle: Bundle, artifact: Artifact, l4t: str, progress: Progress | None = None
+    tensorrt: TensorRT,
+    device: Device,
+    bundle: Bundle,
+    artifact: Artifact,
+    l4t: str,
+    cache: Path | None = None,
+    progress: Progress | None = None,
 ) -> Engine:
     """Return the engine of an artifact on this device: the kept one, or a new one, which is then kept.
 
@@ -86,6 +92,7 @@ def open_engine(
         bundle: holds the typed graph.
         artifact: names it.
         l4t: the board's L4T, "" elsewhere.
+        cache: a folder for engines; None: the one beside the bundle.
         progress: told each stage; None: the log of "edgekd", as a warning, since a build takes minutes.
 
     Raises:
@@ -95,7 +102,7 @@ def open_engine(
     tell = progress or (lambda line: LOG.warning("edgekd: %s", line))
     graph = bytes(bundle.file(artifact, "model.onnx"))
     key = key_of(tensorrt, device, graph, artifact.precision, l4t)
-    folder = engine_folder(bundle.path)
+    folder = engine_folder(bundle.path) if cache is None else cache
     path = folder / key.file_name()
     plan = read(path, key, tell)
     if plan is not None:

@@ -16,6 +16,7 @@ from ._lane import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -35,15 +36,19 @@ class TensorRTSession:
     A CUDA graph is bound to its context and that to its shapes, so every batch size has contexts of its own.
     """
 
-    def __init__(self, bundle: Bundle, artifact: Artifact, *, device: str) -> None:
+    def __init__(
+        self, bundle: Bundle, artifact: Artifact, *, device: str, mode: str = "latency", cache: Path | None = None
+    ) -> None:
         """Open the GPU, and the engine that it built before or builds now."""
+        if mode != "latency":
+            raise UsageError(f"mode={mode!r} changes nothing on TensorRT, whose calls overlap anyway; leave it out")
         index = device_index(device)
         tensorrt = _runtime.find()
         self._manifest = bundle.manifest
         self._device = _device.open_device(index)
         try:
             with self._device.current():
-                self._engine = open_engine(tensorrt, self._device, bundle, artifact, _boards.l4t())
+                self._engine = open_engine(tensorrt, self._device, bundle, artifact, _boards.l4t(), cache)
                 try:
                     self._check()
                 except SessionError:
@@ -66,6 +71,11 @@ class TensorRTSession:
     def info(self) -> SessionInfo:
         """What runs."""
         return self._info
+
+    @property
+    def parallel(self) -> int:
+        """Lanes of one batch size."""
+        return 1 if self._single else LANES
 
     def infer(self, pixels: NDArray[np.float32], out: Outputs | None = None) -> Outputs:
         """Run the network alone on `(B, 3, H, W)` float32; see `edgekd._session.Session.infer`."""

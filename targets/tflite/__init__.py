@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgekd._bundle import Bundle
     from edgekd._manifest import Artifact
     from edgekd._session import Session
@@ -63,19 +65,30 @@ def build(bundle: Bundle, precision: str, progress: Progress, quantization: Quan
     return convert(bundle, precision, progress, quantization)
 
 
-def load(bundle: Bundle, artifact: Artifact, *, device: str = "auto", threads: int = 0) -> Session:
+def load(
+    bundle: Bundle,
+    artifact: Artifact,
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    mode: str = "latency",
+    cache: Path | None = None,
+) -> Session:
     """Start a LiteRT interpreter.
 
     Args:
         bundle: holds the model.
         artifact: what `build` made.
         device: one of `DEVICES`; all mean the CPU.
-        threads: CPU threads; 0: LiteRT's own choice, which is one.
+        threads: CPU threads; 0: LiteRT's own choice, which is one; for throughput, one a core.
+        mode: "throughput": an interpreter a thread, each with its own copy of the weights.
+        cache: nothing here is worth keeping.
 
     Raises:
         UsageError: `device` is none of `DEVICES`.
         SessionError: the model cannot be read.
     """
+    del cache
     from ._session import TFLiteSession
 
-    return TFLiteSession(bundle, artifact, device=device, threads=threads)
+    return TFLiteSession(bundle, artifact, device=device, threads=threads, mode=mode)

@@ -10,7 +10,7 @@ import threading
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from edgekd._session import Outputs, SessionInfo, check_outputs, check_pixels, output_arrays
+from edgekd._session import Outputs, SessionInfo, check_mode, check_outputs, check_pixels, cpu_threads, output_arrays
 from edgekd.errors import ClosedError, SessionError, UsageError
 
 from . import DEVICES
@@ -40,25 +40,30 @@ NOTICE = b"Created TensorFlow Lite XNNPACK delegate for CPU."  # printed by C++ 
 class TFLiteSession:
     """A model of batch 1 on the CPU; a batch of B runs one after another.
 
-    An interpreter serves one call at a time, so callers queue at a lock: a second interpreter would hold the weights a
-    second time. Who wants parallel calls opens a session each.
+    An interpreter serves one call at a time, and holds weights of its own: there is one, at which callers queue, unless
+    throughput is asked for.
     """
 
-    def __init__(self, bundle: Bundle, artifact: Artifact, *, device: str, threads: int) -> None:
-        """Read `model.tflite` of the artifact and plan its memory."""
+    def __init__(self, bundle: Bundle, artifact: Artifact, *, device: str, threads: int, mode: str = "latency") -> None:
+        """Read `model.tflite` of the artifact and plan its memory, as often as calls are to run at once."""
+        check_mode(mode)
         if device.lower() not in ("auto", *DEVICES):
             raise UsageError(f"the tflite target has no device {device!r}; possible: auto, {', '.join(DEVICES)}")
         self._input = bundle.manifest.input
         self._outputs = bundle.manifest.outputs
-        self._interpreter: Any = _start(bytes(bundle.file(artifact, "model.tflite")), threads)
-        runner = self._interpreter.get_signature_runner()
+        self._parallel = cpu_threads(threads) if mode == "throughput" else 1
+        model = bytes(bundle.file(artifact, "model.tflite"))
+        each = 1 if mode == "throughput" else threads
+        self._idle: list[Any] = [_start(model, each) for _ in range(self._parallel)]
+        runner = self._idle[0].get_signature_runner()
         (self._input_index,) = (item["index"] for item in runner.get_input_details().values())
         details = runner.get_output_details()
         check_outputs(
             {name: tuple(item["shape"][1:].tolist()) for name, item in details.items()}, self._outputs, REBUILD
         )
         self._output_indices = [details[spec.name]["index"] for spec in self._outputs]
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._closed = False
         compute = "int8" if artifact.precision == "int8" else "fp32"
         self._info = SessionInfo("tflite", artifact.precision, compute, "cpu", RUNTIME)
 
@@ -67,27 +72,48 @@ class TFLiteSession:
         """What runs; `compute` is fp32 also for fp16 artifacts, whose weights XNNPACK widens when it starts."""
         return self._info
 
+    @property
+    def parallel(self) -> int:
+        """How many interpreters there are."""
+        return self._parallel
+
     def infer(self, pixels: NDArray[np.float32], out: Outputs | None = None) -> Outputs:
         """Run the network on `(B, 3, H, W)` float32; see `edgekd._session.Session.infer`."""
         check_pixels(pixels, self._input)
         outputs = output_arrays(len(pixels), self._outputs, out)
-        with self._lock:
-            if self._interpreter is None:
-                raise ClosedError("this session was closed; load the bundle again")
+        with self._interpreter() as interpreter:
             try:
                 for row in range(len(pixels)):
-                    self._interpreter.set_tensor(self._input_index, pixels[row : row + 1])
-                    self._interpreter.invoke()
+                    interpreter.set_tensor(self._input_index, pixels[row : row + 1])
+                    interpreter.invoke()
                     for index, output in zip(self._output_indices, outputs, strict=True):
-                        output[row] = self._interpreter.get_tensor(index)[0]
+                        output[row] = interpreter.get_tensor(index)[0]
             except (RuntimeError, ValueError) as error:
                 raise SessionError(f"LiteRT failed: {error}") from error
         return outputs
 
     def close(self) -> None:
-        """Free the engine, once a running call has ended; a second call does nothing."""
-        with self._lock:
-            self._interpreter = None
+        """Free the engine; an interpreter that is at work when its call has ended. A second call does nothing."""
+        with self._changed:
+            self._closed = True
+            self._idle.clear()
+            self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def _interpreter(self) -> Iterator[Any]:
+        """Lend an interpreter; wait where all are lent."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._idle)
+            if self._closed:
+                raise ClosedError("this session was closed; load the bundle again")
+            interpreter = self._idle.pop()
+        try:
+            yield interpreter
+        finally:
+            with self._changed:
+                if not self._closed:
+                    self._idle.append(interpreter)
+                    self._changed.notify()
 
 
 def _start(model: bytes, threads: int) -> Any:

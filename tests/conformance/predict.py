@@ -15,6 +15,7 @@ from edgekd.errors import ClosedError, ImageError, SessionError, UsageError
 from . import bundles
 from .anomaly import AnomalyCases
 from .build import BuildCases
+from .concurrency import ConcurrencyCases
 from .odd_pictures import PICTURES, noise
 from .oriented import OrientedCases
 from .session import SessionCases
@@ -116,5 +117,5 @@ class PredictCases:
         Bundle.read(path).close()
 
 
-class RunnableTarget(BuildCases, SessionCases, PredictCases, OrientedCases, AnomalyCases):
+class RunnableTarget(BuildCases, SessionCases, PredictCases, ConcurrencyCases, OrientedCases, AnomalyCases):
     """The whole suite."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import pytest
 
 from edgekd._target import load_target
@@ -13,6 +16,9 @@ from edgekd.errors import SessionError, TargetUnavailableError, UsageError
 
 from ..conformance import bundles
 from ..conformance.predict import RunnableTarget
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytest.importorskip("openvino")
 
@@ -130,3 +136,108 @@ def test_failing_engine_raises_session_error(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(SessionError, match="OpenVINO failed on cpu: out of memory"):
             session.infer(bundles.pixels(1))
         assert len(session.infer(bundles.pixels(1))) == 2, "the broken request is not used again"
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note what is compiled and what is taken from a cache."""
+    from edgekd.targets.openvino import _session
+
+    real, noted = _session._core(), []
+
+    class Core:
+        def __getattr__(self, name: str) -> Any:
+            noted.append(name)
+            return getattr(real, name)
+
+    monkeypatch.setattr(_session, "_core", Core)
+    return noted
+
+
+def test_compiled_model_that_is_kept_is_not_compiled_again(compiled: list[str], tmp_path: Path) -> None:
+    pixels = bundles.pixels(2)
+    with load(cache=tmp_path) as session:
+        expected, info = session.infer(pixels), session.info
+    assert "compile_model" in compiled
+    compiled.clear()
+    with load(cache=tmp_path) as session:
+        found = session.infer(pixels)
+        assert session.info == info
+    assert "compile_model" not in compiled
+    assert "import_model" in compiled
+    for got, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_other_settings_and_other_networks_are_other_files(tmp_path: Path) -> None:
+    for options in ({}, {"threads": 1}, {"mode": "throughput"}, {"precision": "fp16"}):
+        with load(**options, cache=tmp_path) as session:  # type: ignore[arg-type]
+            session.infer(bundles.pixels(1))
+    assert len(list(tmp_path.glob("*.openvino"))) == 4
+    build = bundles.built("openvino", "fp32", oriented=True)
+    load_target("openvino").load(build.bundle, build.artifact, cache=tmp_path).close()
+    assert len(list(tmp_path.glob("*.openvino"))) == 5
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other key", "right hash of garbage"])
+def test_damaged_cache_is_compiled_again_and_repaired(
+    compiled: list[str], tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with load(cache=tmp_path) as session:
+        expected = session.infer(bundles.pixels(1))
+    (kept,) = tmp_path.iterdir()
+    whole = kept.read_bytes()
+    head, _, blob = whole.partition(b"\n")
+    garbage = b"garbage" * 100
+    told = {**json.loads(head), "sha256": hashlib.sha256(garbage).hexdigest()}
+    kept.write_bytes({
+        "cut": whole[: len(whole) // 2],
+        "flipped": whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:],
+        "empty": b"",
+        "other key": head.replace(b"CPU", b"GPU") + b"\n" + blob,
+        "right hash of garbage": json.dumps(told).encode() + b"\n" + garbage,
+    }[damage])  # fmt: skip
+    compiled.clear()
+    with load(cache=tmp_path) as session:
+        np.testing.assert_allclose(session.infer(bundles.pixels(1))[1], expected[1], atol=1e-5)
+    assert "compile_model" in compiled
+    assert "the model is compiled again" in caplog.text
+    compiled.clear()
+    with load(cache=tmp_path):
+        """It is taken."""
+    assert "compile_model" not in compiled, "repaired"
+
+
+def test_throughput_runs_the_rows_of_a_batch_at_once_and_in_order() -> None:
+    pixels = bundles.pixels(7)
+    with load() as session:
+        expected = session.infer(pixels)
+        assert session.parallel == 1
+    with load(mode="throughput", threads=2) as session:
+        assert session.parallel == 2
+        found = session.infer(pixels)
+        assert len(session._idle) == 2
+    for got, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+def test_failing_request_of_several_is_waited_for_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[str] = []
+
+    def request(name: str, *, fails: bool) -> SimpleNamespace:
+        def wait() -> None:
+            waited.append(name)
+            if fails:
+                raise RuntimeError("out of memory")
+
+        return SimpleNamespace(
+            set_input_tensor=lambda _: None, set_tensor=lambda *_: None, start_async=lambda: None, wait=wait
+        )
+
+    with load(mode="throughput", threads=2) as session:
+        monkeypatch.setattr(session, "_idle", [request("good", fails=False), request("bad", fails=True)])
+        with pytest.raises(SessionError, match="out of memory"):
+            session.infer(bundles.pixels(2))
+        assert sorted(waited) == ["bad", "good"]
+        assert len(session.infer(bundles.pixels(2))) == 2, "neither is used again"

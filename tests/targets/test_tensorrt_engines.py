@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from edgekd import errors
 from edgekd._bundle import Bundle
-from edgekd.errors import BuildError, SessionError, TargetUnavailableError
+from edgekd._detector import load
+from edgekd.errors import BuildError, SessionError, TargetUnavailableError, UsageError
 
 from ..conformance import bundles
 from . import tensorrt_fake
@@ -48,6 +49,21 @@ def test_engine_is_built_once_and_kept_beside_the_bundle(board: Board, path: Pat
     (kept,) = engines(path)
     assert kept.name.startswith("fp32-sm87-")
     assert not [item for item in kept.parent.iterdir() if item.suffix == ".tmp"]
+
+
+def test_engine_goes_to_the_cache_that_is_named(board: Board, path: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for _ in range(2):
+        load(path, device="tensorrt", cache=cache).close()
+    assert board.tensorrt.builds == 1
+    assert len(list(cache.glob("*.engine"))) == 1
+    assert not engines(path)
+
+
+def test_throughput_is_refused_for_calls_overlap_anyway(board: Board, path: Path) -> None:
+    with pytest.raises(UsageError, match="mode='throughput' changes nothing on TensorRT"):
+        load(path, device="tensorrt", mode="throughput")
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "bit of the plan", "bit of the head", "garbage", "tail"])

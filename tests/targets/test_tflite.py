@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
 from collections import OrderedDict
 from types import SimpleNamespace
 from typing import Any
@@ -112,3 +114,22 @@ def test_fp16_file_holds_half_the_weights() -> None:
         build = bundles.built("tflite", precision)
         sizes[precision] = len(build.bundle.file(build.artifact, "model.tflite"))
     assert sizes["fp16"] < 0.8 * sizes["fp32"]
+
+
+def test_throughput_lends_an_interpreter_a_thread_and_latency_one_in_all() -> None:
+    pytest.importorskip("litert_torch")
+    target = load_target("tflite")
+    build = bundles.built("tflite", "fp32")
+    with contextlib.closing(target.load(build.bundle, build.artifact, mode="throughput", threads=2)) as it:
+        assert it.parallel == 2
+        with it._interpreter() as first, it._interpreter() as second:  # one alone would wait for ever
+            assert first is not second
+    with contextlib.closing(target.load(build.bundle, build.artifact, threads=2)) as it:
+        assert it.parallel == 1
+        with it._interpreter():
+            waiting = threading.Thread(target=it.infer, args=(bundles.pixels(1),))
+            waiting.start()
+            waiting.join(0.2)
+            assert waiting.is_alive()
+        waiting.join(20)
+        assert not waiting.is_alive()
