@@ -140,7 +140,7 @@ class QatConfig:
     """The budget of `edgekd distill --qat`, as shares of [train]'s: steps, and the peak learning rate."""
 
     steps: float = 0.1
-    lr: float = 0.01
+    lr: float = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,8 +101,8 @@ def run_with_qat(
 def fine_tuning(recipe: Recipe) -> Recipe:
     """Return the recipe of the second run: its share of the steps and of the learning rate, warm-ups shortened alike.
 
-    The usual shares are those of Wu et al. 2020 (arXiv:2004.09602, section 5): a tenth of the schedule, at a hundredth
-    of the rate, which is where that of the float run has ended. A tenth undid three points of AP in 60 steps.
+    The usual shares follow Wu et al. 2020 (arXiv:2004.09602, section 5), who train for a tenth of the schedule; their
+    hundredth of the rate is for schedules a hundred times as long as those of small students: here it is a tenth.
 
     Raises:
         RecipeError: a share is not in (0, 1].

@@ -482,4 +482,4 @@ def test_the_budget_is_a_share_and_warm_ups_shrink_with_it(taught: Recipe) -> No
     entry = dataclasses.replace(taught.distill[0], warmup=500)
     plan = fine_tuning(taught.replace(train=train, distill=(entry,)))
     assert (plan.train.steps, plan.train.warmup, plan.train.amp, plan.distill[0].warmup) == (100, 10, False, 50)
-    assert plan.train.lr == pytest.approx(1e-4)
+    assert plan.train.lr == pytest.approx(1e-3)
