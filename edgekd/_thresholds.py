@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +20,7 @@ from .errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from fractions import Fraction
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -131,6 +131,8 @@ def calibrated(score: float, thresholds: Thresholds) -> float:
 
 def _exact(alpha: float) -> Fraction:
     """Return alpha as the decimal number that was typed: 0.1 is a tenth, and 10 images are enough for it."""
+    from fractions import Fraction  # three modules that loading a bundle does without
+
     return Fraction(repr(float(alpha)))
 
 
