@@ -139,8 +139,8 @@ def _refuse_fork() -> None:
     if _used_in and _used_in[0] != os.getpid():
         raise SessionError(
             "OpenVINO was used before this process was forked, and its threads and locks do not survive that. Start "
-            "the process by spawn: multiprocessing.get_context('spawn'), DataLoader(multiprocessing_context='spawn'); or "
-            "load the bundle only after the fork"
+            "the process by spawn: multiprocessing.get_context('spawn'), or DataLoader(multiprocessing_context="
+            "'spawn'); or load the bundle only after the fork"
         )
 
 
