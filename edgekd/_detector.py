@@ -121,7 +121,8 @@ class Detector:
     finish, and whoever waits or comes later gets a ClosedError.
 
     Processes: pickled, it is opened again where it arrives. After a fork the child opens an engine of its own when it
-    first predicts; the parent's, whose threads did not come along, is left alone.
+    first predicts, or gets a SessionError where the runtime does not survive that (OpenVINO); the parent's is left
+    alone.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import zlib
 from functools import cache, partial
@@ -50,6 +51,7 @@ class OpenVINOSession:
     ) -> None:
         """Compile the IR of the artifact, or take what was compiled before from `cache`."""
         check_mode(mode)
+        _refuse_fork()
         plugin = _plugin(device)
         if threads and plugin != "CPU":
             raise UsageError(f"threads={threads} is for the CPU; device={device!r} takes threads=0 only")
@@ -150,9 +152,23 @@ def _wait(requests: list[Any]) -> None:
             stack.callback(request.wait)
 
 
+_used_in: list[int] = []
+
+
+def _refuse_fork() -> None:
+    """Refuse the child of a process that used OpenVINO: now and then it would wait for one of its locks for ever."""
+    if _used_in and _used_in[0] != os.getpid():
+        raise SessionError(
+            "OpenVINO was used before this process was forked, and its threads and locks do not survive that. Start "
+            "the process by spawn: multiprocessing.get_context('spawn'), or DataLoader(multiprocessing_context="
+            "'spawn'); or load the bundle only after the fork"
+        )
+
+
 @cache
 def _core() -> Any:
     """Return the process's one Core: each would load the device plugins again."""
+    _used_in.append(os.getpid())
     return openvino.Core()
 
 
