@@ -106,9 +106,14 @@ class SessionCases:
             assert report.score_difference <= TOLERANCES[precision].score
 
     def test_infer_of_int8_is_the_int8_graph(self, precision: str) -> None:
-        """It differs from that graph on ONNX Runtime by a fraction of what int8 itself loses."""
+        """It differs from that graph on ONNX Runtime by a fraction of what int8 itself loses.
+
+        A target that quantizes a graph of its own loses no more against the float network than that graph does, by and
+        large.
+        """
         if precision not in QUANTIZED:
             return
+        takes_the_graph = load_target(self.TARGET).GRAMMAR == "int8-symmetric"
         for kind in ({}, {"oriented": True}, {"anomaly": True}):
             build = bundles.built(self.TARGET, precision, **kind)
             stand_in = bundles.oracle(precision, **kind)
@@ -121,9 +126,10 @@ class SessionCases:
                     for which, (got, literal, known) in enumerate(
                         zip(session.infer(pixels), graph.infer(pixels), exact, strict=True)
                     ):
-                        off[which] += np.square(got - literal).sum()
+                        off[which] += np.square(got - (literal if takes_the_graph else known)).sum()
                         lost[which] += np.square(literal - known).sum()
-            assert (np.sqrt(off) <= INT8_SHARE * np.sqrt(lost)).all(), (kind, np.sqrt(off), np.sqrt(lost))
+            share = INT8_SHARE if takes_the_graph else 1 + INT8_SHARE
+            assert (np.sqrt(off) <= share * np.sqrt(lost)).all(), (kind, np.sqrt(off), np.sqrt(lost))
             assert (lost > 0).all(), "else nothing was rounded"
 
     def test_infer_leaves_its_input_and_earlier_outputs_alone(self, session: Session) -> None:
