@@ -21,13 +21,14 @@ from ._detector import load
 from ._distill import distill
 from ._eval import evaluate
 from ._recipe import Recipe
+from ._target import load_target
 from ._train import train
-from .errors import UsageError
+from .errors import GateError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from ._build import BuildReport
+    from ._build import BuiltArtifact
     from .training.models import Detector
 
     Tell = Callable[[str], None]
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 ASSETS = Path("examples") / "01_distill_and_deploy"
 TRAIN, VAL, TEST, SEED = 600, 60, 200, 0  # scenes
 TIMED = 100  # predictions per target
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,13 @@ def demo(out: str | Path = "out/demo", *, assets: str | Path | None = None, prog
     bundle = folder / "model.bin"
     tell("building for every target")
     student = folder / "student-distilled" / "model.bin"
-    built = build(student, targets="all", precisions=PRECISIONS, out=bundle, progress=tell)
+    plain = [precision for precision in PRECISIONS if precision != "int8"]
+    built = build(student, targets="all", precisions=plain, out=bundle, progress=tell).artifacts
+    if "int8" in PRECISIONS:
+        built += _int8_artifacts(bundle, sorted({item.target for item in built}), tell)
     targets = tuple(_target_rows(bundle, built, sorted((data / "test").iterdir()), folder, tell))
-    report = DemoReport(str(bundle), built.size_bytes, TEST, tuple(rows), targets, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    report = DemoReport(str(bundle), bundle.stat().st_size, TEST, tuple(rows), targets, seconds)
     _write(folder / "report.json", report)
     return report
 
@@ -175,11 +180,26 @@ def _parameters(network: Detector) -> int:
     return sum(item.numel() for item in network.parameters())
 
 
-def _target_rows(bundle: Path, built: BuildReport, images: list[Path], folder: Path, tell: Tell) -> list[TargetRow]:
+def _int8_artifacts(bundle: Path, targets: Sequence[str], tell: Tell) -> tuple[BuiltArtifact, ...]:
+    """Add int8 for each target that holds its gates; a refusal is no failure of the demo."""
+    found: list[BuiltArtifact] = []
+    for target in targets:
+        if "int8" not in load_target(target).PRECISIONS:
+            continue
+        try:
+            found += build(bundle, targets=[target], precisions=["int8"], progress=tell).artifacts
+        except GateError as error:
+            tell(str(error))
+    return tuple(found)
+
+
+def _target_rows(
+    bundle: Path, built: Sequence[BuiltArtifact], images: list[Path], folder: Path, tell: Tell
+) -> list[TargetRow]:
     """Predict through every artifact that runs here."""
     from ._select import all_artifacts
 
-    made = {(item.target, item.precision): item for item in built.artifacts}
+    made = {(item.target, item.precision): item for item in built}
     with Bundle.read(bundle) as opened:
         pairs = [(item.target, item.precision) for item in all_artifacts(opened)]
     rows = []

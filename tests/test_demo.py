@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 import edgekd
 from edgekd import _demo
 from edgekd.cli.main import main
-from edgekd.errors import UsageError
+from edgekd.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +57,20 @@ def test_demo_goes_the_whole_way_and_leaves_its_files(
     shown = capsys.readouterr().out
     assert "student distilled" in shown
     assert "built, not run: no NVIDIA driver" in shown or " ms " in shown
+
+
+def test_int8_that_is_refused_is_told_and_the_others_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(_bundle: Path, *, targets: list[str], precisions: list[str], progress: object) -> SimpleNamespace:
+        assert precisions == ["int8"]
+        if targets == ["tensorrt"]:
+            raise GateError("tensorrt int8: AP drop 2 points")
+        return SimpleNamespace(artifacts=(targets[0],))
+
+    monkeypatch.setattr(_demo, "build", build)
+    lines: list[str] = []
+    names = ["openvino", "reference", "tensorrt", "tflite"]
+    assert _demo._int8_artifacts(tmp_path / "model.bin", names, lines.append) == ("openvino", "tflite")
+    assert lines == ["tensorrt int8: AP drop 2 points"]
 
 
 def test_demo_replaces_an_earlier_demo_whole(tmp_path: Path) -> None:
