@@ -121,6 +121,8 @@ def test_rauc_verifies_the_bundle_and_its_handler_flashes(model: Path, tmp_path:
 @pytest.mark.slow
 def test_swupdate_checks_the_image_and_installs_it(model: Path, tmp_path: Path, signer: dict[str, str]) -> None:
     need("swupdate")
+    if not os.environ.get("EDGEKD_TEST_SWUPDATE"):  # its exit code after "successful" is a race, and it may never end
+        pytest.skip("opt-in: EDGEKD_TEST_SWUPDATE=1")
     where = here(tmp_path)
     report = edgekd.export(model, "swupdate", "out", compatible="orin-cam:1.0", version="cam-2", **where, **signer)
     assert report.artifact == "out/cam-2.swu"
