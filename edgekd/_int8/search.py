@@ -85,7 +85,7 @@ class Plan:
     def float_run(self) -> Run:
         """What the portable graph gives on the images of the search."""
         self.tell(f"float network on {len(self.judges.search)} validation images")
-        with contextlib.closing(self._portable(self.bundle)) as session:
+        with contextlib.closing(self.portable(self.bundle)) as session:
             return run_set(session, self.bundle.manifest, self.judges.search, whole=self.whole)
 
     @cached_property
@@ -114,7 +114,8 @@ class Plan:
         whole = sum(layer.work for layer in self.layers)
         return sum(layer.work for layer in self.layers if layer.weight not in floating) / max(whole, 1)
 
-    def _portable(self, bundle: Bundle) -> Session:
+    def portable(self, bundle: Bundle) -> Session:
+        """Start ONNX Runtime on a bundle's graph, one thread."""
         artifact = Artifact(target=REFERENCE, precision="fp32", files={})
         return load_target(REFERENCE).load(bundle, artifact, threads=1)
 
@@ -122,7 +123,7 @@ class Plan:
         """Start the int8 engine; where the target cannot run here, its graph on ONNX Runtime's int8 kernels."""
         module = load_target(target)
         if module.probe() is not None:
-            return self._portable(self.bundle.replace(add={self.bundle.manifest.graph: quantization.graph}))
+            return self.portable(self.bundle.replace(add={self.bundle.manifest.graph: quantization.graph}))
         return start_built(self.bundle, target, "int8", built)
 
 
@@ -272,8 +273,7 @@ class _Search:
         if plan.whole:
             return step.judgement, (plan.float_run, run)
         quantization = plan.quantization(step.floating)
-        artifact = Artifact(target=REFERENCE, precision="fp32", files={})
-        with contextlib.closing(load_target(REFERENCE).load(plan.bundle, artifact, threads=1)) as portable:
+        with contextlib.closing(plan.portable(plan.bundle)) as portable:
             before = run_set(portable, manifest, plan.judges.report)
         with contextlib.closing(plan.session(self.target, built, quantization)) as session:
             after = run_set(session, manifest, plan.judges.report)
