@@ -70,6 +70,7 @@ class Budget:
     batch: int = 8
     size: int = 192
     lr: float = 5e-3
+    amp: bool = True  # halves a step on processors that multiply bfloat16; what is measured is the float32 graph
     alpha: float = 0.05
 
 
@@ -177,8 +178,8 @@ def recipe(folder: Path, data: str, method: Method, seed: int, args: argparse.Na
             "input": {"height": budget.size, "width": budget.size},
             "model": dict(method.model),
             "train": {
-                "steps": budget.steps, "batch": budget.batch, "lr": budget.lr, "seed": seed, "threads": args.threads,
-                "checkpoint_every": 50,
+                "steps": budget.steps, "batch": budget.batch, "lr": budget.lr, "amp": budget.amp, "seed": seed,
+                "threads": args.threads, "checkpoint_every": 50,
             },
             "predict": {"alpha": budget.alpha},
         }

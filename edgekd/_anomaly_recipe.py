@@ -60,6 +60,7 @@ class AnomalyTrainConfig:
     lr: float = 5e-3
     fusion_lr: float = 1e-3  # of attention and fusion
     clip_norm: float = 0.0  # 0: no limit
+    amp: bool = False  # convolutions in bfloat16, norms and cosines in float32; what is exported computes in float32
     seed: int = 0
     threads: int = 0  # torch CPU threads; 0: torch's own choice
     workers: int = 0

@@ -16,7 +16,8 @@ LOSSES = ("global", "per_location")
 
 
 def distance(one: Tensor, other: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Return 1 - cos over some dimensions, which stay with size 1; in [0, 2]. Zero vectors are at distance 1."""
+    """Return 1 - cos over some dimensions, which stay with size 1, in float32 and in [0, 2]; zero vectors are at 1."""
+    one, other = one.float(), other.float()  # in bfloat16, 1 - cos of features that nearly agree is mostly rounding
     dot = (one * other).sum(dims, keepdim=True)
     norms = [(each * each).sum(dims, keepdim=True).clamp(min=SMALLEST).sqrt() for each in (one, other)]
     return 1 - dot / norms[0] / norms[1]

@@ -119,7 +119,9 @@ class AnomalyTrainer:
         if self.step >= math.ceil(model.freeze * config.steps):
             self.network.freeze_fusion()
         self.network.train()
-        total, values = self.network.loss(normalise(images.to(self.device), self.recipe.input), model.loss)
+        pixels = normalise(images.to(self.device), self.recipe.input)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.amp):
+            total, values = self.network.loss(pixels, model.loss)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         values["grad_norm"] = clip_gradients(self.network, config.clip_norm)

@@ -55,6 +55,16 @@ def test_point_wise_distance_is_that_of_torch() -> None:
 
 
 @pytest.mark.parametrize("kind", LOSSES)
+def test_features_in_bfloat16_are_compared_in_float32(kind: str) -> None:
+    ours = [each.bfloat16() for each in drawn()]
+    close = [(each.float() + 0.02 * torch.randn_like(each.float())).bfloat16() for each in ours]
+    found = loss(ours, close, kind)
+    expected = loss([each.float() for each in ours], [each.float() for each in close], kind)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", LOSSES)
 def test_loss_of_zero_features_is_finite_and_so_is_its_gradient(kind: str) -> None:
     student = torch.zeros(2, 3, 4, 4, requires_grad=True)
     found = loss([torch.zeros(2, 3, 4, 4)], [student], kind)

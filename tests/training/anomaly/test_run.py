@@ -108,6 +108,21 @@ def test_fused_target_stops_moving_after_its_share_of_the_steps(category: Path, 
     assert all(torch.equal(value, states[5][name]) for name, value in states[2].items())
 
 
+@pytest.mark.parametrize("target", ["single", "fused_sg", "both_raw"])
+def test_amp_rounds_what_a_step_computes_and_not_what_it_keeps(target: str, category: Path, tmp_path: Path) -> None:
+    losses = {}
+    for amp in (False, True):
+        options = {"amp": amp, "lr": 1e-4, "fusion_lr": 1e-4}
+        plan = recipe(category, **options) if target == "single" else two(target, category, **options)
+        run = build(plan, tmp_path / str(amp))
+        losses[amp] = [float(run._advance(run.batches.batch_at(step))[0]) for step in range(4)]
+        assert {value.dtype for value in run.network.state_dict().values() if value.is_floating_point()} == {
+            torch.float32
+        }
+    assert losses[True] != losses[False]
+    np.testing.assert_allclose(losses[True], losses[False], rtol=0.02)
+
+
 def test_only_what_learns_is_in_the_optimiser_and_fusion_has_a_rate_of_its_own(category: Path, tmp_path: Path) -> None:
     run = build(two("fused_sg", category), tmp_path)
     held = [(run.names[each], group["lr"]) for group in run.optimizer.param_groups for each in group["params"]]
