@@ -177,7 +177,7 @@ def _read(path: Path) -> Recipe | AnomalyRecipe:
 
 
 def _rebudgeted(plan: AnomalyRecipe, seed: int | None, steps: int | None) -> AnomalyRecipe:
-    wanted = {name: value for name, value in (("seed", seed), ("steps", steps)) if value is not None}
+    wanted: dict[str, Any] = {k: value for k, value in (("seed", seed), ("steps", steps)) if value is not None}
     return dataclasses.replace(plan, train=dataclasses.replace(plan.train, **wanted))
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "int8")
 GRAMMAR: str | None = "int8-symmetric"
-DEVICES: tuple[str, ...] = ("cuda", "cuda:*", "gpu", "gpu:*", "nvidia", "tensorrt", "trt")
+DEVICES: tuple[str, ...] = ("cuda", "cuda:*", "dla", "dla:*", "gpu", "gpu:*", "nvidia", "tensorrt", "trt")
 PORTABLE: bool = False
 RANK: int = 10
 
@@ -70,7 +70,7 @@ def load(
     Args:
         bundle: holds the typed graph; its file is not written. The engine goes to `<bundle>.engines/`.
         artifact: what `build` made.
-        device: "auto", "cuda", "gpu:1" ...: which GPU.
+        device: "auto", "cuda", "gpu:1" ...: which GPU; "dla:1": a DLA core, with the GPU for what it leaves over.
         threads: CPU threads; nothing here uses any.
         mode: "latency" only; the copies of one call and the work of another overlap in any case.
         cache: a folder for the engine instead of the one beside the bundle.

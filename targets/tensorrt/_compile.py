@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import BuildError
 
-from . import _known_bad
+from . import _dla, _known_bad
 from ._runtime import Log, explain
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Order:
         chip: compute capability to compile for without a GPU ("SM86", TensorRT-RTX only); "": the GPU that is here.
         jetson: whether this is a board with L4T.
         timings: what an earlier build wrote; empty: none.
+        dla: number of the DLA core that takes what it can; None: all on the GPU.
     """
 
     graph: bytes
@@ -43,30 +44,42 @@ class Order:
     chip: str = ""
     jetson: bool = False
     timings: bytes = b""
+    dla: int | None = None
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """An engine, the timings that later builds can use, and the number of layers of the network."""
+    """An engine, the timings that later builds can use, and what is known of the network.
+
+    Attributes:
+        plan: the engine.
+        timings: for later builds.
+        layers: how many the network has.
+        on_gpu: names of those that a DLA does not take; empty without one.
+    """
 
     plan: bytes
     timings: bytes
     layers: int
+    on_gpu: tuple[str, ...] = ()
 
 
 def compile_engine(tensorrt: TensorRT, order: Order, progress: Progress) -> Compiled:
     """Compile.
 
     Raises:
-        BuildError: the parser refused the graph, the version is known to get it wrong, or no engine came out; with
-            TensorRT's words.
+        BuildError: the parser refused the graph, the version is known to get it wrong, there is no such DLA, or no
+            engine came out; with TensorRT's words.
     """
     trt = tensorrt.module
     log = Log(trt)
     builder = trt.Builder(log.logger)
     if builder is None:
         raise BuildError(f"{tensorrt.name} does not start: {explain(log.errors)}")
-    network = builder.create_network(_network_flags(tensorrt))
+    if order.dla is not None:
+        _dla.check(tensorrt, builder, order.dla, order.precision)
+    typed = tensorrt.strongly_typed if order.dla is None else _dla.typed(tensorrt)
+    network = builder.create_network(_network_flags(tensorrt, typed=typed))
     parser = trt.OnnxParser(network, log.logger)
     if not parser.parse(order.graph):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
@@ -74,32 +87,35 @@ def compile_engine(tensorrt: TensorRT, order: Order, progress: Progress) -> Comp
         raise BuildError(f"{tensorrt.name}'s parser refused the graph:\n  {listed}")
     layers = {network.get_layer(index).type.name for index in range(network.num_layers)}
     _known_bad.apply(tensorrt, layers, jetson=order.jetson, progress=progress)
-    config = _config(tensorrt, builder, network, order)
+    config = _config(tensorrt, builder, network, order, typed=typed)
+    on_gpu = () if order.dla is None else _dla.left_on_gpu(network, config)
     cache = _timing_cache(config, order.timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BuildError(f"{tensorrt.name} {tensorrt.version} made no engine: {explain(log.errors)}")
     timings = bytes(cache.serialize()) if cache is not None else b""
-    return Compiled(bytes(plan), timings, int(network.num_layers))
+    return Compiled(bytes(plan), timings, int(network.num_layers), on_gpu)
 
 
-def _network_flags(tensorrt: TensorRT) -> int:
+def _network_flags(tensorrt: TensorRT, *, typed: bool) -> int:
     """Return flags of `create_network`; TensorRT 8 must be told that the batch is explicit."""
     known = tensorrt.module.NetworkDefinitionCreationFlag
-    if tensorrt.strongly_typed:
+    if typed:
         return int(1 << int(known.STRONGLY_TYPED))
-    return int(1 << int(known.EXPLICIT_BATCH))
+    return int(1 << int(known.EXPLICIT_BATCH)) if hasattr(known, "EXPLICIT_BATCH") else 0
 
 
-def _config(tensorrt: TensorRT, builder: Any, network: Any, order: Order) -> Any:
+def _config(tensorrt: TensorRT, builder: Any, network: Any, order: Order, *, typed: bool) -> Any:
     trt = tensorrt.module
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, order.workspace_bytes)
     config.clear_flag(trt.BuilderFlag.TF32)  # 10 bits instead of float32's 23: Ampere has it on by default
-    if not tensorrt.strongly_typed and order.precision == "fp16":
+    if not typed and order.precision == "fp16":
         _keep_types(trt, network, config)
-    if not tensorrt.strongly_typed and order.precision == "int8":
+    if not typed and order.precision == "int8":
         config.set_flag(trt.BuilderFlag.INT8)  # TensorRT 8 does not look at QuantizeLinear otherwise
+    if order.dla is not None:
+        _dla.choose(trt, config, order.dla)
     if order.chip:
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, order.chip), 0)
@@ -110,7 +126,7 @@ def _config(tensorrt: TensorRT, builder: Any, network: Any, order: Order) -> Any
 
 
 def _keep_types(trt: Any, network: Any, config: Any) -> None:
-    """Hold a TensorRT 8 network to the graph's types, layer by layer: it has no strongly typed networks."""
+    """Hold a network that is not strongly typed (TensorRT 8, DLA) to the graph's types, layer by layer."""
     config.set_flag(trt.BuilderFlag.FP16)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     for index in range(network.num_layers):

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgekd._container import write_file
 from edgekd.errors import BuildError, BundleError, SessionError
@@ -47,6 +47,7 @@ class Key:
         l4t: the board's L4T, such as "36.4.3"; "" elsewhere.
         precision: of the artifact.
         batches: least, usual and largest.
+        dla: number of the DLA core it is for, or None.
     """
 
     graph: str
@@ -56,6 +57,7 @@ class Key:
     l4t: str
     precision: str
     batches: tuple[int, int, int]
+    dla: int | None = None
 
     def line(self) -> str:
         """Return canonical JSON."""
@@ -64,15 +66,35 @@ class Key:
     def file_name(self) -> str:
         """Return a name that says the essentials and is different for every key."""
         short = hashlib.sha256(self.line().encode()).hexdigest()[:16]
-        return f"{self.precision}-sm{self.capability}-{short}.engine"
+        where = f"sm{self.capability}" if self.dla is None else f"dla{self.dla}"
+        return f"{self.precision}-{where}-{short}.engine"
 
 
-def key_of(tensorrt: TensorRT, device: Device, graph: bytes, precision: str, l4t: str) -> Key:
+class Opened(NamedTuple):
+    """An engine, and the names of the layers that its DLA leaves to the GPU; none without a DLA."""
+
+    engine: Engine
+    on_gpu: tuple[str, ...]
+
+
+class Kept(NamedTuple):
+    """What a file of the cache holds."""
+
+    plan: bytes
+    on_gpu: tuple[str, ...]
+
+
+def largest_batch(tensorrt: TensorRT, dla: int | None) -> int:
+    """Return how many images one call takes: a DLA's shapes are fixed, and TensorRT 8's contexts share no profile."""
+    return BATCH if tensorrt.shares_profiles and dla is None else 1
+
+
+def key_of(tensorrt: TensorRT, device: Device, graph: bytes, precision: str, l4t: str, dla: int | None = None) -> Key:
     """Return the key of the engine that this device needs."""
-    batches = (1, 1, BATCH if tensorrt.shares_profiles else 1)
+    batches = (1, 1, largest_batch(tensorrt, dla))
     version = f"{tensorrt.name} {tensorrt.version}"
     digest = hashlib.sha256(graph).hexdigest()
-    return Key(digest, version, device.capability, device.name, l4t, precision, batches)
+    return Key(digest, version, device.capability, device.name, l4t, precision, batches, dla)
 
 
 def open_engine(
@@ -83,7 +105,9 @@ def open_engine(
     l4t: str,
     cache: Path | None = None,
     progress: Progress | None = None,
-) -> Engine:
+    *,
+    dla: int | None = None,
+) -> Opened:
     """Return the engine of an artifact on this device: the kept one, or a new one, which is then kept.
 
     Args:
@@ -94,6 +118,7 @@ def open_engine(
         l4t: the board's L4T, "" elsewhere.
         cache: a folder for engines; None: the one beside the bundle.
         progress: told each stage; None: the log of "edgekd", as a warning, since a build takes minutes.
+        dla: number of the DLA core to use; None: the GPU alone.
 
     Raises:
         SessionError: it cannot be built, or TensorRT does not take what it built itself.
@@ -101,26 +126,26 @@ def open_engine(
     """
     tell = progress or (lambda line: LOG.warning("edgekd: %s", line))
     graph = bytes(bundle.file(artifact, "model.onnx"))
-    key = key_of(tensorrt, device, graph, artifact.precision, l4t)
+    key = key_of(tensorrt, device, graph, artifact.precision, l4t, dla)
     folder = engine_folder(bundle.path) if cache is None else cache
     path = folder / key.file_name()
-    plan = read(path, key, tell)
-    if plan is not None:
+    kept = read(path, key, tell)
+    if kept is not None:
         try:
-            return tensorrt.load(plan)
+            return Opened(tensorrt.load(kept.plan), kept.on_gpu)
         except SessionError as error:
             tell(f"{path} is not taken, so it is built again: {error}")
-    plan = _make(tensorrt, key, graph, bundle, folder, tell)
-    engine = tensorrt.load(plan)
+    kept = _make(tensorrt, key, graph, bundle, folder, tell)
+    engine = tensorrt.load(kept.plan)
     try:
-        write(path, key, plan)
+        write(path, key, kept)
     except BundleError as error:
         tell(f"the engine is not kept, so the next start builds it again: {error}")
-    return engine
+    return Opened(engine, kept.on_gpu)
 
 
-def read(path: Path, key: Key, tell: Progress) -> bytes | None:
-    """Return the kept plan, or None where there is none or it is damaged."""
+def read(path: Path, key: Key, tell: Progress) -> Kept | None:
+    """Return what is kept, or None where there is nothing or it is damaged."""
     try:
         head, _, plan = path.read_bytes().partition(b"\n")
     except FileNotFoundError:
@@ -131,26 +156,37 @@ def read(path: Path, key: Key, tell: Progress) -> bytes | None:
     except OSError as error:
         tell(f"{path} cannot be read, so it is built again: {error.strerror}")
         return None
-    if head.decode(errors="replace") != _head(key, plan):
+    kept = Kept(plan, _layers_of(head))
+    if head.decode(errors="replace") != _head(key, kept):
         tell(f"{path} is damaged, so it is built again")
         return None
-    return plan
+    return kept
 
 
-def write(path: Path, key: Key, plan: bytes) -> None:
+def write(path: Path, key: Key, kept: Kept) -> None:
     """Keep a plan: whole or not at all.
 
     Raises:
         BundleError: it cannot be written.
     """
-    write_file(path, [_head(key, plan).encode(), b"\n", plan])
+    write_file(path, [_head(key, kept).encode(), b"\n", kept.plan])
 
 
-def _head(key: Key, plan: bytes) -> str:
-    return json.dumps({"key": key.line(), "sha256": hashlib.sha256(plan).hexdigest()})
+def _head(key: Key, kept: Kept) -> str:
+    digest = hashlib.sha256(json.dumps(kept.on_gpu).encode() + kept.plan).hexdigest()
+    return json.dumps({"key": key.line(), "on_gpu": kept.on_gpu, "sha256": digest})
 
 
-def _make(tensorrt: TensorRT, key: Key, graph: bytes, bundle: Bundle, folder: Path, tell: Progress) -> bytes:
+def _layers_of(head: bytes) -> tuple[str, ...]:
+    """Return the layers that a head lists; whether they are to be believed its hash says."""
+    try:
+        listed = json.loads(head)["on_gpu"]
+    except (ValueError, KeyError, TypeError):
+        return ()
+    return tuple(map(str, listed)) if isinstance(listed, list) else ()
+
+
+def _make(tensorrt: TensorRT, key: Key, graph: bytes, bundle: Bundle, folder: Path, tell: Progress) -> Kept:
     workspace = preflight(len(graph), WORKSPACE_BYTES, folder)
     tell(f"{key.tensorrt} builds the {key.precision} engine for {key.gpu} (SM{key.capability}); this can take minutes")
     system = hashlib.sha256(f"{key.tensorrt} {key.gpu} {key.l4t}".encode()).hexdigest()[:16]
@@ -158,7 +194,7 @@ def _make(tensorrt: TensorRT, key: Key, graph: bytes, bundle: Bundle, folder: Pa
     spec = bundle.manifest.input
     order = Order(
         graph, spec.name, (3, spec.height, spec.width), key.precision, key.batches, workspace,
-        jetson=bool(key.l4t), timings=timings.read_bytes() if timings.is_file() else b"",
+        jetson=bool(key.l4t), timings=timings.read_bytes() if timings.is_file() else b"", dla=key.dla,
     )  # fmt: skip
     start = time.perf_counter()
     try:
@@ -172,4 +208,6 @@ def _make(tensorrt: TensorRT, key: Key, graph: bytes, bundle: Bundle, folder: Pa
             write_file(timings, [done.timings])
         except BundleError as error:
             tell(f"the timings of this build are not kept: {error}")
-    return done.plan
+    if key.dla is not None:
+        tell(f"DLA {key.dla} leaves {len(done.on_gpu)} of them to the GPU: {', '.join(done.on_gpu) or 'none'}")
+    return Kept(done.plan, done.on_gpu)

@@ -10,7 +10,7 @@ from edgekd._session import SessionInfo, check_outputs, check_pixels, output_arr
 from edgekd.errors import ClosedError, SessionError, UsageError
 
 from . import DEVICES, _boards, _device, _runtime
-from ._engines import BATCH, open_engine
+from ._engines import largest_batch, open_engine
 from ._jobs import MAX_CANDIDATES
 from ._lane import Lane
 
@@ -42,13 +42,14 @@ class TensorRTSession:
         """Open the GPU, and the engine that it built before or builds now."""
         if mode != "latency":
             raise UsageError(f"mode={mode!r} changes nothing on TensorRT, whose calls overlap anyway; leave it out")
-        index = device_index(device)
+        index, dla = device_index(device), dla_core(device)
         tensorrt = _runtime.find()
         self._manifest = bundle.manifest
         self._device = _device.open_device(index)
         try:
             with self._device.current():
-                self._engine = open_engine(tensorrt, self._device, bundle, artifact, _boards.l4t(), cache)
+                opened = open_engine(tensorrt, self._device, bundle, artifact, _boards.l4t(), cache, dla=dla)
+                self._engine, self._on_gpu = opened.engine, (None if dla is None else opened.on_gpu)
                 try:
                     self._check()
                 except SessionError:
@@ -58,6 +59,7 @@ class TensorRTSession:
             self._device.close()
             raise
         self._single = not tensorrt.shares_profiles
+        self._batch = largest_batch(tensorrt, dla)
         self._idle: dict[int, list[Lane]] = {}
         self._made: dict[int, int] = {}
         self._busy = 0
@@ -65,6 +67,8 @@ class TensorRTSession:
         self._closed = False
         runtime = f"{tensorrt.name} {tensorrt.version}"
         where = f"{self._device.name} (SM{self._device.capability})"
+        if self._on_gpu is not None:
+            where = f"DLA {dla} of {where}, which has {len(self._on_gpu)} layers left to it"
         self._info = SessionInfo("tensorrt", artifact.precision, artifact.precision, where, runtime)
 
     @property
@@ -82,7 +86,7 @@ class TensorRTSession:
         self._check_open()
         check_pixels(pixels, self._manifest.input)
         outputs = output_arrays(len(pixels), self._manifest.outputs, out)
-        step = 1 if self._single else BATCH
+        step = self._batch
         for start in range(0, len(pixels), step):
             rows = slice(start, start + step)
             with self._lane(len(pixels[rows])) as lane:
@@ -99,7 +103,7 @@ class TensorRTSession:
                 f"of {MAX_CANDIDATES} or less"
             )
         found: list[Found] = []
-        for group in _groups(frames, 1 if self._single else BATCH):
+        for group in _groups(frames, self._batch):
             with self._lane(len(group)) as lane:
                 found += lane.detect(group, request)
         return found
@@ -113,7 +117,8 @@ class TensorRTSession:
         with self._device.current():
             lane = Lane(self._device, self._engine, self._manifest.input, self._manifest.outputs, 1)
             try:
-                return lane.layer_times(pixels[:1], runs)
+                times = lane.layer_times(pixels[:1], runs)
+                return times if self._on_gpu is None else [_placed(item, self._on_gpu) for item in times]
             finally:
                 lane.close()
 
@@ -211,8 +216,21 @@ def device_index(device: str) -> int:
     """
     wanted = device.lower()
     name, _, number = wanted.partition(":")
-    if wanted == "auto" or (wanted in DEVICES and not number):
+    if wanted == "auto" or (wanted in DEVICES and not number) or dla_core(device) is not None:
         return 0
     if f"{name}:*" in DEVICES and number.isascii() and number.isdigit():
         return int(number)
     raise UsageError(f"TensorRT has no device {device!r}; possible: auto, {', '.join(DEVICES)}")
+
+
+def dla_core(device: str) -> int | None:
+    """Return the number of the DLA core that a spelling means, or None where it means none."""
+    name, colon, number = device.lower().partition(":")
+    if name != "dla" or (colon and not (number.isascii() and number.isdigit())):
+        return None
+    return int(number or 0)
+
+
+def _placed(item: LayerTime, on_gpu: Sequence[str]) -> LayerTime:
+    """Say where a layer ran: TensorRT names what it fused after the layers in it, and a DLA's part as one."""
+    return item._replace(kind="GPU" if any(name in item.name for name in on_gpu) else "DLA")

@@ -52,6 +52,7 @@ class ILogger:
 class Flag(enum.IntEnum):
     FP16 = 0
     INT8 = 1
+    GPU_FALLBACK = 3
     TF32 = 7
     OBEY_PRECISION_CONSTRAINTS = 12
 
@@ -65,13 +66,14 @@ class FakeTensorRT:
         build_errors: logged by the next build, which then makes no engine.
         layers: that a profiler is told of at each enqueue, with milliseconds.
         run_errors: logged by the next enqueue, which then fails.
+        dla_cores: that the board has.
     """
 
-    def __init__(self, version: str = "10.3.0", *, capability: int = 87) -> None:
+    def __init__(self, version: str = "10.3.0", *, capability: int = 87, dla_cores: int = 0) -> None:
         major, minor = (int(item) for item in version.split(".")[:2])
         self.version, self.capability = version, capability
         self.named = (major, minor) >= (8, 6)
-        self.builds = 0
+        self.builds, self.dla_cores = 0, dla_cores
         self.calls: list[tuple[Any, ...]] = []
         self.build_errors: list[str] = []
         self.run_errors: list[str] = []
@@ -82,7 +84,7 @@ class FakeTensorRT:
             __version__=version, ILogger=ILogger, IProfiler=IProfiler, BuilderFlag=Flag,
             NetworkDefinitionCreationFlag=enum.IntEnum("CreationFlag", flags),
             MemoryPoolType=SimpleNamespace(WORKSPACE="workspace"),
-            DataType=SimpleNamespace(FLOAT=FLOAT, HALF=HALF),
+            DataType=SimpleNamespace(FLOAT=FLOAT, HALF=HALF), DeviceType=SimpleNamespace(DLA="DLA", GPU="GPU"),
             Builder=lambda log: FakeBuilder(self, log), OnnxParser=FakeParser,
             Runtime=lambda log: FakeRuntime(self, log),
         )  # fmt: skip
@@ -107,6 +109,7 @@ class FakeNetwork:
 class FakeLayer:
     def __init__(self, node: Any, kind: Any) -> None:
         self.type = SimpleNamespace(name=LAYERS.get(node.op_type, node.op_type.upper()))
+        self.name = node.name or node.output[0]
         self.precision: Any = None
         self.set_output_types: list[Any] = []
         self._output = SimpleNamespace(dtype=kind)
@@ -149,6 +152,7 @@ class FakeParser:
 class FakeBuilder:
     def __init__(self, fake: FakeTensorRT, log: Any) -> None:
         self._fake, self._log = fake, log
+        self.num_DLA_cores = fake.dla_cores
         fake.calls.clear()
 
     def create_network(self, flags: int) -> FakeNetwork:
@@ -166,6 +170,7 @@ class FakeBuilder:
                 calls.append(("timings", cache.content)) or not ignore_mismatch
             ),
             add_optimization_profile=lambda profile: calls.append(("profile", profile.shapes)),
+            can_run_on_DLA=lambda layer: layer.type.name == "CONV" and layer.get_output(0).dtype is HALF,
         )
 
     def create_optimization_profile(self) -> Any:
@@ -173,8 +178,11 @@ class FakeBuilder:
         profile.set_shape = lambda name, *shapes: setattr(profile, "shapes", (name, *shapes))
         return profile
 
-    def build_serialized_network(self, network: FakeNetwork, _config: Any) -> bytes | None:
+    def build_serialized_network(self, network: FakeNetwork, config: Any) -> bytes | None:
         self._fake.builds += 1
+        self._fake.calls += [
+            (name, getattr(config, name)) for name in ("default_device_type", "DLA_core") if hasattr(config, name)
+        ]
         self._fake.calls.append(("layers", network.layers))
         if self._fake.build_errors:
             for line in self._fake.build_errors:

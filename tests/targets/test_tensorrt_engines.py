@@ -119,8 +119,8 @@ def test_engine_that_tensorrt_does_not_take_is_built_again(
         graph = bytes(bundle.file(bundle.manifest.artifacts[0], "model.onnx"))
     order = _compile.Order(graph, "images", (3, bundles.HEIGHT, bundles.WIDTH), "fp32")
     plan = _compile.compile_engine(other.found(), order, lambda _: None).plan
-    device = board.devices[-1]
-    _engines.write(kept, _engines.key_of(board.tensorrt.found(), device, graph, "fp32", ""), plan)
+    key = _engines.key_of(board.tensorrt.found(), board.devices[-1], graph, "fp32", "")
+    _engines.write(kept, key, _engines.Kept(plan, ()))
     start(path).close()
     assert board.tensorrt.builds == 2
     assert meaning in caplog.text
@@ -130,13 +130,13 @@ def test_engine_that_tensorrt_does_not_take_is_built_again(
 def test_every_field_of_the_key_changes_the_file_name() -> None:
     key = _engines.Key("ab", "TensorRT 10.3.0", 87, "Orin", "36.4.3", "fp32", (1, 1, 8))
     others = {"graph": "ac", "tensorrt": "TensorRT-RTX 10.3.0", "capability": 86, "gpu": "Orin NX", "l4t": "36.4.4",
-              "precision": "fp16", "batches": (1, 1, 4)}  # fmt: skip
+              "precision": "fp16", "batches": (1, 1, 4), "dla": 0}  # fmt: skip
     assert set(others) == {field.name for field in dataclasses.fields(key)}
     names = {
         key.file_name(),
         *(dataclasses.replace(key, **{name: value}).file_name() for name, value in others.items()),
     }
-    assert len(names) == 8
+    assert len(names) == 1 + len(others)
 
 
 def test_read_only_folder_of_the_bundle_leads_to_the_users_cache(

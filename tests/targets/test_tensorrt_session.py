@@ -343,7 +343,7 @@ def test_device_index_of_everybodys_spelling(spelling: str, index: int) -> None:
     assert device_index(spelling) == index
 
 
-@pytest.mark.parametrize("spelling", ["cuda:", "cuda:x", "cuda:-1", "trt:0", "cuda:²", "dla:0", "cpu"])
+@pytest.mark.parametrize("spelling", ["cuda:", "cuda:x", "cuda:-1", "trt:0", "cuda:²", "dla:", "dla:-1", "dlax", "cpu"])
 def test_device_index_of_what_is_none_says_what_is_possible(spelling: str) -> None:
     with pytest.raises(UsageError, match=r"no device.*possible: auto, cuda"):
         device_index(spelling)
