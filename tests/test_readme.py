@@ -6,13 +6,17 @@ import dataclasses
 import json
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from edgekd import AnomalyRecipe, Recipe
+from edgekd._sources import open_source
 from edgekd.cli.main import COMMANDS, parser
 
 from .conformance import bundles
@@ -53,7 +57,24 @@ def test_commands_that_are_shown_parse(page: Path) -> None:
         assert command in (*COMMANDS, "bundle"), f"{page.name} mentions edgekd {command}"  # bundle: what is signed
 
 
-@pytest.mark.parametrize("page", ["anomaly.md", "exactness.md", "distillation.md", "streams.md"])
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_shell_lines_are_sound(page: Path) -> None:
+    shown = "\n".join(re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
+    found = subprocess.run(["bash", "-n"], input=shown, text=True, capture_output=True, check=False)
+    assert found.returncode == 0, found.stderr
+
+
+def test_pipelines_of_the_jetson_guide_are_taken_for_pipelines() -> None:
+    page = (ROOT / "docs" / "jetson.md").read_text(encoding="utf-8")
+    shown = [line for line in page.splitlines() if line.startswith("edgekd predict") and " ! " in line]
+    pipelines = [shlex.split(line)[3] for line in shown]
+    scope: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], scope)
+    assert pipelines == [scope["CSI"].format(number=0, width=1280, height=720, fps=30)]
+    assert open_source(pipelines[0], "bgr", Event()).live
+
+
+@pytest.mark.parametrize("page", ["anomaly.md", "exactness.md", "distillation.md", "jetson.md", "streams.md"])
 def test_python_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where there is what the snippets read
     bundles.portable(anomaly=True).write("model.bin")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from edgekd.targets.tensorrt import _boards
@@ -11,9 +11,7 @@ from edgekd.targets.tensorrt import _boards
 from edgekd import _cuda_images
 from edgekd._target import load_target
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+ROOT = Path(__file__).resolve().parents[2]
 NANO = "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"
 RELEASE = (
     "# R{} (release), REVISION: {}, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025\n"
@@ -103,3 +101,14 @@ def test_other_machines_are_no_board(tmp_path: Path) -> None:
 def test_l4t_without_a_release_file_is_empty(tmp_path: Path) -> None:
     assert _boards.l4t(tmp_path) == ""
     assert _boards.l4t(root(tmp_path, release=RELEASE.format(36, "4.3"))) == "36.4.3"
+
+
+def test_table_of_the_guide_is_that_of_the_files() -> None:
+    page = (ROOT / "docs" / "jetson.md").read_text(encoding="utf-8")
+    table = page.split("<!-- boards: ")[1].split("<!-- /boards -->")[0].split("\n", 3)[3].strip()
+    rows = [
+        f"| {board.title} | {board.capability} | {'/'.join(map(str, board.ram_gib))} | {board.dla} | "
+        f"{', '.join(board.power_modes)} | {'; '.join(f'{each.jetpack}: {each.tensorrt}' for each in board.releases)} |"
+        for board in _boards.boards()
+    ]
+    assert table.splitlines() == rows
