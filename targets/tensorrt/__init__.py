@@ -44,7 +44,8 @@ def build(bundle: Bundle, precision: str, progress: Progress, quantization: Quan
     Args:
         bundle: its portable graph is read.
         precision: "fp32": the graph as it is; "fp16": float16 up to the head's last convolutions, float32 after them;
-            "int8": the explicit int8 graph, its weights in float32 in front of their QuantizeLinear.
+            "int8": the explicit int8 graph (`model.onnx.packed`), its weights in float32 in front of QuantizeLinear
+            once it is unpacked.
         progress: told each stage.
         quantization: the int8 graph.
 

@@ -12,6 +12,7 @@ import onnxruntime
 from edgekd._target import Built, relative_error
 from edgekd.errors import BuildError
 
+from . import _packed
 from ._ahead import available, check
 from ._half import halve
 from ._pairs import pair_weights
@@ -29,7 +30,7 @@ FP16_TOLERANCE = 1e-2  # of the largest output (at least 1), on seeded noise
 
 
 def prepare(bundle: Bundle, precision: str, progress: Progress, quantization: Quantization | None) -> Built:
-    """Make `model.onnx` and check it by ONNX Runtime and, where installed, by TensorRT-RTX's parser and builder."""
+    """Make `model.onnx` (of int8 `model.onnx.packed`); ONNX Runtime checks it, and TensorRT-RTX where installed."""
     spec = bundle.manifest.input
     graph = bundle.graph() if quantization is None else quantization.graph
     try:
@@ -53,7 +54,8 @@ def prepare(bundle: Bundle, precision: str, progress: Progress, quantization: Qu
         options["ahead_of_time"] = proof
     else:
         progress("TensorRT-RTX is not installed, so no parser has seen the graph: pip install 'edgekd[tensorrt]'")
-    return Built(files={"model.onnx": graph}, options=options, tools=tools)
+    files = {_packed.NAME: _packed.pack(graph)} if precision == "int8" else {"model.onnx": graph}
+    return Built(files=files, options=options, tools=tools)
 
 
 def _compare(portable: bytes, half: bytes, spec: InputSpec, outputs: Sequence[OutputSpec]) -> None:

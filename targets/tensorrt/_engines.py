@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from edgekd._container import write_file
 from edgekd.errors import BuildError, BundleError, SessionError
 
+from . import _packed
 from ._compile import WORKSPACE_BYTES, Order, compile_engine
 from ._memory import preflight
 from ._store import engine_folder
@@ -125,7 +126,7 @@ def open_engine(
         TargetUnavailableError: too little memory is free to build, or no folder can be made.
     """
     tell = progress or (lambda line: LOG.warning("edgekd: %s", line))
-    graph = bytes(bundle.file(artifact, "model.onnx"))
+    graph = typed_graph(bundle, artifact)
     key = key_of(tensorrt, device, graph, artifact.precision, l4t, dla)
     folder = engine_folder(bundle.path) if cache is None else cache
     path = folder / key.file_name()
@@ -142,6 +143,17 @@ def open_engine(
     except BundleError as error:
         tell(f"the engine is not kept, so the next start builds it again: {error}")
     return Opened(engine, kept.on_gpu)
+
+
+def typed_graph(bundle: Bundle, artifact: Artifact) -> bytes:
+    """Return the ONNX that TensorRT compiles.
+
+    Raises:
+        BundleError: it is damaged.
+    """
+    packed = _packed.NAME in artifact.files
+    content = bytes(bundle.file(artifact, _packed.NAME if packed else "model.onnx"))
+    return _packed.unpack(content) if packed else content
 
 
 def read(path: Path, key: Key, tell: Progress) -> Kept | None:

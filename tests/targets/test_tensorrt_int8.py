@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from edgekd.targets.tensorrt import _ahead
+from edgekd.targets.tensorrt import _ahead, _packed
 from edgekd.targets.tensorrt._compile import Order, compile_engine
+from edgekd.targets.tensorrt._packed import pack, unpack
 from edgekd.targets.tensorrt._pairs import pair_weights
 from onnx import TensorProto, numpy_helper
 
 from edgekd._target import Quantization, load_target
+from edgekd.errors import BundleError
 
 from ..conformance import bundles
 from ..conformance.anomaly_networks import anomaly_network
@@ -94,7 +98,8 @@ def test_built_graph_is_the_pairs_of_the_quantization(kind: str) -> None:
     quantized = quantize(portable.graph(), bundles.pixels(2))
     lines: list[str] = []
     built = load_target("tensorrt").build(portable, "int8", lines.append, Quantization(quantized, bundles.pixels(2)))
-    assert built.files == {"model.onnx": pair_weights(quantized)}
+    assert unpack(built.files[_packed.NAME]) == pair_weights(quantized)
+    assert len(built.files) == 1
     assert built.options["strongly_typed"] is True
     assert any("explicit int8" in line for line in lines)
 
@@ -134,3 +139,45 @@ def test_later_versions_read_the_types_from_the_graph() -> None:
     calls = compiled("10.3.0", "int8")
     assert not [call for call in calls if call[0] == "set"]
     assert ("flags", 2) in calls
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_packed_graph_comes_back_byte_for_byte_and_its_weights_take_a_byte_each(kind: str) -> None:
+    data, shape = NETWORKS[kind]
+    paired = pair_weights(quantize(data, noise(1, shape)))
+    packed = pack(paired)
+    assert unpack(packed) == paired
+    assert len(packed) < 0.5 * len(zlib.compress(paired, 9)) or len(paired) < 50_000
+
+
+@pytest.mark.parametrize("damage", ["cut", "tail missing", "garbage", "offset", "shape", "axis", "no list"])
+def test_damaged_packed_graph_says_so(damage: str) -> None:
+    packed = pack(pair_weights(quantize(*(NETWORKS["boxes"][0], noise(1, (3, 64, 96))))))
+    data = zlib.decompress(packed)
+    length = int.from_bytes(data[:8], "little")
+    places = json.loads(data[8 : 8 + length])
+    wrong = {
+        "offset": {"offset": len(data)}, "shape": {"shape": [10**6, 10**6]}, "axis": {"axis": 9},
+    }.get(damage)  # fmt: skip
+    if wrong is not None:
+        head = json.dumps([{**places[0], **wrong}, *places[1:]]).encode()
+        bad = zlib.compress(len(head).to_bytes(8, "little") + head + data[8 + length :])
+    else:
+        bad = {
+            "cut": packed[: len(packed) // 2], "tail missing": zlib.compress(data[: len(data) // 4]),
+            "garbage": b"\xff" * 99, "no list": zlib.compress((1).to_bytes(8, "little") + b"7" + data[8 + length :]),
+        }[damage]  # fmt: skip
+    with pytest.raises(BundleError, match=r"model\.onnx\.packed is damaged: .*Build it again"):
+        unpack(bad)
+
+
+def test_channel_of_zeros_and_weights_that_are_no_pair_come_back_too() -> None:
+    g = Graph(0)
+    weights = g.rng.normal(size=(4, 3, 3, 3)).astype(np.float32)
+    scale = np.array([0.01, 0.0, 0.02, 0.03], np.float32)
+    zero = g.constant(np.zeros(4, np.int8))
+    kept = g.constant(weights)  # of no scale's grid
+    q = g.op("QuantizeLinear", kept, g.constant(scale), zero, axis=0)
+    out = g.op("Conv", "images", g.op("DequantizeLinear", q, g.constant(scale), zero, axis=0))
+    graph = model(g, flat(g, out, 4))
+    assert unpack(pack(graph)) == graph
