@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import functools
 import platform
 import time
 from dataclasses import dataclass
@@ -21,11 +22,15 @@ from .errors import BuildError, BundleError, GateError, TargetUnavailableError, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ._int8.judged import Judge
     from ._manifest import Manifest
     from ._target import Built, Progress
     from ._verify import ArtifactReport, Samples
 
     Builder = Callable[[Bundle, "Pair", Samples, Progress], tuple[Bundle, "BuiltArtifact | BuildError | GateError"]]
+
+EXACT = "fp32"
+STAND_IN = "reference"
 
 Pair = tuple[str, str]
 """A target and a precision."""
@@ -40,8 +45,10 @@ class BuiltArtifact:
         precision: of the artifact.
         size_bytes: of its files together; 0 where the portable graph is what runs.
         build_s: seconds the target took.
-        parity: its differences from the golden set; status "skipped", with the reason, where it cannot run here.
-        receipt: of int8: what it lost, which layers stay in floating point, how fast it is; None for others.
+        parity: its differences from the golden set; status "skipped", with the reason, where it cannot run here;
+            "judged" where they exceed its precision's bound and it finds the same on validation images.
+        receipt: of int8: what it lost, which layers stay in floating point, how fast it is; of what was judged: its
+            gates; None for others.
     """
 
     target: str
@@ -93,13 +100,15 @@ def build(
 
     int8 is calibrated on training images and judged on validation images: where it loses more than `calibration`
     allows, the fewest layers go back to floating point until it does not; where that does not help it is left out.
+    Where `calibration` is given, fp16 and w8a32 that exceed the golden set's bound are judged by the same gates.
 
     Args:
         path: `model.bin`.
         targets: names, or "all": every target that can build here and needs building.
         precisions: each is built for each target.
         out: the file to write; None: `path` is replaced.
-        calibration: images and bounds of int8; None: those that the bundle's recipe names, and the usual bounds.
+        calibration: images and bounds; None: of int8 those that the bundle's recipe names, and the usual bounds; what
+            else fails the golden set is left out.
         report: HTML page to write about int8: layers, gates, shifts, latencies.
         progress: told one short line a stage.
 
@@ -108,8 +117,8 @@ def build(
 
     Raises:
         BundleError: not a sound bundle, or it has no golden set.
-        UsageError: no such target, or a precision that one of them does not have; `calibration` or `report` without
-            int8; images that may not calibrate or judge.
+        UsageError: no such target, or a precision that one of them does not have; `calibration` for fp32 alone,
+            `report` without int8; images that may not calibrate or judge.
         DataError: images of int8 that cannot be read.
         TargetUnavailableError: a target named cannot build here; nothing was built.
         GateError: an artifact differs too much from the golden set; the others were written.
@@ -118,13 +127,20 @@ def build(
     tell = progress or (lambda _: None)
     pairs, unavailable = _plan(targets, precisions)
     wants_int8 = any(precision in QUANTIZED for _, precision in pairs)
-    if not wants_int8 and (calibration is not None or report is not None):
-        raise UsageError("calibration and report are for int8: ask for it (--precision int8)")
+    if report is not None and not wants_int8:
+        raise UsageError("report is for int8: ask for it (--precision int8)")
+    if calibration is not None and all(precision == EXACT for _, precision in pairs):
+        raise UsageError("calibration is for int8, and to judge fp16 and w8a32: ask for one of them (--precision int8)")
     with Bundle.read(path) as bundle:
         if not bundle.manifest.golden:
             raise BundleError(f"{path} has no golden set to check a build with; `edgekd train` and `distill` write one")
         samples = golden_samples(bundle)
         builders: dict[str, Builder] = {}
+        usual: Builder = build_one
+        if calibration is not None:
+            from ._int8.judged import Judge
+
+            usual = functools.partial(build_one, judge=Judge(bundle, calibration, tell))
         if wants_int8:  # first of all: images may be refused, and nothing should have been built in vain
             from ._int8.builder import Int8Builder
 
@@ -132,7 +148,7 @@ def build(
             builders = dict.fromkeys(QUANTIZED, int8.build_one)
         current, done, problems = bundle, [], []
         for pair in pairs:
-            candidate, result = builders.get(pair[1], build_one)(current, pair, samples, tell)
+            candidate, result = builders.get(pair[1], usual)(current, pair, samples, tell)
             if isinstance(result, BuiltArtifact):
                 current = candidate
                 done.append(result)
@@ -200,7 +216,7 @@ def _reason_to_leave_out(name: str, wanted: Sequence[str]) -> str | None:
 
 
 def build_one(
-    bundle: Bundle, pair: Pair, samples: Samples, tell: Progress
+    bundle: Bundle, pair: Pair, samples: Samples, tell: Progress, judge: Judge | None = None
 ) -> tuple[Bundle, BuiltArtifact | BuildError | GateError]:
     """Return the bundle with the new artifact and its row, or the bundle as it was and what went wrong."""
     target, precision = pair
@@ -213,13 +229,39 @@ def build_one(
     seconds = time.perf_counter() - start
     candidate, artifact = with_artifact(bundle, pair, built)
     parity = check_artifact(candidate, artifact, samples)
-    if parity.status == "failed":
-        tell(f"{target} {precision}: failed the golden set")
-        return bundle, GateError(f"{target} {precision} failed the golden set: {parity.reason}")
+    golden = parity if parity.status != "skipped" else _by_stand_in(candidate, artifact, built, samples, parity)
+    receipt = None
+    if golden.status == "failed":
+        try:
+            receipt = _judged(judge, pair, built, golden)
+        except GateError as error:
+            tell(f"{target} {precision}: failed the golden set")
+            return bundle, GateError(f"{target} {precision} failed the golden set: {golden.reason}; {error}")
+        candidate = candidate.replace(_with_row(candidate.manifest, receipt))
+        if parity.status == "failed":
+            parity = dataclasses.replace(parity, status="judged", reason="")
     size = sum(len(content) for content in built.files.values())
-    row = BuiltArtifact(target, precision, size, seconds, parity)
+    row = BuiltArtifact(target, precision, size, seconds, parity, receipt)
     tell(f"{target} {precision}: {parity.status}")
     return candidate.replace(_with_receipts(candidate.manifest, row)), row
+
+
+def _by_stand_in(
+    bundle: Bundle, artifact: Artifact, built: Built, samples: Samples, parity: ArtifactReport
+) -> ArtifactReport:
+    """Return how what rounds alike fares on the golden set, where the target itself cannot run."""
+    if built.stand_in is None:
+        return parity
+    whole = bundle.replace(add={bundle.manifest.graph: built.stand_in})
+    return check_artifact(whole, Artifact(target=STAND_IN, precision=artifact.precision, files={}), samples)
+
+
+def _judged(judge: Judge | None, pair: Pair, built: Built, golden: ArtifactReport) -> dict[str, Any]:
+    """Return the receipt of an artifact that the golden set refuses and validation images do not."""
+    if judge is None or pair[1] == EXACT:
+        hint = "" if pair[1] == EXACT else "to judge it by AP, scores and decisions on validation images: --val DATA"
+        raise GateError(hint or "build it again, or report it: in float32 it should be the same network")
+    return judge.receipt(*pair, built, golden)
 
 
 def with_artifact(bundle: Bundle, pair: Pair, built: Built) -> tuple[Bundle, Artifact]:
@@ -230,11 +272,20 @@ def with_artifact(bundle: Bundle, pair: Pair, built: Built) -> tuple[Bundle, Art
         target=pair[0], precision=pair[1], files=files, options=dict(built.options), tools=dict(built.tools)
     )
     others = tuple(item for item in bundle.manifest.artifacts if (item.target, item.precision) != pair)
-    manifest = dataclasses.replace(bundle.manifest, artifacts=(*others, artifact))
+    rows = tuple(row for row in bundle.manifest.receipts if not _judges(row, pair))
+    manifest = dataclasses.replace(bundle.manifest, artifacts=(*others, artifact), receipts=rows)
     still_named = {name for item in manifest.artifacts for name in item.files.values()}
     stale = [name for item in bundle.manifest.artifacts for name in item.files.values() if name not in still_named]
     chunks = {files[name]: content for name, content in built.files.items()}
     return bundle.replace(manifest, chunks, stale), artifact
+
+
+def _judges(row: dict[str, Any], pair: Pair) -> bool:
+    return "judgement" in row and (row.get("target"), row.get("precision")) == pair
+
+
+def _with_row(manifest: Manifest, row: dict[str, Any]) -> Manifest:
+    return dataclasses.replace(manifest, receipts=(*manifest.receipts, row))
 
 
 def _with_receipts(manifest: Manifest, row: BuiltArtifact) -> Manifest:

@@ -47,6 +47,7 @@ MAX_ARTIFACTS = 256
 MAX_GOLDEN = 64
 MAX_RECEIPTS = 4096
 MAX_SEED = (1 << 63) - 1
+MAX_BYTES = 1 << 50
 MAX_LISTED = 100_000  # layers, gates, latencies of an int8 receipt
 MAX_IMAGES = 1_000_000_000
 FIGURE = number(-1e9, 1e9)  # of a comparison: sums and squares of them stay finite
@@ -203,7 +204,33 @@ def _receipt(value: object, where: str) -> dict[str, Any]:
     if "quantization" in receipt:
         text(32, WORD)(receipt.get("target"), f"{where}.target")
         _quantization(receipt["quantization"], f"{where}.quantization")
+    if "judgement" in receipt:
+        for name in ("target", "precision"):
+            text(32, WORD)(receipt.get(name), f"{where}.{name}")
+        _judgement(receipt["judgement"], f"{where}.judgement")
     return receipt
+
+
+def _judgement(value: object, where: str) -> None:
+    """Check what `verify` relies on and what `build` prints of an artifact that was judged on images."""
+    keys = Table(value, where)
+    keys.take("passed", _flag)
+    _golden_differences(keys.take("golden", table), f"{where}.golden")
+    keys.take("gates", many(_gate, 1, MAX_LISTED))
+    _image_set(keys.take("validation", table), f"{where}.validation")
+
+
+def _golden_differences(value: object, where: str) -> None:
+    keys = Table(value, where)
+    for name in ("score", "box_px", "map"):
+        keys.take(name, _at_least_0)
+    keys.close()
+
+
+def _image_set(value: object, where: str) -> None:
+    keys = Table(value, where)
+    keys.take("name", _string)
+    keys.take("images", integer(1, MAX_IMAGES))
 
 
 def _quantization(value: object, where: str) -> None:
@@ -215,17 +242,21 @@ def _quantization(value: object, where: str) -> None:
     race.take("speed_up", _at_least_0)
     race.take("faster", _flag)
     race.take("times_ms", mapping(text(32, WORD), many(number(0, math.inf), 1, MAX_LISTED)))
-    golden = Table(keys.take("golden", table), f"{where}.golden")
-    for name in ("score", "box_px", "map"):
-        golden.take(name, _at_least_0)
-    golden.close()
+    _golden_differences(keys.take("golden", table), f"{where}.golden")
     keys.take("gates", many(_gate, 1, MAX_LISTED))
     keys.take("layers", many(_layer, 1, MAX_LISTED))
     for name in ("calibration", "validation"):
-        images = Table(keys.take(name, table), f"{where}.{name}")
-        images.take("name", _string)
-        images.take("images", integer(1, MAX_IMAGES))
+        _image_set(keys.take(name, table), f"{where}.{name}")
     Table(keys.take("ranges", table), f"{where}.ranges").take("estimator", text(32, WORD))
+    if "alternatives" in table(value, where):
+        keys.take("alternatives", mapping(text(32, WORD), _alternative))
+
+
+def _alternative(value: object, where: str) -> None:
+    keys = Table(value, where)
+    keys.take("passed", _flag)
+    keys.take("size_bytes", integer(0, MAX_BYTES))
+    keys.take("gates", many(_gate, 1, MAX_LISTED))
 
 
 def _gate(value: object, where: str) -> None:

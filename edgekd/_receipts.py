@@ -1,4 +1,4 @@
-"""What a bundle's receipts say about its int8 artifacts: whether one may run, and whether it is worth it."""
+"""What a bundle's receipts say about its artifacts: whether int8 may run and is worth it, what others were held to."""
 
 from __future__ import annotations
 
@@ -43,6 +43,17 @@ def int8_receipt(manifest: Manifest, target: str) -> Int8Receipt | None:
             said = row["quantization"]
             race = said["race"]
             return Int8Receipt(row, said["passed"], race["rival"], race["speed_up"], race["faster"])
+    return None
+
+
+def golden_when_judged(manifest: Manifest, artifact: Artifact) -> dict[str, float | None] | None:
+    """Return the golden differences of an artifact that was judged on images instead of its precision's bound.
+
+    None: its precision's bound holds for it, or it is of a precision that always needs a receipt.
+    """
+    for row in manifest.receipts:
+        if "judgement" in row and (row.get("target"), row.get("precision")) == (artifact.target, artifact.precision):
+            return dict(row["judgement"]["golden"])
     return None
 
 

@@ -28,11 +28,20 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Built:
-    """What `Target.build` returns: files (name -> bytes), options for `load`, and the tools' versions."""
+    """What `Target.build` returns.
+
+    Attributes:
+        files: name -> bytes.
+        options: for `load`.
+        tools: versions of what built it.
+        stand_in: ONNX, float32 in and out, that rounds as the artifact does: judged in its place on a machine where the
+            target cannot run; None: nothing can stand in.
+    """
 
     files: Mapping[str, bytes]
     options: Mapping[str, Any] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
+    stand_in: bytes | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ._box_difference import BoxDifference, box_difference, worse
 from ._bundle import Bundle
 from ._decisions import Decisions, compare, compare_verdicts
 from ._golden import golden_outputs, golden_pixels
-from ._receipts import QUANTIZED, int8_receipt, needs_receipt
+from ._receipts import QUANTIZED, golden_when_judged, int8_receipt, needs_receipt
 from ._select import all_artifacts
 from ._target import load_target, target_names
 from .errors import BundleError, EdgekdError, HostError, SessionError, UsageError
@@ -55,6 +55,7 @@ TOLERANCES = {
     "fp32": Tolerance(1e-3, 0.5, all_rows=True),
     "fp16": Tolerance(1e-2, 1.0, all_rows=False),
     "bf16": Tolerance(1e-2, 1.0, all_rows=False),
+    "w8a32": Tolerance(2e-2, 2.0, all_rows=False),  # weights lose 8 bits of 24; as much of a score as int8 may shift
 }
 
 
@@ -82,6 +83,7 @@ MAP_TOLERANCES = {
     "fp32": MapTolerance(1e-3, 1e-3),
     "fp16": MapTolerance(1e-2, 2e-2),
     "bf16": MapTolerance(1e-2, 2e-2),
+    "w8a32": MapTolerance(5e-2, 5e-2),
 }
 
 
@@ -94,7 +96,7 @@ class ArtifactReport:
         precision: of the artifact.
         status: "passed", "failed", "skipped" (cannot run here) or "reported" (ran; its precision has no bound).
         reason: why it failed or was skipped; empty if it passed.
-        tolerance: the bounds for its precision; None if there are none.
+        tolerance: the bounds for its precision; None if there are none, or what was measured at the build is the bound.
         session: what ran, or None.
         score_difference: largest over all images, rows and classes; None if it did not run.
         map_difference: largest over all images and places of an anomaly network's raw map; None for detectors.
@@ -219,7 +221,10 @@ def check_artifact(bundle: Bundle, artifact: Artifact, samples: Samples) -> Arti
     report = measure_artifact(bundle, artifact, samples)
     if report.status != "reported":
         return report
-    return _judged_by_receipt(report, bundle.manifest) if needs_receipt(artifact) else _judged(report)
+    if needs_receipt(artifact):
+        return _judged_by_receipt(report, bundle.manifest)
+    golden = golden_when_judged(bundle.manifest, artifact)
+    return _judged(report) if golden is None else _as_when_judged(report, golden)
 
 
 def measure_artifact(bundle: Bundle, artifact: Artifact, samples: Samples) -> ArtifactReport:
@@ -308,24 +313,29 @@ def _larger(so_far: float, reference: NDArray[np.float32], output: NDArray[np.fl
 
 
 def _judged_by_receipt(report: ArtifactReport, manifest: Manifest) -> ArtifactReport:
-    """Return the report of an int8 artifact with its verdict: it must do here what it did where its gates held.
-
-    int8 on another chip rounds elsewhere, and errors of rounding are as large as those of int8 itself: half as much
-    again is allowed, and what fp16 may lose.
-    """
+    """Return the report of an int8 artifact with its verdict: it must do here what it did where its gates held."""
     receipt = int8_receipt(manifest, report.target)
     if receipt is None:
         return dataclasses.replace(report, status="failed", reason=f"{report.precision} has no receipt to compare with")
     if not receipt.passed:
         return dataclasses.replace(report, status="failed", reason=f"{report.precision} failed its gates when built")
-    golden = receipt.row["quantization"]["golden"]
+    return _as_when_judged(report, receipt.row["quantization"]["golden"])
+
+
+def _as_when_judged(report: ArtifactReport, golden: Mapping[str, float | None]) -> ArtifactReport:
+    """Return the report with its verdict: on the golden set it must do here what it did where its gates held.
+
+    Another chip rounds elsewhere, and errors of rounding are as large as those that were judged: half as much again is
+    allowed, and what fp16 may lose.
+    """
     found = {"score": report.score_difference, "box_px": report.box_difference_px, "map": report.map_difference}
     reasons = [] if golden["score"] is not None else ["its receipt says nothing of the golden set"]
     for name, unit, slack in (("score", "", 0.01), ("box_px", " px", 1.0), ("map", "", 0.02)):
         was, now = golden[name], found[name]
         if was is not None and now is not None and not now <= 1.5 * was + slack:
             reasons.append(f"{name} differs by {now:.3g}{unit} from the float network, by {was:.3g}{unit} when built")
-    return dataclasses.replace(report, status="failed" if reasons else "passed", reason="; ".join(reasons))
+    status = "failed" if reasons else "passed"
+    return dataclasses.replace(report, status=status, reason="; ".join(reasons), tolerance=None)
 
 
 def _judged(report: ArtifactReport) -> ArtifactReport:

@@ -43,7 +43,8 @@ class Gate:
 
     def __str__(self) -> str:
         sign = "<=" if self.name != "decisions" else ">="
-        return f"{self.name} {self.value:.3g} {self.unit} (bound {sign} {self.bound:g})"
+        value = f"{self.value:.3g} {self.unit}".rstrip()
+        return f"{self.name} {value} (bound {sign} {self.bound:g})"
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ def _target(manifest: Manifest, receipt: Mapping[str, Any]) -> Iterator[str]:
         yield histogram(said["shifts"], {"none": 0.0}, "score", unit="", count="objects")
     yield from _accuracy(manifest, said)
     yield from _latency(said)
+    yield from _alternatives(said)
     yield from _steps(said)
 
 
@@ -177,6 +178,24 @@ def _latency(said: Mapping[str, Any]) -> Iterator[str]:
         f'<p class="soft">Bare network, batch 1, {race["threads"]} thread of {race["cores"]} cores, '
         f"{escape(race['processor'])}, all precisions in turn.</p>"
     )
+
+
+def _alternatives(said: Mapping[str, Any]) -> Iterator[str]:
+    others = said.get("alternatives")
+    if not others:
+        return
+    names = [gate["name"] for gate in next(iter(others.values()))["gates"]]
+    heads = "".join(f"<th>{escape(name)}</th>" for name in names)
+    yield f"<h3>Instead of int8</h3><table><thead><tr><th>precision</th><th>size</th>{heads}<th></th></tr></thead>"
+    for name, other in others.items():
+        cells = "".join(
+            f"<td>{'–' if gate['value'] is None else format(gate['value'], '.3g')} {escape(gate['unit'])}</td>"
+            for gate in other["gates"]
+        )
+        word = '<span class="yes">holds</span>' if other["passed"] else '<span class="no">fails</span>'
+        size = f"<td>{other['size_bytes'] / 2**20:.2f} MiB</td>"
+        yield f"<tr><td>{escape(name)}</td>{size}{cells}<td>{word}</td></tr>"
+    yield "</table>"
 
 
 def _steps(said: Mapping[str, Any]) -> Iterator[str]:

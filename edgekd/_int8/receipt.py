@@ -12,7 +12,7 @@ from .race import fastest_rival
 if TYPE_CHECKING:
     from .._verify import ArtifactReport
     from .gates import Judgement
-    from .search import Found, Plan, Step
+    from .search import Alternative, Found, Plan, Step
 
 MARGIN = 1.03  # times as fast; less is noise
 SHOWN = 4096  # shifts that the receipt keeps, evenly spread: enough for a histogram
@@ -56,19 +56,16 @@ def int8_row(plan: Plan, found: Found, parity: ArtifactReport, date: str) -> dic
                 }
                 for layer in plan.layers
             ],
-            "gates": _gates(found.judgement),
-            "reported": _gates(found.reported),
+            "gates": gate_rows(found.judgement),
+            "reported": gate_rows(found.reported),
             "figures": {"float": _figures(before.figures), "int8": _figures(after.figures)},
             "decisions": vars(found.judgement.decisions),
             "shifts": [round(float(value), 5) for value in _spread(found.judgement)],
             "thresholds": _thresholds(plan, found),
             "steps": [_step(step, len(plan.layers)) for step in found.steps],
             "race": _race(found),
-            "golden": {
-                "score": _number(parity.score_difference),
-                "box_px": _number(parity.box_difference_px),
-                "map": _number(parity.map_difference),
-            },
+            "alternatives": {name: _alternative(item) for name, item in found.alternatives.items()},
+            "golden": golden_row(parity),
         },
     }
 
@@ -87,6 +84,10 @@ def _race(found: Found) -> dict[str, Any]:
     }
 
 
+def _alternative(item: Alternative) -> dict[str, Any]:
+    return {"passed": item.judgement.passed, "size_bytes": item.size_bytes, "gates": gate_rows(item.judgement)}
+
+
 def _processor() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - a file of the kernel
@@ -102,8 +103,18 @@ def _thresholds(plan: Plan, found: Found) -> dict[str, float]:
     return {"shipped": shipped, "refit": found.judgement.refit}
 
 
-def _gates(judgement: Judgement) -> list[dict[str, Any]]:
+def gate_rows(judgement: Judgement) -> list[dict[str, Any]]:
+    """Return the gates as a receipt has them."""
     return [{**vars(gate), "value": _number(gate.value)} for gate in judgement.gates]
+
+
+def golden_row(parity: ArtifactReport) -> dict[str, float | None]:
+    """Return the differences on the golden set as a receipt has them."""
+    return {
+        "score": _number(parity.score_difference),
+        "box_px": _number(parity.box_difference_px),
+        "map": _number(parity.map_difference),
+    }
 
 
 def _step(step: Step, layers: int) -> dict[str, Any]:
@@ -111,7 +122,7 @@ def _step(step: Step, layers: int) -> dict[str, Any]:
         "floating": len(step.floating),
         "of": layers,
         "passed": step.judgement.passed,
-        "gates": _gates(step.judgement),
+        "gates": gate_rows(step.judgement),
         "p50_ms": step.p50_ms,
     }
 

@@ -116,8 +116,7 @@ class Plan:
 
     def portable(self, bundle: Bundle) -> Session:
         """Start ONNX Runtime on a bundle's graph, one thread."""
-        artifact = Artifact(target=REFERENCE, precision="fp32", files={})
-        return load_target(REFERENCE).load(bundle, artifact, threads=1)
+        return start_portable(bundle)
 
     def session(self, target: str, built: Built, quantization: Quantization) -> Session:
         """Start the int8 engine; where the target cannot run here, its graph on ONNX Runtime's int8 kernels."""
@@ -143,6 +142,14 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """Another precision of the target, on the images of the report; its size is that of its files."""
+
+    judgement: Judgement
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class Found:
     """What the search found for one target.
 
@@ -158,6 +165,7 @@ class Found:
         emulated: whether ONNX Runtime stood in for the target, which cannot run here.
         times_ms: precision -> latencies; empty where the target cannot run here.
         threads: of the engines that were timed.
+        alternatives: what the target's other precisions but fp32 lose; empty where it cannot run here.
     """
 
     target: str
@@ -171,6 +179,12 @@ class Found:
     emulated: bool
     times_ms: dict[str, list[float]] = field(default_factory=dict)
     threads: int = 1
+    alternatives: dict[str, Alternative] = field(default_factory=dict)
+
+
+def start_portable(bundle: Bundle) -> Session:
+    """Start ONNX Runtime on a bundle's graph, one thread."""
+    return load_target(REFERENCE).load(bundle, Artifact(target=REFERENCE, precision="fp32", files={}), threads=1)
 
 
 def start_built(bundle: Bundle, target: str, precision: str, built: Built) -> Session:
@@ -196,6 +210,7 @@ class _Search:
         self.plan, self.target, self.module = plan, target, load_target(target)
         self.here = self.module.probe() is None
         self.steps: list[Step] = []
+        self.sizes: dict[str, int] = {}  # of the rivals
         self.tried: dict[frozenset[str], tuple[Step, Built, Run]] = {}
 
     def run(self) -> Found:
@@ -204,9 +219,11 @@ class _Search:
             step, built, run = self.tried[best]
             reported, runs = self._report(step, built, run)
             times = self._race(rivals, built, best)
+            others = self._alternatives(rivals, runs[0])
         return Found(
-            self.target, built, best, run, step.judgement, reported, runs, tuple(self.steps), not self.here, times
-        )
+            self.target, built, best, run, step.judgement, reported, runs, tuple(self.steps), not self.here, times,
+            alternatives=others,
+        )  # fmt: skip
 
     def _fewest(self, rivals: dict[str, Session]) -> frozenset[str]:
         """Return the smallest of the tried sets of floating layers whose gates hold."""
@@ -219,7 +236,7 @@ class _Search:
         failing, count = len(kept), min(len(kept) + 1, most)
         while failing == count or not self._try(frozenset(order[:count]), rivals):
             if count == most:
-                raise GateError(self._refusal())
+                raise GateError(self._refusal(rivals))
             failing, count = count, min(count + max(1, count // 2), most)
         while count - failing > 1:
             middle = (failing + count) // 2
@@ -254,7 +271,13 @@ class _Search:
         plan.tell(f"{what}: {'every gate holds' if judgement.passed else '; '.join(failed)}")
         return judgement.passed
 
-    def _refusal(self) -> str:
+    def _alternatives(self, rivals: dict[str, Session], before: Run) -> dict[str, Alternative]:
+        """Measure the target's other precisions as int8 was."""
+        manifest, images, bounds = self.plan.bundle.manifest, self.plan.judges.report, self.plan.bounds
+        runs = {name: run_set(item, manifest, images, whole=False) for name, item in rivals.items() if name != "fp32"}
+        return {name: Alternative(judge(manifest, before, run, bounds), self.sizes[name]) for name, run in runs.items()}
+
+    def _refusal(self, rivals: dict[str, Session]) -> str:
         best = min(self.steps, key=lambda step: sum(not gate.passed for gate in step.judgement.gates))
         first, last = self.steps[0], self.steps[-1]
         lines = [f"int8 loses more than the gates allow on {len(self.plan.judges.search)} validation images"]
@@ -262,8 +285,13 @@ class _Search:
         lines += [f"  {len(last.floating)} most sensitive layers in floating point: {_gates(last)}"]
         if best not in (first, last):
             lines += [f"  {len(best.floating)} layers in floating point: {_gates(best)}"]
+        if self.plan.whole:
+            for name, item in self._alternatives(rivals, self.plan.float_run).items():
+                lost = "; ".join(map(str, item.judgement.gates))
+                word = "holds every gate" if item.judgement.passed else "does not hold them either"
+                lines += [f"  {name} ({item.size_bytes / 2**20:.2f} MiB) {word}: {lost}"]
         lines += [
-            "  build --precision fp16, calibrate on other images (--calib), or train for it: edgekd distill --qat"
+            "  calibrate on other images (--calib), take another precision, or train for it: edgekd distill --qat"
         ]
         return "\n  ".join(lines)
 
@@ -297,8 +325,10 @@ class _Search:
         bundle = self.plan.bundle
         for artifact in bundle.manifest.artifacts:
             if (artifact.target, artifact.precision) == (self.target, precision):
+                self.sizes[precision] = sum(len(bundle.file(artifact, name)) for name in artifact.files)
                 return self.module.load(bundle, artifact, threads=1)
         built = self.module.build(bundle, precision, self.plan.tell)
+        self.sizes[precision] = sum(map(len, built.files.values()))
         return start_built(bundle, self.target, precision, built)
 
     def _race(self, rivals: dict[str, Session], built: Built, floating: frozenset[str]) -> dict[str, list[float]]:

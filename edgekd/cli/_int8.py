@@ -1,11 +1,11 @@
-"""An int8 receipt in a terminal."""
+"""Receipts of int8, and of what was judged as int8 is, in a terminal."""
 
 from __future__ import annotations
 
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from ._text import plain, table
+from ._text import plain, size, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +20,10 @@ def show_int8(receipt: Mapping[str, Any]) -> None:
     rows = [_gate(gate) for gate in said["gates"]]
     for name, samples in said["race"]["times_ms"].items():
         rows.append((f"{plain(name)} latency", f"{statistics.median(samples):.2f} ms", "", ""))
+    for name, other in said.get("alternatives", {}).items():
+        rows.append(
+            (f"{plain(name)}, {size(other['size_bytes'])}", _lost(other), "", "holds" if other["passed"] else "FAILS")
+        )
     table(("", "measured", "bound", ""), rows)
     print(f"  {_speed(receipt)}")
     validation, calibration = said["validation"], said["calibration"]
@@ -29,6 +33,20 @@ def show_int8(receipt: Mapping[str, Any]) -> None:
     )
 
 
+def show_judgement(receipt: Mapping[str, Any]) -> None:
+    """Print what an artifact lost that the golden set refused and validation images did not."""
+    said = receipt["judgement"]
+    where = (
+        "; ONNX Runtime, rounding likewise, stood in for the target, which cannot run here" if said["emulated"] else ""
+    )
+    images = f"{said['validation']['images']} images of {plain(said['validation']['name'])}"
+    print(
+        f"\n{plain(receipt['target'])} {plain(receipt['precision'])}: exceeds the golden set's bound, and holds the "
+        f"gates on {images}{where}"
+    )
+    table(("", "measured", "bound", ""), [_gate(gate) for gate in said["gates"]])
+
+
 def _layers(said: Mapping[str, Any]) -> str:
     layers = said["layers"]
     floating = [plain(layer["name"]) for layer in layers if not layer["int8"]]
@@ -36,6 +54,12 @@ def _layers(said: Mapping[str, Any]) -> str:
         return f"all {len(layers)} layers"
     more = f" and {len(floating) - NAMED} more" if len(floating) > NAMED else ""
     return f"all but {len(floating)} of {len(layers)} layers; in floating point: {', '.join(floating[:NAMED])}{more}"
+
+
+def _lost(other: Mapping[str, Any]) -> str:
+    drop = other["gates"][0]
+    value = "-" if drop["value"] is None else f"{drop['value']:.3g} {drop['unit']}"
+    return plain(f"{drop['name']} {value}")
 
 
 def _gate(gate: Mapping[str, Any]) -> tuple[str, str, str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import edgekd
 
-from ._int8 import show_int8
+from ._int8 import show_int8, show_judgement
 from ._text import size, table
 
 if TYPE_CHECKING:
@@ -30,11 +30,15 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="comma-separated (openvino,tflite,tensorrt), or all that can build here; may be given several times",
     )
     parser.add_argument(
-        "--precision", action="append", metavar="NAMES", help="comma-separated: fp32, fp16, int8 (default fp32)"
+        "--precision", action="append", metavar="NAMES", help="comma-separated: fp32, fp16, w8a32, int8 (default fp32)"
     )
     parser.add_argument("--out", metavar="FILE", help="write here (default: replace the bundle)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    int8 = parser.add_argument_group("int8", "calibrated on training images, judged on validation images")
+    int8 = parser.add_argument_group(
+        "int8",
+        "calibrated on training images, judged on validation images; with --val, fp16 and w8a32 that exceed the golden "
+        "set's bound are judged likewise",
+    )
     int8.add_argument("--calib", metavar="PATH", help="training images (default: those of the bundle's recipe)")
     int8.add_argument("--val", metavar="PATH", help="validation images (default: those of --calib, or of the recipe)")
     int8.add_argument("--format", metavar="NAME", help="of both (default: found out)")
@@ -93,7 +97,7 @@ def _print(report: edgekd.BuildReport) -> None:
             print(f"{item.target} {item.precision} was not run: {item.parity.reason}")
     for item in report.artifacts:
         if item.receipt is not None:
-            show_int8(item.receipt)
+            (show_int8 if "quantization" in item.receipt else show_judgement)(item.receipt)
     for name, reason in report.unavailable.items():
         print(f"{name} was left out: {reason}")
     dropped = "; its signature was dropped, since the contents changed" if report.signature_dropped else ""

@@ -6,7 +6,7 @@ from .calibrate import Ranges, measure_ranges
 from .graph import FloatGraph
 from .region import Layer, Region, int8_region, layers_of
 from .trained import trained_scales
-from .write import quantized_graph
+from .write import quantized_graph, weight_only_graph
 
 __all__ = [
     "FloatGraph",
@@ -18,4 +18,5 @@ __all__ = [
     "measure_ranges",
     "quantized_graph",
     "trained_scales",
+    "weight_only_graph",
 ]

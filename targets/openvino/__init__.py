@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgekd._session import Session
     from edgekd._target import Built, Progress, Quantization
 
-PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "int8")
+PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "w8a32", "int8")
 GRAMMAR: str | None = "int8-symmetric"
 DEVICES: tuple[str, ...] = (
     "openvino", "cpu", "gpu", "gpu.*", "npu", "intel", "intel:cpu", "intel:gpu", "intel:gpu.*", "intel:npu",
@@ -39,7 +39,8 @@ def build(bundle: Bundle, precision: str, progress: Progress, quantization: Quan
 
     Args:
         bundle: its portable graph is read.
-        precision: "fp32"; "fp16": weights stored as float16, half the size; "int8": the explicit int8 graph.
+        precision: "fp32"; "fp16": weights stored as float16, half the size; "w8a32": as int8, a quarter, with float32
+            arithmetic; "int8": the explicit int8 graph.
         progress: told each stage.
         quantization: the int8 graph.
 

@@ -15,6 +15,7 @@ from onnx import TensorProto, numpy_helper
 
 from edgekd._target import Built
 from edgekd.errors import BuildError
+from edgekd.quantization import FloatGraph, weight_only_graph
 
 if TYPE_CHECKING:
     from edgekd._bundle import Bundle
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 
 
 def lower(bundle: Bundle, precision: str, progress: Progress, quantization: Quantization | None) -> Built:
-    """Read ONNX, fix the batch to 1 and serialise; "fp16" stores the weights as float16, "int8" as int8."""
+    """Read ONNX, fix the batch to 1 and serialise; "fp16" stores the weights as float16, "w8a32" and "int8" as int8."""
     spec = bundle.manifest.input
     progress(f"OpenVINO: ONNX to IR, batch 1, {precision} weights")
     graph = bundle.graph() if quantization is None else _shifted(quantization.graph)
+    if precision == "w8a32":
+        graph = weight_only_graph(FloatGraph(graph))
     try:
         model = openvino.Core().read_model(io.BytesIO(graph))
         model.reshape({spec.name: [1, 3, spec.height, spec.width]})

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from edgekd._target import Built, relative_error
+from edgekd._target import Built
 from edgekd.errors import BuildError
 
 from . import _packed
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from edgekd._manifest import InputSpec, OutputSpec
     from edgekd._target import Progress, Quantization
 
-FP16_TOLERANCE = 1e-2  # of the largest output (at least 1), on seeded noise
-
 
 def prepare(bundle: Bundle, precision: str, progress: Progress, quantization: Quantization | None) -> Built:
     """Make `model.onnx` (of int8 `model.onnx.packed`); ONNX Runtime checks it, and TensorRT-RTX where installed."""
@@ -38,11 +36,13 @@ def prepare(bundle: Bundle, precision: str, progress: Progress, quantization: Qu
     except Exception as error:  # protobuf's and ONNX's errors share no other base
         raise BuildError(f"the portable graph is no sound ONNX: {error}") from error
     tools = {name: version(name) for name in ("onnx", "onnxruntime")}
+    stand_in = None
     if precision == "fp16":
-        progress("TensorRT: float16 up to the head's last convolutions, compared with float32 by ONNX Runtime")
+        progress("TensorRT: float16 up to the head's last convolutions")
         portable, graph = graph, halve(graph)
-        for half in (graph, halve(portable, emulate=True)):
-            _compare(portable, half, spec, bundle.manifest.outputs)
+        stand_in = halve(portable, emulate=True)
+        for half in (graph, stand_in):
+            _check_finite(half, spec, bundle.manifest.outputs)
     if precision == "int8":
         progress("TensorRT: explicit int8, weights in float32 in front of QuantizeLinear")
         graph = pair_weights(graph)
@@ -55,21 +55,15 @@ def prepare(bundle: Bundle, precision: str, progress: Progress, quantization: Qu
     else:
         progress("TensorRT-RTX is not installed, so no parser has seen the graph: pip install 'edgekd[tensorrt]'")
     files = {_packed.NAME: _packed.pack(graph)} if precision == "int8" else {"model.onnx": graph}
-    return Built(files=files, options=options, tools=tools)
+    return Built(files=files, options=options, tools=tools, stand_in=stand_in)
 
 
-def _compare(portable: bytes, half: bytes, spec: InputSpec, outputs: Sequence[OutputSpec]) -> None:
-    """Raise BuildError where the float16 graph computes something else."""
+def _check_finite(half: bytes, spec: InputSpec, outputs: Sequence[OutputSpec]) -> None:
+    """Raise BuildError where the float16 graph runs out of its range on noise; what it loses the golden set says."""
     pixels = np.random.default_rng(0).normal(size=(1, 3, spec.height, spec.width)).astype(np.float32)
-    names = [item.name for item in outputs]
-    results = [_run(graph, {spec.name: pixels}, names) for graph in (portable, half)]
-    for output, expected, got in zip(outputs, *results, strict=True):
-        worst = relative_error(expected, got, output.layout)
-        if not worst <= FP16_TOLERANCE:
-            raise BuildError(
-                f"in float16 the output {output.name!r} is off by {worst:.1e} of its largest value; at most "
-                f"{FP16_TOLERANCE} may be: build --precision fp32"
-            )
+    for output, values in zip(outputs, _run(half, {spec.name: pixels}, [item.name for item in outputs]), strict=True):
+        if not np.isfinite(values).all():
+            raise BuildError(f"in float16 the output {output.name!r} is not finite: build --precision fp32")
 
 
 def _run(graph: bytes, inputs: dict[str, NDArray[np.float32]], names: list[str]) -> list[NDArray[np.float32]]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgekd._session import Session
     from edgekd._target import Built, Progress, Quantization
 
-PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "int8")
+PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "w8a32", "int8")
 GRAMMAR: str | None = "int8-asymmetric"  # LiteRT measures its own ranges, with zero points
 DEVICES: tuple[str, ...] = ("tflite", "litert", "xnnpack", "cpu")
 PORTABLE: bool = False

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 QUIET = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
 LAST_LINES = 20  # of a child's output, shown when it dies
 KEPT_BYTES = 512 << 20  # of float models; the latest is kept whatever its size
+WEIGHTS_ONLY = {"fp16": "float16", "w8a32": "int8"}
 KEPT_RANGES = 4  # sets of calibration images that each kept model remembers
 
 Ranges = dict[str, list[float]]
@@ -67,9 +68,9 @@ def convert(bundle: Bundle, precision: str, progress: Progress, quantization: Qu
     made = _float_model(bundle, progress)
     if precision == "fp32":
         return Built(files={"model.tflite": made.model}, tools=made.tools)
-    if precision == "fp16":
-        progress("LiteRT: weights to fp16")
-        model, _ = _run_quantizer(made.model, {"precision": "fp16"})
+    if precision in WEIGHTS_ONLY:
+        progress(f"LiteRT: weights to {WEIGHTS_ONLY[precision]}")
+        model, _ = _run_quantizer(made.model, {"precision": precision})
         return Built(files={"model.tflite": model}, tools=made.tools)
     if quantization is None or not len(quantization.pixels):
         raise BuildError(

@@ -18,7 +18,7 @@ from edgekd.errors import BuildError
 
 from ._graph import LiteGraph, tensor_name
 from ._ranges import measure
-from ._region import int8_region
+from ._region import int8_region, layers_of
 
 if TYPE_CHECKING:
     from ._ranges import Range
@@ -37,6 +37,16 @@ def halve_weights(model: bytes) -> bytes:
         algorithm_key=algorithm_manager.AlgorithmName.FLOAT_CASTING,
     )
     return bytes(quantizer.Quantizer(bytearray(model), recipe.get_quantization_recipe()).quantize().quantized_model)
+
+
+def weights_to_int8(model: bytes) -> bytes:
+    """Return the model with the weights of layers stored as int8, one scale a channel, behind a DEQUANTIZE."""
+    graph = LiteGraph(model)
+    work = quantizer.Quantizer(bytearray(graph.serialize()))
+    work.add_weight_only_config(_written_by(graph, tuple(layers_of(graph))), EVERY, num_bits=8)
+    small = LiteGraph(work.quantize(None).quantized_model)
+    small.share_constants()
+    return small.serialize()
 
 
 def calibrate(model: bytes, pixels: Any) -> dict[int, Range]:
@@ -90,12 +100,15 @@ def _scales(region: Region, ranges: dict[int, Range]) -> dict[str, dict[str, Any
     return found
 
 
+WEIGHTS_ONLY = {"fp16": halve_weights, "w8a32": weights_to_int8}
+
+
 def answer(folder: Path) -> dict[str, Any]:
     """Do what `request.json` asks; return what `answer.json` is to hold."""
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     model = (folder / "float.tflite").read_bytes()
-    if request["precision"] == "fp16":
-        (folder / "model.tflite").write_bytes(halve_weights(model))
+    if request["precision"] in WEIGHTS_ONLY:
+        (folder / "model.tflite").write_bytes(WEIGHTS_ONLY[request["precision"]](model))
         return {}
     try:
         if request["ranges"] is None:

@@ -82,7 +82,7 @@ def test_network_that_works_is_int8_in_every_layer(tmp_path: Path, oriented: boo
     assert found.run.session.compute == "int8"
     assert not found.emulated
     assert "sensitivity" not in vars(plan), "measured only where a gate fails"
-    assert set(found.times_ms) == {"fp32", "fp16", "int8"}
+    assert set(found.times_ms) == {"fp32", "fp16", "w8a32", "int8"}
     assert {len(samples) for samples in found.times_ms.values()} == {4}
     assert lines[-1] == f"{QUICK} int8, 0 of 9 layers in floating point: every gate holds"
     assert plan.estimator in plan.errors
