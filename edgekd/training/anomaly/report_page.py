@@ -43,6 +43,7 @@ FIGURES = {
     "pixel_AP": ("pixels", "average precision"),
     "pixel_F1_max": ("pixels", "at the oracle's threshold"),
     "AUPRO": ("pixels", "overlap with each defect, all defects alike, up to a false-positive rate of 30 %"),
+    "aupro_rd4ad": ("pixels", "what RD4AD's code calls AUPRO, image by image: to compare with its figures only"),
 }
 
 
