@@ -177,8 +177,13 @@ def _read(path: Path) -> Recipe | AnomalyRecipe:
 
 
 def _rebudgeted(plan: AnomalyRecipe, seed: int | None, steps: int | None) -> AnomalyRecipe:
-    wanted = {name: value for name, value in (("seed", seed), ("steps", steps)) if value is not None}
-    return dataclasses.replace(plan, train=dataclasses.replace(plan.train, **wanted))
+    train = plan.train
+    return dataclasses.replace(
+        plan,
+        train=dataclasses.replace(
+            train, seed=train.seed if seed is None else seed, steps=train.steps if steps is None else steps
+        ),
+    )
 
 
 def adjusted(recipe: Recipe | str | Path, seed: int | None, steps: int | None) -> Recipe:
