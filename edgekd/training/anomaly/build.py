@@ -14,7 +14,9 @@ from .calibrate import CALIBRATE, batchnorms
 from .cosine import LOSSES
 from .embedding import Embedding
 from .fusion import FUSIONS, AddFusion, AttentionalFusion
-from .network import TARGETS, AnomalyNetwork
+from .network import METHODS, TARGETS, AnomalyNetwork
+from .projected import ProjectedNetwork
+from .projector import Projector
 from .pyramid import TAPS, Pyramid
 from .students import STUDENTS, MirrorStudent, PlainStudent
 
@@ -49,6 +51,8 @@ def build_network(recipe: AnomalyRecipe) -> AnomalyNetwork:
         else:
             targets = [each.channels for each in teachers] if model.target == "both_raw" else [channels]
             student = PlainStudent(embedding.outputs, targets, model.widths)
+        if model.method == "rd++":
+            return ProjectedNetwork(teachers[0], Projector(channels), embedding, student, recipe.input.std).train()
         return AnomalyNetwork(teachers, fusion, embedding, student, model.target).train()
 
 
@@ -72,6 +76,7 @@ def _teacher(config: AnomalyTeacherConfig, ours: InputConfig) -> Pyramid:
 def _check(recipe: AnomalyRecipe) -> None:
     model = recipe.model
     choices = (
+        ("method", model.method, METHODS),
         ("target", model.target, TARGETS),
         ("student", model.student, STUDENTS),
         ("fusion", model.fusion, FUSIONS),
@@ -84,6 +89,11 @@ def _check(recipe: AnomalyRecipe) -> None:
     for each in recipe.teachers:
         if each.calibrate not in CALIBRATE:
             raise RecipeError(f"teachers.calibrate = {each.calibrate!r}; possible: {', '.join(CALIBRATE)}")
+    if model.method != "rd" and model.target != "single":
+        raise RecipeError(
+            f"model.method = {model.method!r} has one teacher: use target = 'single' (now {model.target!r}) and one "
+            "[[teachers]], or method = 'rd'"
+        )
     wanted = 1 if model.target == "single" else 2
     if len(recipe.teachers) != wanted:
         raise RecipeError(
@@ -108,6 +118,7 @@ def _check_numbers(recipe: AnomalyRecipe) -> None:
         ("checkpoint_every", train.checkpoint_every, 1),
         ("lr", train.lr, 0),
         ("fusion_lr", train.fusion_lr, 0),
+        ("projector_lr", train.projector_lr, 0),
     ):
         if value < least:
             raise RecipeError(f"train.{name} should be at least {least}, got {value}")

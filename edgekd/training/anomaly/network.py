@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .embedding import Embedding
     from .pyramid import Pyramid
 
+METHODS = ("rd", "rd++")
 TARGETS = ("fused_sg", "both_raw", "single")
 
 
@@ -48,9 +49,11 @@ class AnomalyNetwork(nn.Module):
 
     Attributes:
         strides: of the pyramid and of the embedding; sides of the input are multiples of the last.
+        accumulate: steps whose gradients the optimiser takes together.
     """
 
     strides = (4, 8, 16, 32)
+    accumulate = 1
 
     def __init__(
         self,
