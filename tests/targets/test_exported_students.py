@@ -123,14 +123,14 @@ def exported_anomaly_network(method: str = "rd") -> Bundle:
         data=AnomalyDataConfig(path="none"),
         teachers=(AnomalyTeacherConfig(backbone="resnet18", width=0.25),),
         input=size,
-        model=AnomalyModelConfig(method=method, student="mirror"),
+        model=AnomalyModelConfig(method=method, student="plain" if method == "stfpm" else "mirror"),
     )
     torch.manual_seed(0)
     graph = export_onnx(build_network(recipe).eval(), size, outputs=("map", "score"), operators=ANOMALY_OPERATORS)
     return Bundle.create(bundles.anomaly_manifest(), {"graph.onnx": graph})
 
 
-@pytest.mark.parametrize("method", ["rd", "rd++"])
+@pytest.mark.parametrize("method", ["rd", "rd++", "stfpm"])
 def test_every_front_end_takes_an_anomaly_network(method: str) -> None:
     bundle = exported_anomaly_network(method)
     images = bundles.pixels(2)
@@ -169,7 +169,7 @@ def behind_the_layers(graph: FloatGraph) -> set[str]:
     return {name for node in graph.graph.node for name in node.output} - before
 
 
-@pytest.mark.parametrize("name", [*STUDENTS, "rd", "rd++"])
+@pytest.mark.parametrize("name", [*STUDENTS, "rd", "rd++", "stfpm"])
 def test_int8_student_decodes_in_float(name: str) -> None:
     graph = FloatGraph((exported(name) if name in STUDENTS else exported_anomaly_network(name)).graph())
     region = int8_region(graph)

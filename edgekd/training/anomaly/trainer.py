@@ -81,6 +81,7 @@ class AnomalyTrainer:
         if recipe.model.method == "rd":  # it does not depend on the keys of others, and may have begun before them
             self.identity.values["model"].pop("method")
             self.identity.values.pop("train.projector_lr")
+            self.identity.values.pop("train.sgd_lr")
         self.names = parameter_names(network=self.network)
         self.optimizer = build_optimizer(self.network, config)
         self.checkpoints = CheckpointFolder(folder / "checkpoints")
@@ -95,14 +96,16 @@ class AnomalyTrainer:
             RecipeError: the loss is no longer finite.
         """
         config = self.recipe.train
+        key = "sgd_lr" if self.recipe.model.method == "stfpm" else "lr"
+        rate = float(getattr(config, key))
         Loop(
             budget=config,
             folder=self.folder,
             batches=self.batches,
             advance=self._advance,
-            rate=lambda: config.lr,
+            rate=lambda: rate,
             save=self._save,
-            remedy=f"lower train.lr ({config.lr}), or set train.clip_norm = 1.0 (now {config.clip_norm})",
+            remedy=f"lower train.{key} ({rate}), or set train.clip_norm = 1.0 (now {config.clip_norm})",
             log_every=LOG_EVERY,
             tensorboard=self.tensorboard,
         ).run(self.step)

@@ -15,10 +15,10 @@ SETTLING = 20  # updates at the final temperature
 def sinkhorn_divergence(one: Tensor, other: Tensor, blur: float = BLUR) -> Tensor:
     """Return S = OT(a, b) - OT(a, a) / 2 - OT(b, b) / 2 of two clouds of equally weighted points.
 
-    OT is entropic optimal transport of cost |x - y|^2 / 2 at temperature blur^2 (Feydy et al., AISTATS 2019, equations
-    1 and 3). It is symmetric, at least 0, and 0 for equal clouds, whatever the order of their points: without the two
-    subtracted terms it would be least for a cloud that has shrunk. For a small blur it is half the squared Wasserstein
-    distance, for a large one half the squared distance of the means.
+    OT is entropic optimal transport of cost |x - y|^2 / 2 at temperature blur^2 (Feydy et al., AISTATS 2019). It
+    is symmetric, at least 0, and 0 for equal clouds, whatever the order of their points: without the two subtracted
+    terms it would be least for a cloud that has shrunk. For a small blur it is half the squared Wasserstein distance,
+    for a large one half the squared distance of the means.
 
     Args:
         one: `(N, D)` float32 or float64.

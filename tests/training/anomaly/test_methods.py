@@ -41,7 +41,7 @@ def recipe(category: Path, method: str, **train: Any) -> AnomalyRecipe:
         data=AnomalyDataConfig(path=str(category)),
         teachers=(TEACHER,),
         input=InputConfig(height=64, width=64),
-        model=AnomalyModelConfig(method=method, widths=(8, 8, 16)),
+        model=AnomalyModelConfig(method=method, **({} if method == "stfpm" else {"widths": (8, 8, 16)})),
         train=dataclasses.replace(AnomalyTrainConfig(steps=5, batch=4, checkpoint_every=2, threads=1), **train),
         predict=AnomalyPredictConfig(alpha=0.1, pixel_alpha=0.01),
     )
@@ -111,6 +111,21 @@ def test_rd_plus_plus_has_a_rate_for_projectors_and_leaves_the_teacher_out(categ
     assert {rate for name, rate in held if ".projector." not in name} == {5e-3}
 
 
+def test_stfpm_learns_by_sgd_at_a_rate_of_its_own_and_says_so(
+    category: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = build(recipe(category, "stfpm", sgd_lr=0.3), tmp_path)
+    (group,) = run.optimizer.param_groups
+    assert isinstance(run.optimizer, torch.optim.SGD)
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.3, 0.9, 1e-4)
+    assert {run.names[each].split(".")[1] for each in group["params"]} == {"student"}
+    with pytest.raises(RecipeError, match=r"train\.lr = 0\.1: .* at train\.sgd_lr \(0\.4\)"):
+        build_network(recipe(category, "stfpm", lr=0.1))
+    monkeypatch.setattr("edgekd.training.anomaly.trainer.normalise", lambda images, _: images.float() * np.nan)
+    with pytest.raises(RecipeError, match=r"lower train\.sgd_lr \(0\.3\)"):
+        run.run()
+
+
 @pytest.fixture(scope="module", params=RELATIVES)
 def trained(request: pytest.FixtureRequest, category: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return recipe and report of a whole run of each relative."""
@@ -130,6 +145,8 @@ def test_bundle_has_thresholds_figures_and_a_graph_that_gives_what_the_network_g
     assert manifest.thresholds is not None
     assert 0 < manifest.thresholds.low <= manifest.thresholds.image
     assert AnomalyRecipe.from_dict(manifest.recipe or {}).model.method == plan.model.method
+    how = "multiplied" if plan.model.method == "stfpm" else "summed"
+    assert f"{how} over three scales" in report.page.read_text(encoding="utf-8")
     assert {"image_AUROC", "AUPRO", "aupro_rd4ad"} <= {row["what"] for row in manifest.receipts}
     network = build_network(plan).eval()
     network.load_state_dict(read_tensors(report.weights))
@@ -171,21 +188,26 @@ def test_recipe_from_before_there_were_other_methods_is_of_rd(category: Path) ->
     old = json.loads(json.dumps(recipe(category, "rd").to_dict()))
     old["model"].pop("method")
     old["train"].pop("projector_lr")
+    old["train"].pop("sgd_lr")
     assert AnomalyRecipe.from_dict(old) == recipe(category, "rd")
 
 
 @pytest.mark.parametrize(
     ("model", "why"),
     [
-        ({"method": "rd+"}, r"model\.method = 'rd\+'; possible: rd, rd\+\+"),
+        ({"method": "rd+"}, r"model\.method = 'rd\+'; possible: rd, rd\+\+, stfpm"),
         (
             {"method": "rd++", "target": "both_raw"},
             r"'rd\+\+' has one teacher: use target = 'single' \(now 'both_raw'\)",
         ),
+        ({"method": "stfpm", "target": "fused_sg"}, r"'stfpm' has one teacher: use target = 'single'"),
+        ({"method": "stfpm", "student": "mirror"}, r"model\.student = 'mirror': .* leave model\.student out"),
+        ({"method": "stfpm", "widths": (8, 8, 8)}, r"model\.widths = \(8, 8, 8\): .* leave model\.widths out"),
+        ({"method": "stfpm", "embedding": 80}, r"model\.embedding = 80: .* leave model\.embedding out"),
     ],
 )
 def test_impossible_recipes_say_what_is_possible(model: dict[str, Any], why: str, category: Path) -> None:
-    plan = recipe(category, "rd")
+    plan = dataclasses.replace(recipe(category, "rd"), model=AnomalyModelConfig())
     plan = dataclasses.replace(plan, model=dataclasses.replace(plan.model, **model))
     with pytest.raises(RecipeError, match=why):
         build_network(plan)
