@@ -1,4 +1,4 @@
-"""Anomaly evidence: one teacher or two, how they are fused, what the student is and learns; beside PatchCore.
+"""Anomaly evidence: one teacher or two, how they are fused, what the student is and learns; beside relatives.
 
     python benchmarks/anomaly.py run                        # trains what is missing, one JSON a run
     python benchmarks/anomaly.py run --minutes 9            # begin no run after so many minutes
@@ -57,6 +57,8 @@ METHODS = {
     "iaff": Method("A + B, iAFF", (A, B), (("target", "fused_sg"), ("fusion", "iaff"))),
     "both": Method("A + B, iAFF for the bottleneck, both predicted", (A, B), (("target", "both_raw"),)),
     "mirror": Method("A alone, mirror student (RD4AD)", (A,), (("student", "mirror"),)),
+    "rd++": Method("A alone, projectors and pseudo-anomalies (RD++)", (A,), (("method", "rd++"),)),
+    "stfpm": Method("A alone, encoder student (STFPM)", (A,), (("method", "stfpm"),)),
     "local": Method("A alone, loss per location", (A,), (("loss", "per_location"),)),
     "random": Method("A with random weights, BatchNorm fitted", (RANDOM,)),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,11 @@ FIGURES = {
     "pixel_AUROC": "pixel AUROC",
     "pixel_AP": "pixel AP",
     "AUPRO": "AUPRO",
+    "aupro_rd4ad": "AUPRO of RD4AD's code",
     "found": "found",
     "false_alarms": "false alarms",
 }
-ORDER = ("patchcore", "A", "B", "add", "iaff", "both", "mirror", "local", "random")
+ORDER = ("patchcore", "A", "B", "add", "iaff", "both", "mirror", "rd++", "stfpm", "local", "random")
 Row = dict[str, Any]
 
 PUBLISHED = """| published, at full size | MVTec AD image AUROC | pixel AUROC | transistor image / pixel |
@@ -55,7 +57,8 @@ def table(data: str, rows: list[Row]) -> str:
         members = [row for row in rows if row["method"] == method]
         if not members:
             continue
-        columns = [[100 * row["metrics"][figure] for row in members] for figure in FIGURES]
+        # A figure that came later is missing in older rows.
+        columns = [[100 * row["metrics"].get(figure, math.nan) for row in members] for figure in FIGURES]
         gains = [
             100 * (row["metrics"]["image_AUROC"] - reference[row["seed"]])
             for row in members

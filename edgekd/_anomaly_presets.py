@@ -25,6 +25,7 @@ MODELS = {
     "edge": AnomalyModelConfig(widths=(32, 48, 80), embedding=80, reduction=16, storage="fp16"),
     "quality": AnomalyModelConfig(),
 }
+METHODS = ("rd", "rd++", "stfpm")
 STEPS = {"edge": 1500, "quality": 3000}
 PAIR = ("resnet18", "mobilenetv2")
 """The teachers of both presets; with weights, those that are named."""
@@ -40,37 +41,51 @@ STAGES = dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101"), "layer
 
 
 def preset(
-    name: str, data: str | Path, *, alpha: float = ALPHA, teacher_weights: Mapping[str, str | Path] | None = None
+    name: str,
+    data: str | Path,
+    *,
+    method: str = "rd",
+    alpha: float = ALPHA,
+    teacher_weights: Mapping[str, str | Path] | None = None,
 ) -> AnomalyRecipe:
     """Return the recipe of a preset.
 
     "edge": a bundle of at most 12 MB, for boards. "quality": bottleneck and student as large as RD4AD's for a
     ResNet-18. Two teachers are both predicted (`both_raw`, fused by iAFF for the bottleneck), one alone is RD4AD.
+    RD++ and STFPM have one; STFPM has no bottleneck, so that both presets are one network of it, stored differently.
 
     Args:
         name: "edge" or "quality".
         data: folder of one category, `train/good` in it.
+        method: "rd", "rd++" or "stfpm".
         alpha: expected share of false alarms among normal images, at most.
         teacher_weights: backbone -> file of its published weights, one or two, the first sets the student's channels;
-            None: a random ResNet-18 and MobileNetV2, with BatchNorm fitted to the training images.
+            None: a random ResNet-18 and (of "rd") MobileNetV2, with BatchNorm fitted to the training images.
 
     Raises:
-        UsageError: there is no such preset, or more than two teachers.
+        UsageError: there is no such preset or method, or more teachers than it has.
     """
-    if name not in MODELS:
-        raise UsageError(f"no preset {name!r}; possible: {', '.join(MODELS)}")
-    weights = dict(teacher_weights or {})
-    if len(weights) > 2:
-        raise UsageError(f"one or two teachers are possible, got weights of {len(weights)}: {', '.join(weights)}")
+    for what, value, possible in (("preset", name, tuple(MODELS)), ("method", method, METHODS)):
+        if value not in possible:
+            raise UsageError(f"no {what} {value!r}; possible: {', '.join(possible)}")
+    weights, most = dict(teacher_weights or {}), 2 if method == "rd" else 1
+    if len(weights) > most:
+        counted = "one or two teachers are" if most == 2 else f"with method {method!r} one teacher is"
+        raise UsageError(f"{counted} possible, got weights of {len(weights)}: {', '.join(weights)}")
     teachers = tuple(_teacher(each, path) for each, path in weights.items()) or tuple(
-        AnomalyTeacherConfig(backbone=each) for each in PAIR
+        AnomalyTeacherConfig(backbone=each) for each in PAIR[:most]
     )
+    model = MODELS[name]
+    if method == "stfpm":
+        model = AnomalyModelConfig(storage=model.storage)
+    elif (method, name) == ("rd++", "edge"):
+        model = dataclasses.replace(model, embedding=64)  # projectors are two of the twelve megabytes
     path = Path(data).resolve()
     return AnomalyRecipe(
         name=path.name,
         data=AnomalyDataConfig(path=str(path)),
         teachers=teachers,
-        model=dataclasses.replace(MODELS[name], target="single" if len(teachers) == 1 else "both_raw"),
+        model=dataclasses.replace(model, method=method, target="single" if len(teachers) == 1 else "both_raw"),
         train=AnomalyTrainConfig(steps=STEPS[name]),
         predict=AnomalyPredictConfig(alpha=alpha),
     )

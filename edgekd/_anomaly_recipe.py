@@ -38,8 +38,9 @@ class AnomalyTeacherConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AnomalyModelConfig:
-    """Student, fusion and loss; see docs/anomaly.md."""
+    """Method, student, fusion and loss; see docs/anomaly.md."""
 
+    method: str = "rd"  # rd (RD4AD, and what two teachers make of it) | rd++ (with projectors) | stfpm (an encoder)
     target: str = "single"  # single | fused_sg | both_raw
     student: str = "plain"  # plain | mirror; mirror needs a ResNet first and target single or fused_sg
     widths: tuple[int, int, int] = (64, 128, 256)  # of the plain student, at strides 4, 8, 16
@@ -53,12 +54,18 @@ class AnomalyModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AnomalyTrainConfig:
-    """Budget and optimiser: Adam with betas 0.5 and 0.999 at a constant rate, as RD4AD. The last weights count."""
+    """Budget and optimiser: Adam with betas 0.5 and 0.999 at a constant rate, as RD4AD. The last weights count.
+
+    A step looks at one batch. Of method "rd++" the optimiser moves at every second step, along both gradients. Of
+    "stfpm" it is SGD with momentum 0.9 and weight decay 1e-4.
+    """
 
     steps: int = 3000
     batch: int = 16
     lr: float = 5e-3
     fusion_lr: float = 1e-3  # of attention and fusion
+    projector_lr: float = 1e-3  # of the projectors of method "rd++"
+    sgd_lr: float = 0.4  # of method "stfpm", in the place of lr
     clip_norm: float = 0.0  # 0: no limit
     amp: bool = False  # convolutions in bfloat16, norms and cosines in float32; what is exported computes in float32
     seed: int = 0

@@ -36,8 +36,9 @@ class EvalReport:
         metrics: AP (IoU 0.50:0.95), AP50, AP75, AP_small, AP_medium, AP_large in [0, 1] or NaN, and per_class. Of
             oriented boxes: AP, AP50, AP75, the "mode" that they are in, per_class, per_class_AP50 and, where the set
             has images without objects, "background": false positives on them. Of an anomaly set: image_AUROC, image_AP,
-            image_F1_max, the same of pixels, AUPRO; "false_alarms" and "found" at the bundle's threshold; "oracle"
-            (thresholds that the test set chose) and "undefined" (figure -> why it is NaN).
+            image_F1_max, the same of pixels, AUPRO; "aupro_rd4ad", which only compares with figures of RD4AD's code;
+            "false_alarms" and "found" at the bundle's threshold; "oracle" (thresholds that the test set chose) and
+            "undefined" (figure -> why it is NaN).
         page: the report that was asked for.
         signature_dropped: whether figures were written into a bundle that was signed; it needs a new signature.
     """

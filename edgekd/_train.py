@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._anomaly_presets import preset as anomaly_preset
-from ._anomaly_recipe import ALPHA, AnomalyRecipe
+from ._anomaly_recipe import AnomalyRecipe
 from ._recipe import Recipe, read_tables
 from .errors import MissingPackageError, RecipeError, UsageError
 
@@ -76,6 +76,7 @@ def train(
     *,
     task: str | None = None,
     preset: str | None = None,
+    method: str | None = None,
     alpha: float | None = None,
     teacher_weights: Mapping[str, str | Path] | None = None,
     seed: int | None = None,
@@ -95,8 +96,9 @@ def train(
         out: folder of the run; created if missing.
         task: "anomaly": `recipe` is a folder with `train/good`, and the recipe is a preset's; None: it is a recipe.
         preset: of the task: "edge" (a bundle of at most 12 MB; default) or "quality".
+        method: of the task: "rd" (reverse distillation; default), "rd++" or "stfpm", see docs/anomaly.md.
         alpha: of the task: expected share of false alarms among normal images, at most; None: 0.05.
-        teacher_weights: of the task: backbone -> file, one or two; None: random teachers, which the report says.
+        teacher_weights: of the task: backbone -> file, one or (of "rd") two; None: random teachers, as the report says.
         seed: instead of the recipe's.
         steps: instead of the recipe's.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
@@ -104,17 +106,17 @@ def train(
         tensorboard: write events for TensorBoard to `out/tensorboard` too.
 
     Raises:
-        UsageError: a task or preset that there is not, or its options without the task.
+        UsageError: a task, preset or method that there is not, or its options without the task.
         RecipeError: the recipe is impossible or distils, or `out` holds a run of another one.
         DataError: the data cannot be read.
         WeightsError: pretrained weights are missing or do not fit.
         MissingPackageError: the packages for training are not installed.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; a checkpoint was written first.
     """
-    chosen = {"preset": preset, "alpha": alpha, "teacher_weights": teacher_weights or None}
-    given = [name for name, value in chosen.items() if value is not None]
+    chosen = {"preset": preset, "method": method, "alpha": alpha, "teacher_weights": teacher_weights or None}
+    given = {name: value for name, value in chosen.items() if value is not None}
     if task is not None:
-        recipe = _of_folder(recipe, task, preset or "edge", ALPHA if alpha is None else alpha, teacher_weights)
+        recipe = _of_folder(recipe, task, given)
     elif given:
         raise UsageError(
             f"{', '.join(given)}: only with task 'anomaly' and a folder of images; a recipe has them written in it"
@@ -152,21 +154,15 @@ def _train_anomaly(
     )
 
 
-def _of_folder(
-    data: Recipe | AnomalyRecipe | str | Path,
-    task: str,
-    preset: str,
-    alpha: float,
-    teacher_weights: Mapping[str, str | Path] | None,
-) -> AnomalyRecipe:
-    """Return the preset's recipe for a folder of images."""
+def _of_folder(data: Recipe | AnomalyRecipe | str | Path, task: str, given: dict[str, Any]) -> AnomalyRecipe:
+    """Return the preset's recipe for a folder of images; `given` are the options of `anomaly_preset`."""
     if task != "anomaly":
         raise UsageError(f"no task {task!r} without a recipe; possible: anomaly")
     if not isinstance(data, (str, Path)) or Path(data).is_file():
         raise UsageError(f"with task 'anomaly' expected a folder of images, got a recipe ({data}); leave out the task")
     if not Path(data).is_dir():
         raise UsageError(f"no folder at {data}; a category holds train/good, test/<defect> and ground_truth/<defect>")
-    return anomaly_preset(preset, data, alpha=alpha, teacher_weights=teacher_weights)
+    return anomaly_preset(given.pop("preset", "edge"), data, **given)
 
 
 def _read(path: Path) -> Recipe | AnomalyRecipe:
@@ -177,8 +173,13 @@ def _read(path: Path) -> Recipe | AnomalyRecipe:
 
 
 def _rebudgeted(plan: AnomalyRecipe, seed: int | None, steps: int | None) -> AnomalyRecipe:
-    wanted: dict[str, Any] = {k: value for k, value in (("seed", seed), ("steps", steps)) if value is not None}
-    return dataclasses.replace(plan, train=dataclasses.replace(plan.train, **wanted))
+    train = plan.train
+    return dataclasses.replace(
+        plan,
+        train=dataclasses.replace(
+            train, seed=train.seed if seed is None else seed, steps=train.steps if steps is None else steps
+        ),
+    )
 
 
 def adjusted(recipe: Recipe | str | Path, seed: int | None, steps: int | None) -> Recipe:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd._anomaly_presets import INPUTS, MODELS, preset
+from edgekd._anomaly_presets import INPUTS, METHODS, MODELS, preset
 from edgekd._anomaly_recipe import AnomalyRecipe
 from edgekd.errors import UsageError
 
@@ -37,13 +37,31 @@ def test_edge_network_stored_in_halves_leaves_room_for_golden_images_in_12_megab
     assert 2 * count < 11.2e6
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("method", METHODS)
+def test_preset_of_every_method_is_a_recipe_that_can_be_built(method: str, name: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from edgekd.training.anomaly.build import build_network
+    from edgekd.training.anomaly.network import METHODS as BUILT
+
+    plan = preset(name, tmp_path, method=method)
+    assert (plan.model.method, len(plan.teachers)) == (method, 2 if method == "rd" else 1)
+    assert BUILT == METHODS
+    count = sum(each.numel() for each in build_network(plan).parameters())
+    assert name != "edge" or (2 * count < 11.2e6 and plan.model.storage == "fp16")
+
+
 @pytest.mark.parametrize(
-    ("name", "weights", "why"),
+    ("name", "method", "weights", "why"),
     [
-        ("tiny", {}, "no preset 'tiny'; possible: edge, quality"),
-        ("edge", {"a": "1", "b": "2", "c": "3"}, "one or two teachers are possible, got weights of 3: a, b, c"),
+        ("tiny", "rd", {}, "no preset 'tiny'; possible: edge, quality"),
+        ("edge", "rd+", {}, r"no method 'rd\+'; possible: rd, rd\+\+, stfpm"),
+        ("edge", "rd", {"a": "1", "b": "2", "c": "3"}, "one or two teachers are possible, got weights of 3: a, b, c"),
+        ("edge", "stfpm", {"a": "1", "b": "2"}, "with method 'stfpm' one teacher is possible, got weights of 2: a, b"),
     ],
 )
-def test_what_no_preset_has_is_refused(name: str, weights: dict[str, str], why: str, tmp_path: Path) -> None:
+def test_what_no_preset_has_is_refused(
+    name: str, method: str, weights: dict[str, str], why: str, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match=why):
-        preset(name, tmp_path, teacher_weights=weights)
+        preset(name, tmp_path, method=method, teacher_weights=weights)

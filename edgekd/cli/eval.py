@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FIGURES = ("AP", "AP50", "AP75")
 ANOMALY = (
     *("image_AUROC", "image_AP", "image_F1_max", "pixel_AUROC", "pixel_AP", "pixel_F1_max", "AUPRO"),
-    *("false_alarms", "found"),
+    *("aupro_rd4ad", "false_alarms", "found"),
 )
 SIZES = ("AP_small", "AP_medium", "AP_large")
 

@@ -28,10 +28,13 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     add_arguments(parser, "recipe.toml; with --task the folder of one category")
     parser.add_argument("--task", help="anomaly: train on a folder of normal images, by a preset's recipe")
     parser.add_argument("--preset", help="with --task: edge (a bundle of at most 12 MB, default) or quality")
+    parser.add_argument(
+        "--method", help="with --task: rd (reverse distillation, default), rd++ (with projectors) or stfpm (an encoder)"
+    )
     parser.add_argument("--alpha", type=float, help="with --task: share of false alarms, at most (default 0.05)")
     parser.add_argument(
         "--teacher-weights", action="append", default=[], metavar="BACKBONE=FILE",
-        help="with --task: published weights, once or twice (default: random teachers, which only make a baseline)",
+        help="with --task: published weights, once or, of rd, twice (default: random teachers, a mere baseline)",
     )  # fmt: skip
     parser.set_defaults(run=run)
 
@@ -50,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser, recipe: str = "recipe.toml") 
 
 def run(args: argparse.Namespace) -> int:
     """Train and print where the result is and how good."""
-    chosen = {"task": args.task, "preset": args.preset, "alpha": args.alpha}
+    chosen = {"task": args.task, "preset": args.preset, "method": args.method, "alpha": args.alpha}
     try:
         weights = _weights(args.teacher_weights)
         report = edgekd.train(args.recipe, args.out, **chosen, teacher_weights=weights, **options(args))

@@ -115,7 +115,7 @@ def test_float16_student_decodes_in_float32(name: str) -> None:
 
 
 @cache
-def exported_anomaly_network() -> Bundle:
+def exported_anomaly_network(method: str = "rd") -> Bundle:
     """Return a bundle with a random network whose student mirrors the teacher: it has what no detector has."""
     size = InputConfig(height=64, width=96)
     recipe = AnomalyRecipe(
@@ -123,15 +123,16 @@ def exported_anomaly_network() -> Bundle:
         data=AnomalyDataConfig(path="none"),
         teachers=(AnomalyTeacherConfig(backbone="resnet18", width=0.25),),
         input=size,
-        model=AnomalyModelConfig(student="mirror"),
+        model=AnomalyModelConfig(method=method, student="plain" if method == "stfpm" else "mirror"),
     )
     torch.manual_seed(0)
     graph = export_onnx(build_network(recipe).eval(), size, outputs=("map", "score"), operators=ANOMALY_OPERATORS)
     return Bundle.create(bundles.anomaly_manifest(), {"graph.onnx": graph})
 
 
-def test_every_front_end_takes_an_anomaly_network() -> None:
-    bundle = exported_anomaly_network()
+@pytest.mark.parametrize("method", ["rd", "rd++", "stfpm"])
+def test_every_front_end_takes_an_anomaly_network(method: str) -> None:
+    bundle = exported_anomaly_network(method)
     images = bundles.pixels(2)
     theirs = load_target("reference").load(bundle, Artifact(target="reference", precision="fp32", files={}))
     with contextlib.closing(theirs) as session:
@@ -168,9 +169,9 @@ def behind_the_layers(graph: FloatGraph) -> set[str]:
     return {name for node in graph.graph.node for name in node.output} - before
 
 
-@pytest.mark.parametrize("name", [*STUDENTS, "anomaly"])
+@pytest.mark.parametrize("name", [*STUDENTS, "rd", "rd++", "stfpm"])
 def test_int8_student_decodes_in_float(name: str) -> None:
-    graph = FloatGraph((exported_anomaly_network() if name == "anomaly" else exported(name)).graph())
+    graph = FloatGraph((exported(name) if name in STUDENTS else exported_anomaly_network(name)).graph())
     region = int8_region(graph)
     assert len(region.layers) > 10
     assert not behind_the_layers(graph) & set(region.sources)

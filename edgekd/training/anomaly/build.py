@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..._anomaly_recipe import AnomalyModelConfig, AnomalyTrainConfig
 from ...errors import RecipeError
 from ..export import STORAGES
 from ..models import load_weights
@@ -14,7 +15,10 @@ from .calibrate import CALIBRATE, batchnorms
 from .cosine import LOSSES
 from .embedding import Embedding
 from .fusion import FUSIONS, AddFusion, AttentionalFusion
-from .network import TARGETS, AnomalyNetwork
+from .matching import UNFOLDED, EncoderStudent, MatchingNetwork
+from .network import METHODS, TARGETS, AnomalyNetwork
+from .projected import ProjectedNetwork
+from .projector import Projector
 from .pyramid import TAPS, Pyramid
 from .students import STUDENTS, MirrorStudent, PlainStudent
 
@@ -37,6 +41,10 @@ def build_network(recipe: AnomalyRecipe) -> AnomalyNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.seed)
         teachers = [_teacher(each, recipe.input) for each in recipe.teachers]
+        if model.method == "stfpm":
+            (first,) = recipe.teachers
+            backbone = build_backbone(UNFOLDED.get(first.backbone, first.backbone), first.width)
+            return MatchingNetwork(teachers[0], EncoderStudent(first.backbone, backbone)).train()
         channels = teachers[0].channels
         fusion: AddFusion | AttentionalFusion | None = None
         if len(teachers) == 2:
@@ -49,6 +57,8 @@ def build_network(recipe: AnomalyRecipe) -> AnomalyNetwork:
         else:
             targets = [each.channels for each in teachers] if model.target == "both_raw" else [channels]
             student = PlainStudent(embedding.outputs, targets, model.widths)
+        if model.method == "rd++":
+            return ProjectedNetwork(teachers[0], Projector(channels), embedding, student, recipe.input.std).train()
         return AnomalyNetwork(teachers, fusion, embedding, student, model.target).train()
 
 
@@ -72,6 +82,7 @@ def _teacher(config: AnomalyTeacherConfig, ours: InputConfig) -> Pyramid:
 def _check(recipe: AnomalyRecipe) -> None:
     model = recipe.model
     choices = (
+        ("method", model.method, METHODS),
         ("target", model.target, TARGETS),
         ("student", model.student, STUDENTS),
         ("fusion", model.fusion, FUSIONS),
@@ -84,6 +95,13 @@ def _check(recipe: AnomalyRecipe) -> None:
     for each in recipe.teachers:
         if each.calibrate not in CALIBRATE:
             raise RecipeError(f"teachers.calibrate = {each.calibrate!r}; possible: {', '.join(CALIBRATE)}")
+    if model.method != "rd" and model.target != "single":
+        raise RecipeError(
+            f"model.method = {model.method!r} has one teacher: use target = 'single' (now {model.target!r}) and one "
+            "[[teachers]], or method = 'rd'"
+        )
+    if model.method == "stfpm":
+        _check_matching(recipe)
     wanted = 1 if model.target == "single" else 2
     if len(recipe.teachers) != wanted:
         raise RecipeError(
@@ -93,6 +111,22 @@ def _check(recipe: AnomalyRecipe) -> None:
     if model.target == "both_raw" and model.student == "mirror":
         raise RecipeError("model.target = 'both_raw' predicts two pyramids, a mirror only one: use student = 'plain'")
     _check_numbers(recipe)
+
+
+def _check_matching(recipe: AnomalyRecipe) -> None:
+    """Refuse what means nothing without a bottleneck, rather than leave it unread."""
+    usual, model = AnomalyModelConfig(), recipe.model
+    for name in ("student", "widths", "embedding"):
+        if getattr(model, name) != getattr(usual, name):
+            raise RecipeError(
+                f"model.{name} = {getattr(model, name)!r}: with model.method = 'stfpm' the student is a second "
+                f"backbone like the teacher's, without a bottleneck; leave model.{name} out"
+            )
+    if recipe.train.lr != AnomalyTrainConfig().lr:
+        raise RecipeError(
+            f"train.lr = {recipe.train.lr}: model.method = 'stfpm' learns by SGD at train.sgd_lr "
+            f"({recipe.train.sgd_lr}); set that one, and leave train.lr out"
+        )
 
 
 def _check_numbers(recipe: AnomalyRecipe) -> None:
@@ -108,6 +142,8 @@ def _check_numbers(recipe: AnomalyRecipe) -> None:
         ("checkpoint_every", train.checkpoint_every, 1),
         ("lr", train.lr, 0),
         ("fusion_lr", train.fusion_lr, 0),
+        ("projector_lr", train.projector_lr, 0),
+        ("sgd_lr", train.sgd_lr, 0),
     ):
         if value < least:
             raise RecipeError(f"train.{name} should be at least {least}, got {value}")

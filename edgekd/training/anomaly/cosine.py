@@ -53,9 +53,32 @@ def anomaly_map(targets: Sequence[Tensor], students: Sequence[Tensor]) -> Tensor
     Returns:
         `(B, 1, H_1, W_1)`, in [0, 2 K] for K scales.
     """
+    total, *others = _distances(targets, students)
+    for each in others:
+        total = total + each
+    return total
+
+
+def product_map(targets: Sequence[Tensor], students: Sequence[Tensor]) -> Tensor:
+    """Return the product over scales of the point-wise distance, at the finest scale, as STFPM has it.
+
+    Arguments as `anomaly_map`, and scales are brought together as there. What one scale finds alike is alike.
+
+    Returns:
+        `(B, 1, H_1, W_1)`, in [0, 2 ** K] for K scales; small numbers: three distances of 0.1 make 0.001.
+    """
+    product, *others = _distances(targets, students)
+    for each in others:
+        product = product * each
+    return product
+
+
+def _distances(targets: Sequence[Tensor], students: Sequence[Tensor]) -> list[Tensor]:
+    """Return the point-wise distances, all at the finest scale."""
     maps = [distance(ours, theirs, (1,)).relu() for ours, theirs in zip(targets, students, strict=True)]
-    total, (height, width) = maps[0], maps[0].shape[2:]
+    height, width = maps[0].shape[2:]
+    found = [maps[0]]
     for each in maps[1:]:
         scale = (height / each.shape[2], width / each.shape[3])  # not a size, which would drag the batch's shape along
-        total = total + F.interpolate(each, scale_factor=scale, mode="bilinear", align_corners=False)
-    return total
+        found.append(F.interpolate(each, scale_factor=scale, mode="bilinear", align_corners=False))
+    return found

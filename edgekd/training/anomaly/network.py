@@ -14,9 +14,9 @@ from .score import PeakScore
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from .embedding import Embedding
     from .pyramid import Pyramid
 
+METHODS = ("rd", "rd++", "stfpm")
 TARGETS = ("fused_sg", "both_raw", "single")
 
 
@@ -40,7 +40,7 @@ class AnomalyNetwork(nn.Module):
     Args:
         teachers: one, or two of different architectures.
         fusion: of two teachers; None with one.
-        embedding: of the pyramid that is fused, or of the only teacher's.
+        embedding: an `Embedding` of the pyramid that is fused, or of the only teacher's.
         student: predicts one pyramid, or with "both_raw" one a teacher.
         target: what it predicts. "single": the only teacher's features (RD4AD). "fused_sg": the fused ones, without
             gradient: with it the loss would fall by making the teachers say less. "both_raw": both teachers' own, which
@@ -48,15 +48,17 @@ class AnomalyNetwork(nn.Module):
 
     Attributes:
         strides: of the pyramid and of the embedding; sides of the input are multiples of the last.
+        accumulate: steps whose gradients the optimiser takes together.
     """
 
     strides = (4, 8, 16, 32)
+    accumulate = 1
 
     def __init__(
         self,
         teachers: Sequence[Pyramid],
         fusion: AddFusion | AttentionalFusion | None,
-        embedding: Embedding,
+        embedding: nn.Module,
         student: nn.Module,
         target: str,
     ) -> None:

@@ -12,6 +12,8 @@ from ..models.backbones.squeezenet import SqueezeNet
 from ..teacher import fingerprint
 
 if TYPE_CHECKING:
+    from collections.abc import Container, Iterable
+
     from typing_extensions import Self
 
     from ..._recipe import InputConfig
@@ -64,7 +66,7 @@ class Pyramid(nn.Module):
         self.calibrated = 0
         self.mean_shares: tuple[float, ...] = ()
         self.adapt = _adapter(ours, theirs)
-        layers, self._taps = _layers(name, backbone)
+        layers, self._taps = cut(name, backbone)
         self.layers = nn.Sequential(*layers)
         self.channels = _channels(self)
         self.requires_grad_(requires_grad=False)
@@ -89,15 +91,20 @@ class Pyramid(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return `(B, C_k, H / 4, W / 4)`, `/ 8` and `/ 16`, without gradient."""
-        features, found = self.adapt(images), []
-        for index, layer in enumerate(self.layers):
-            features = layer(features)
-            if index in self._taps:
-                found.append(features)
-        return found
+        return walk(self.layers, self._taps, self.adapt(images))
 
 
-def _layers(name: str, backbone: Backbone) -> tuple[list[nn.Module], tuple[int, ...]]:
+def walk(layers: Iterable[nn.Module], taps: Container[int], features: Tensor) -> list[Tensor]:
+    """Return what comes out of the layers at `taps`."""
+    found = []
+    for index, layer in enumerate(layers):
+        features = layer(features)
+        if index in taps:
+            found.append(features)
+    return found
+
+
+def cut(name: str, backbone: Backbone) -> tuple[list[nn.Module], tuple[int, ...]]:
     """Return a backbone's layers in forward order up to the last tap, and where the taps are."""
     names: list[str] = []
     layers: list[nn.Module] = []

@@ -43,6 +43,7 @@ FIGURES = {
     "pixel_AP": ("pixels", "average precision"),
     "pixel_F1_max": ("pixels", "at the oracle's threshold"),
     "AUPRO": ("pixels", "overlap with each defect, all defects alike, up to a false-positive rate of 30 %"),
+    "aupro_rd4ad": ("pixels", "what RD4AD's code calls AUPRO, image by image: to compare with its figures only"),
 }
 
 
@@ -80,8 +81,14 @@ def _head(report: Report) -> Iterator[str]:
     yield (
         f'<p class="soft"><span class="swatch" style="background:{NORMAL}"></span> normal '
         f'<span class="swatch" style="background:{ANOMALOUS}"></span> anomalous. A score is the peak of an image\'s '
-        "blurred map: 1 − cosine between teacher and student, summed over three scales. It has no unit.</p>"
+        f"blurred map: 1 − cosine between teacher and student, {_joined(report)} over three scales. It has no unit.</p>"
     )
+
+
+def _joined(report: Report) -> str:
+    """Return how the scales of a map come together; a recipe from elsewhere may be anything."""
+    model = (report.recipe or {}).get("model")
+    return "multiplied" if isinstance(model, dict) and model.get("method") == "stfpm" else "summed"
 
 
 def _figures(report: Report) -> Iterator[str]:

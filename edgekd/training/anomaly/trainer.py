@@ -19,6 +19,7 @@ from ..seeding import derived_seed, seed_everything
 from .build import build_network
 from .calibrate import batchnorms, fit_batchnorm, mean_shares
 from .images import NormalBatches
+from .optim import build_optimizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from ..data.sample import Dataset
     from .pyramid import Pyramid
 
-BETAS = (0.5, 0.999)  # RD4AD, section 4.1
 FROZEN = "teachers."
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 LOOKED_AT = 64  # images that tell how constant a teacher's features are
@@ -78,8 +78,12 @@ class AnomalyTrainer:
         known = {f"teacher {place}": teacher for place, teacher in enumerate(self.network.pyramids)}
         self.identity = RunIdentity(recipe, {"train": train}, known)  # of the teachers as their files have them
         self.identity.values["teachers.calibrate"] = self._fits()
+        if recipe.model.method == "rd":  # it does not depend on the keys of others, and may have begun before them
+            self.identity.values["model"].pop("method")
+            self.identity.values.pop("train.projector_lr")
+            self.identity.values.pop("train.sgd_lr")
         self.names = parameter_names(network=self.network)
-        self.optimizer = self._optimizer()
+        self.optimizer = build_optimizer(self.network, config)
         self.checkpoints = CheckpointFolder(folder / "checkpoints")
         self.step = 0
         self._start(resume)
@@ -92,28 +96,25 @@ class AnomalyTrainer:
             RecipeError: the loss is no longer finite.
         """
         config = self.recipe.train
+        key = "sgd_lr" if self.recipe.model.method == "stfpm" else "lr"
+        rate = float(getattr(config, key))
         Loop(
             budget=config,
             folder=self.folder,
             batches=self.batches,
             advance=self._advance,
-            rate=lambda: config.lr,
+            rate=lambda: rate,
             save=self._save,
-            remedy=f"lower train.lr ({config.lr}), or set train.clip_norm = 1.0 (now {config.clip_norm})",
+            remedy=f"lower train.{key} ({rate}), or set train.clip_norm = 1.0 (now {config.clip_norm})",
             log_every=LOG_EVERY,
             tensorboard=self.tensorboard,
         ).run(self.step)
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        config, fusion = self.recipe.train, self.network.fusion
-        fused = list(fusion.parameters()) if fusion is not None else []
-        apart = {id(parameter) for parameter in fused}
-        others = [each for each in self.network.parameters() if each.requires_grad and id(each) not in apart]
-        groups = [{"params": others, "lr": config.lr}, {"params": fused, "lr": config.fusion_lr}]
-        return torch.optim.Adam([group for group in groups if group["params"]], betas=BETAS)
-
     def _advance(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Do one optimiser step; return the loss and the gates."""
+        """Do one step; return the loss, and what the network tells of it.
+
+        The optimiser moves at the last of every `accumulate` steps, along the mean gradient of these.
+        """
         config, model = self.recipe.train, self.recipe.model
         torch.manual_seed(derived_seed(config.seed, "step", self.step))
         if self.step >= math.ceil(model.freeze * config.steps):
@@ -122,11 +123,14 @@ class AnomalyTrainer:
         pixels = normalise(images.to(self.device), self.recipe.input)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.amp):
             total, values = self.network.loss(pixels, model.loss)
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        values["grad_norm"] = clip_gradients(self.network, config.clip_norm)
-        self.optimizer.step()
+        together = self.network.accumulate
+        if self.step % together == 0:
+            self.optimizer.zero_grad(set_to_none=True)
+        (total / together).backward()  # type: ignore[no-untyped-call]
         self.step += 1
+        if self.step % together == 0 or self.step == config.steps:
+            values["grad_norm"] = clip_gradients(self.network, config.clip_norm)
+            self.optimizer.step()
         return total.detach(), values
 
     def _start(self, resume: bool) -> None:
@@ -175,6 +179,8 @@ class AnomalyTrainer:
             "network": state,
             "optimizer": optimizer_tensors(self.optimizer, self.names),
         }
+        if self.step % self.network.accumulate:
+            parts["waiting"] = {name: each.grad for each, name in self.names.items() if each.grad is not None}
         tensors = {f"{part}.{name}": tensor for part, held in parts.items() for name, tensor in held.items()}
         meta: dict[str, Any] = {"identity": self.identity.to_dict()}
         self.checkpoints.write(self.step, tensors, meta)
@@ -184,4 +190,8 @@ class AnomalyTrainer:
         state = self.network.state_dict()
         self.network.load_state_dict({**state, **found.part("network")})
         restore_optimizer(self.optimizer, self.names, found.part("optimizer"))
+        waiting = found.part("waiting")  # gradients of steps that the optimiser has not done yet
+        for parameter, name in self.names.items():
+            if name in waiting:
+                parameter.grad = torch.empty_like(parameter).copy_(waiting[name])
         self.step = found.step

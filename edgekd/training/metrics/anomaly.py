@@ -1,4 +1,4 @@
-"""Figures of anomaly detection on one category: image and pixel AUROC, AP, F1-max, and AUPRO.
+"""Figures of anomaly detection on one category: image and pixel AUROC, AP, F1-max, AUPRO, and that of RD4AD's code.
 
 Pixels of all test images, good ones included, are pooled. Means over categories are the caller's: figures of pixels
 pooled over categories would compare one category's scores with another's.
@@ -13,10 +13,11 @@ import numpy as np
 
 from ... import geometry
 from ...errors import UsageError
-from .ranking import Ranking
+from .per_image import overlap_of_image
+from .ranking import NAN, Ranking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -44,8 +45,9 @@ def measure(
 
     Returns:
         "image_AUROC", "image_AP", "image_F1_max", "pixel_AUROC", "pixel_AP", "pixel_F1_max", "AUPRO": in [0, 1], or
-        NaN; "oracle": the thresholds of the two F1, "image" and "pixel", which test images have chosen; "undefined":
-        figure -> why it is NaN.
+        NaN; "aupro_rd4ad": likewise, to compare with figures of RD4AD's code only, see `aupro_rd4ad`; "oracle": the
+        thresholds of the two F1, "image" and "pixel", which test images have chosen; "undefined": figure -> why it is
+        NaN.
 
     Raises:
         UsageError: lengths or shapes do not fit, or a score is NaN.
@@ -53,8 +55,12 @@ def measure(
     values, truth = np.asarray(scores), np.asarray(anomalous, np.bool_)
     if values.shape != truth.shape:
         raise UsageError(f"scores and truths of the images: expected equal lengths, got {values.shape}, {truth.shape}")
-    images, pixels = Ranking(values[truth], values[~truth]), rank_pixels(maps, masks, count=len(truth))
+    images = Ranking(values[truth], values[~truth])
+    pixels, theirs = rank_pixels(maps, masks, count=len(truth), limit=limit)
     image_f1, pixel_f1 = images.best_f1(), pixels.best_f1()
+    undefined = {**_undefined(images, "image", ()), **_undefined(pixels, "pixel", ("AUPRO", "aupro_rd4ad"))}
+    if np.isnan(theirs):
+        undefined.setdefault("aupro_rd4ad", "no image with anomalous and normal pixels and finite scores")
     return {
         "image_AUROC": images.auroc(),
         "image_AP": images.average_precision(),
@@ -63,8 +69,9 @@ def measure(
         "pixel_AP": pixels.average_precision(),
         "pixel_F1_max": pixel_f1.value,
         "AUPRO": pixels.partial_area(limit),
+        "aupro_rd4ad": theirs,
         "oracle": {"image": image_f1.threshold, "pixel": pixel_f1.threshold},
-        "undefined": {**_undefined(images, "image", ()), **_undefined(pixels, "pixel", ("AUPRO",))},
+        "undefined": undefined,
     }
 
 
@@ -88,19 +95,69 @@ def aupro(
     Raises:
         UsageError: lengths or shapes do not fit, a score is NaN, or the limit is out of range.
     """
-    return rank_pixels(maps, masks).partial_area(limit)
+    return rank_pixels(maps, masks)[0].partial_area(limit)
+
+
+def aupro_rd4ad(
+    maps: Iterable[NDArray[np.floating]], masks: Iterable[NDArray[np.bool_] | None], *, limit: float = LIMIT
+) -> float:
+    """Return what the code of RD4AD (Deng and Li, CVPR 2022) and RD++ calls AUPRO: the mean over anomalous images.
+
+    See `per_image.overlap_of_image`. It is another figure than `aupro`, by points: use it beside figures that this
+    code has made, and for nothing else.
+
+    Args:
+        maps: arrays `(h, w)`, a score a pixel, float32 or float64.
+        masks: arrays `(h, w)` bool; None: not scored.
+        limit: in (0, 1].
+
+    Returns:
+        In [0, 1]; NaN without an image that has anomalous and normal pixels.
+
+    Raises:
+        UsageError: lengths or shapes do not fit, a score is NaN, or the limit is out of range.
+    """
+    ranking, theirs = rank_pixels(maps, masks, limit=limit)
+    ranking.partial_area(limit)  # checks the limit
+    return theirs
 
 
 def rank_pixels(
-    maps: Iterable[NDArray[np.floating]], masks: Iterable[NDArray[np.bool_] | None], *, count: int | None = None
-) -> Ranking:
+    maps: Iterable[NDArray[np.floating]],
+    masks: Iterable[NDArray[np.bool_] | None],
+    *,
+    count: int | None = None,
+    limit: float = LIMIT,
+) -> tuple[Ranking, float]:
     """Return the pooled pixels, an anomalous one weighing 1 / (pixels of its defect x number of defects).
+
+    Returns:
+        That ranking, and what `aupro_rd4ad` says of the same maps up to the limit.
 
     Raises:
         UsageError: lengths (of each other, or of `count`) or shapes do not fit, or a score is NaN.
     """
     anomalous, normal, weights = [_NONE], [_NONE], [np.empty(0)]
-    defects = rows = 0
+    defects, alone = 0, []
+    for values, mask in _scored(maps, masks, count):
+        labels, found = geometry.label(mask)
+        part = labels[mask] - 1
+        defects += found
+        anomalous.append(values[mask])
+        normal.append(values[~mask])
+        weights.append(1 / np.bincount(part)[part])
+        if found:
+            alone.append(overlap_of_image(values, labels, found, limit))
+    ranking = Ranking(np.concatenate(anomalous), np.concatenate(normal), np.concatenate(weights) / max(1, defects))
+    known = [area for area in alone if area is not None]
+    return ranking, float(np.mean(known)) if known else NAN
+
+
+def _scored(
+    maps: Iterable[NDArray[np.floating]], masks: Iterable[NDArray[np.bool_] | None], count: int | None
+) -> Iterator[tuple[NDArray[np.floating], NDArray[np.bool_]]]:
+    """Yield each map that has a mask, with it; arguments and errors as `rank_pixels`."""
+    rows = 0
     for values, mask in zip_longest(maps, masks, fillvalue=_MISSING):
         if isinstance(values, _Missing) or isinstance(mask, _Missing):
             raise UsageError(f"maps and masks differ in number: one of them ends after {rows}")
@@ -109,15 +166,9 @@ def rank_pixels(
             continue
         if values.ndim != 2 or values.shape != mask.shape:
             raise UsageError(f"map and mask {rows - 1}: expected one (h, w), got {values.shape} and {mask.shape}")
-        labels, found = geometry.label(mask)
-        part = labels[mask] - 1
-        defects += found
-        anomalous.append(values[mask])
-        normal.append(values[~mask])
-        weights.append(1 / np.bincount(part)[part])
+        yield values, mask
     if count is not None and rows != count:
         raise UsageError(f"expected a map and a mask of each of {count} images, got {rows}")
-    return Ranking(np.concatenate(anomalous), np.concatenate(normal), np.concatenate(weights) / max(1, defects))
 
 
 class _Missing:

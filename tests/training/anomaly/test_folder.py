@@ -63,7 +63,8 @@ def test_interrupted_command_says_all_of_itself(
         raise Interrupted(3, 9)
 
     monkeypatch.setattr(run_module, "run", stop)
-    options = ["--task", "anomaly", "--preset", "edge", "--alpha", "0.1", "--teacher-weights", "resnet18=x.npz"]
+    options = ["--task", "anomaly", "--preset", "edge", "--method", "rd++", "--alpha", "0.1"]
+    options += ["--teacher-weights", "resnet18=x.npz"]
     assert main(["train", str(category), "--out", "o", *options]) == 130
     assert f"edgekd train {category} --out o {' '.join(options)}\n" in capsys.readouterr().err
 
@@ -73,6 +74,8 @@ def test_interrupted_command_says_all_of_itself(
     [
         ({"task": "segment"}, "no task 'segment' without a recipe; possible: anomaly"),
         ({"task": "anomaly", "preset": "huge"}, "no preset 'huge'; possible: edge, quality"),
+        ({"task": "anomaly", "method": "rdpp"}, r"no method 'rdpp'; possible: rd, rd\+\+, stfpm"),
+        ({"method": "stfpm"}, "method: only with task 'anomaly'"),
         ({"preset": "edge", "alpha": 0.1}, "preset, alpha: only with task 'anomaly'"),
         ({}, "is a folder, a recipe is a .toml file; .* edgekd train --task anomaly"),
     ],

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekd.errors import UsageError
-from edgekd.training.metrics.anomaly import aupro, measure
+from edgekd.training.metrics.anomaly import aupro, aupro_rd4ad, measure
 
 SIDE = 16
 
@@ -91,6 +91,63 @@ def test_defects_weigh_alike_whatever_their_size() -> None:
     assert aupro([values], [mask]) == pytest.approx(0.5 + 0.5 * 0.15, abs=1e-12)
 
 
+def brute_rd4ad(maps: list[np.ndarray], masks: list[np.ndarray], limit: float) -> float:
+    """The steps of RD4AD's code, one threshold, one image and one defect at a time."""
+    areas = []
+    for values, mask in zip(maps, masks, strict=True):
+        count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+        if count == 1 or mask.all():
+            continue
+        low, high = float(values.min()), float(values.max())
+        points = []
+        for step in range(200):
+            above = values > low + (high - low) * step / 200
+            rate = above[~mask].mean()
+            if rate < limit:
+                points.append((rate, np.mean([above[labels == part].mean() for part in range(1, count)])))
+        points.sort()
+        rates, overlaps = np.array(points).reshape(-1, 2).T
+        if len(rates) and rates.max() > 0:
+            areas.append(np.trapezoid(overlaps, rates / rates.max()))
+        else:
+            areas.append(overlaps.max() if len(rates) else 0.0)
+    return float(np.mean(areas))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([1, 2, 5, 1 << 20]), st.sampled_from([0.05, 0.3, 1.0]))
+def test_aupro_of_rd4ad_equals_its_steps_one_by_one(seed: int, levels: int, limit: float) -> None:
+    maps, masks = scenes(seed, levels)
+    assert aupro_rd4ad(maps, masks, limit=limit) == pytest.approx(brute_rd4ad(maps, masks, limit), abs=1e-9)
+    truth = [mask.any() for mask in masks]
+    assert measure([0.0] * 3, truth, maps, masks, limit=limit)["aupro_rd4ad"] == aupro_rd4ad(maps, masks, limit=limit)
+
+
+def test_aupro_of_rd4ad_looks_at_each_anomalous_image_alone_and_rescales_its_rates() -> None:
+    """Two defects of one pixel, ten normal pixels, two of them ever above the threshold: the greatest rate is 0.2.
+
+    Falling threshold: a defect; a normal pixel (rate 0.1); the other defect; a normal pixel (rate 0.2). Over the rates
+    divided by 0.2 the overlap is 1/2 up to 1/2, and 1 from there. The second image, which is normal, is not looked at.
+    """
+    values = np.array([[10, 7.5, 9, 8] + [0] * 8])
+    mask = np.zeros((1, 12), bool)
+    mask[0, [0, 3]] = True
+    good, empty = np.full((1, 12), 99.0), np.zeros((1, 12), bool)
+    assert aupro_rd4ad([values, good], [mask, empty]) == pytest.approx(0.5 * 0.5 + 0.5 * 1.0, abs=1e-9)
+    assert aupro_rd4ad([values], [mask], limit=0.2) == pytest.approx(0.5, abs=1e-9)  # the limit itself is out
+    assert aupro([values, good], [mask, empty]) == 0.0
+
+
+def test_aupro_of_rd4ad_has_a_number_where_no_false_alarm_leaves_the_code_none() -> None:
+    mask = np.zeros((4, 4), bool)
+    mask[1, 1] = True
+    assert aupro_rd4ad([mask.astype(np.float32)], [mask]) == 1.0
+    assert aupro_rd4ad([1 - mask.astype(np.float32)], [mask]) == 0.0  # every threshold has too many false alarms
+    assert math.isnan(aupro_rd4ad([np.ones((2, 2))], [np.ones((2, 2), bool)]))
+    with pytest.raises(UsageError, match="limit"):
+        aupro_rd4ad([np.ones((2, 2))], [mask[:2, :2]], limit=0.0)
+
+
 def test_measure_takes_the_folders_word_for_images_and_the_mask_for_pixels() -> None:
     empty, spot = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
     spot[1, 1] = True
@@ -114,6 +171,7 @@ def test_measure_leaves_out_pixels_of_images_without_a_mask() -> None:
 def test_measure_without_a_defect_says_why_there_is_no_figure() -> None:
     found = measure([0.5], [False], [np.zeros((2, 2))], [np.zeros((2, 2), bool)])
     undefined = {"image_AUROC", "image_AP", "image_F1_max", "pixel_AUROC", "pixel_AP", "pixel_F1_max", "AUPRO"}
+    undefined.add("aupro_rd4ad")
     assert {name for name, value in found.items() if isinstance(value, float) and math.isnan(value)} == undefined
     assert set(found["undefined"]) == undefined
     assert found["undefined"]["AUPRO"] == "no anomalous pixel"
@@ -122,7 +180,7 @@ def test_measure_without_a_defect_says_why_there_is_no_figure() -> None:
 
 def test_measure_when_nothing_but_defect_pixels_then_only_areas_are_undefined() -> None:
     found = measure([0.5], [True], [np.zeros((2, 2))], [np.ones((2, 2), bool)])
-    assert found["undefined"] == dict.fromkeys(("pixel_AUROC", "AUPRO"), "no normal pixel") | {
+    assert found["undefined"] == dict.fromkeys(("pixel_AUROC", "AUPRO", "aupro_rd4ad"), "no normal pixel") | {
         "image_AUROC": "no normal image"
     }
     assert found["pixel_AP"] == 1.0
