@@ -131,6 +131,10 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Cell, int, str, list[dict[s
                 for factor in TUNED[cell.data_name] if METHODS[name] else (1.0,):
                     yield cell, TUNE_SEED, f"tune-{name}-x{factor:g}", scaled(METHODS[name], factor)
         return
+    if args.command == "teacher":
+        for cell in cells:
+            yield cell, 0, "teacher", []
+        return
     for seed in (int(item) for item in args.seeds.split(",")):
         for cell in cells:
             methods = {name: METHODS[name] for name in methods_of(cell, args)}
