@@ -24,6 +24,7 @@ import numpy as np
 
 from edgekd._target import Built
 from edgekd.errors import BuildError
+from edgekd.quantization import FloatGraph, layers_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +71,11 @@ def convert(bundle: Bundle, precision: str, progress: Progress, quantization: Qu
         return Built(files={"model.tflite": made.model}, tools=made.tools)
     if precision in WEIGHTS_ONLY:
         progress(f"LiteRT: weights to {WEIGHTS_ONLY[precision]}")
-        model, _ = _run_quantizer(made.model, {"precision": precision})
+        request: dict[str, Any] = {"precision": precision}
+        if precision == "w8a32":
+            several = {layer.weight for layer in layers_of(FloatGraph(bundle.graph()))}
+            request["operators"] = sorted({index for name in several for index in made.layers.get(name, ())})
+        model, _ = _run_quantizer(made.model, request)
         return Built(files={"model.tflite": model}, tools=made.tools)
     if quantization is None or not len(quantization.pixels):
         raise BuildError(

@@ -18,7 +18,7 @@ from edgekd.errors import BuildError
 
 from ._graph import LiteGraph, tensor_name
 from ._ranges import measure
-from ._region import int8_region, layers_of
+from ._region import int8_region
 
 if TYPE_CHECKING:
     from ._ranges import Range
@@ -39,11 +39,17 @@ def halve_weights(model: bytes) -> bytes:
     return bytes(quantizer.Quantizer(bytearray(model), recipe.get_quantization_recipe()).quantize().quantized_model)
 
 
-def weights_to_int8(model: bytes) -> bytes:
-    """Return the model with the weights of layers stored as int8, one scale a channel, behind a DEQUANTIZE."""
+def weights_to_int8(model: bytes, operators: list[int]) -> bytes:
+    """Return the model with the weights of some operators stored as int8, one scale a channel, behind a DEQUANTIZE.
+
+    Raises:
+        BuildError: there are none.
+    """
+    if not operators:
+        raise BuildError("no layer of the LiteRT model was found in the portable graph; build --precision fp32")
     graph = LiteGraph(model)
     work = quantizer.Quantizer(bytearray(graph.serialize()))
-    work.add_weight_only_config(_written_by(graph, tuple(layers_of(graph))), EVERY, num_bits=8)
+    work.add_weight_only_config(_written_by(graph, tuple(operators)), EVERY, num_bits=8)
     small = LiteGraph(work.quantize(None).quantized_model)
     small.share_constants()
     return small.serialize()
@@ -100,17 +106,17 @@ def _scales(region: Region, ranges: dict[int, Range]) -> dict[str, dict[str, Any
     return found
 
 
-WEIGHTS_ONLY = {"fp16": halve_weights, "w8a32": weights_to_int8}
-
-
 def answer(folder: Path) -> dict[str, Any]:
     """Do what `request.json` asks; return what `answer.json` is to hold."""
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     model = (folder / "float.tflite").read_bytes()
-    if request["precision"] in WEIGHTS_ONLY:
-        (folder / "model.tflite").write_bytes(WEIGHTS_ONLY[request["precision"]](model))
+    if request["precision"] == "fp16":
+        (folder / "model.tflite").write_bytes(halve_weights(model))
         return {}
     try:
+        if request["precision"] == "w8a32":
+            (folder / "model.tflite").write_bytes(weights_to_int8(model, request["operators"]))
+            return {}
         if request["ranges"] is None:
             ranges = calibrate(model, np.load(folder / "pixels.npy", mmap_mode="r"))
         else:
