@@ -291,7 +291,7 @@ class _Search:
                 word = "holds every gate" if item.judgement.passed else "does not hold them either"
                 lines += [f"  {name} ({item.size_bytes / 2**20:.2f} MiB) {word}: {lost}"]
         lines += [
-            "  calibrate on other images (--calib), take another precision, or train for it: edgekd distill --qat"
+            "  build --precision fp16, calibrate on other images (--calib), or train for it: edgekd distill --qat"
         ]
         return "\n  ".join(lines)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import re
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,7 +110,7 @@ def test_receipt_says_everything_that_was_measured(whole: Path, trained: Trained
     assert 0 < said["thresholds"]["refit"] < 1
     assert sum(said["decisions"][name] for name in ("same", "borderline", "different")) == len(said["shifts"])
     race = said["race"]
-    assert set(race["times_ms"]) == {"fp32", "fp16", "int8"}
+    assert set(race["times_ms"]) == {"fp32", "fp16", "w8a32", "int8"}
     assert race["rival"] in ("fp32", "fp16")
     assert race["faster"] is (race["speed_up"] > 1.03)
     assert race["threads"] == 1
@@ -317,6 +318,7 @@ def test_refusal_exits_3_names_gates_and_writes_nothing(
     assert "FAILED" in said
     assert "score shift" in said
     assert "--precision fp16" in said
+    assert re.search(r"  fp16 \(\S+ MiB\) holds every gate: AP drop ", said), "measured, as what would do instead"
     assert "nothing was written" in said
     assert path.read_bytes() == before
     assert not page.exists()

@@ -352,7 +352,7 @@ def test_bounds_of_the_plan_decide(trained: Trained) -> None:
     plan = plan_of(trained.bundle, ranges="minmax")
     plan.bounds = Bounds(0.5, score_shift=1e-9)
     with_order(plan)
-    with pytest.raises(GateError, match=r"score shift \S+  \(bound <= 1e-09\) FAILED"):
+    with pytest.raises(GateError, match=r"score shift \S+ \(bound <= 1e-09\) FAILED"):
         search(plan, UNRUN)
 
 

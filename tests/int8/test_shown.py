@@ -301,6 +301,8 @@ def test_command_of_a_searched_network_lists_its_layers(
 
 
 def test_options_of_int8_without_int8_are_refused(path: Path) -> None:
-    with pytest.raises(UsageError, match=r"calibration and report are for int8: ask for it \(--precision int8\)"):
+    with pytest.raises(UsageError, match=r"calibration is for int8, and .*: ask for one of them \(--precision int8\)"):
         edgekd.build(path, targets=[QUICK], calibration=Calibration())
+    with pytest.raises(UsageError, match=r"report is for int8: ask for it \(--precision int8\)"):
+        edgekd.build(path, targets=[QUICK], precisions=["fp16"], report="page.html")
     assert main(["build", str(path), "--target", QUICK, "--max-drop", "1"]) == 2
