@@ -12,6 +12,7 @@ from ._container import write_file
 from ._profile import profile
 from .errors import SessionError, TargetUnavailableError, UsageError
 from .profiling.record import TOTAL
+from .profiling.statistics import interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +62,9 @@ class Candidate:
         session: target, precision, compute, device and runtime that ran; empty: none did.
         latency_ms: `FIGURES` of the whole `predict`; empty: it does not run there.
         samples_ms: every call, in order.
+        interval_ms: 95 % interval of the budget's figure; None: it does not run there, or the figure is max.
         holds: whether it holds the budget.
+        surely: whether it does so with the whole interval.
         front: whether no other is both at least as accurate and at least as fast.
         problems: why its figures mean little, or why it does not run.
     """
@@ -73,7 +76,9 @@ class Candidate:
     session: dict[str, str]
     latency_ms: dict[str, float]
     samples_ms: list[float]
+    interval_ms: tuple[float, float] | None
     holds: bool
+    surely: bool
     front: bool
     problems: list[str]
 
@@ -131,7 +136,8 @@ def pick(
 ) -> PickReport:
     """Measure bundles and choose the most accurate one that holds a latency budget.
 
-    Accuracy is what the receipts in the bundles say; nothing is evaluated here. Latency is measured by `profile`.
+    Accuracy is what the receipts in the bundles say; nothing is evaluated here. Latency is measured by `profile`. The
+    figure itself has to hold the budget; where its interval does not, `surely` is False and the report says so.
 
     Args:
         bundles: files, at least one.
@@ -190,13 +196,16 @@ def _candidate(
     if measured is not None:
         summary = measured.summary[TOTAL]
         latency = {name: float(getattr(summary, name)) for name in FIGURES}
+    samples = list(measured.stages_ms[TOTAL]) if measured else []
+    between = interval(samples, limit.figure) if samples else None
+    holds = bool(latency) and latency[limit.figure] <= limit.ms
     with Bundle.read(path) as bundle:
         name = bundle.manifest.name
     return Candidate(
         path=str(path), name=name, size_bytes=path.stat().st_size, accuracy=accuracy,
         session=dict(measured.session) if measured else {}, latency_ms=latency,
-        samples_ms=list(measured.stages_ms[TOTAL]) if measured else [],
-        holds=bool(latency) and latency[limit.figure] <= limit.ms, front=False, problems=problems,
+        samples_ms=samples, interval_ms=between,
+        holds=holds, surely=holds and (between is None or between[1] <= limit.ms), front=False, problems=problems,
     )  # fmt: skip
 
 

@@ -84,6 +84,24 @@ def test_the_budget_is_held_by_the_figure_it_names(three: list[str], timed: Any)
     assert edgekd.pick(three, "0.049 s max").chosen == "small.bin"
 
 
+def test_interval_that_reaches_over_the_budget_is_said(three: list[str], timed: Any, capsys: Any) -> None:
+    wide = [5.0, 6.0, 7.0, 9.0] * 50  # its median is 6.5 ms, and might be 7
+    timed(small=3, middle=wide, large=20)
+    found = edgekd.pick(three, "6.6 ms p50", report="page.html")
+    assert found.chosen == "middle.bin"
+    chosen = next(item for item in found.candidates if item.path == "middle.bin")
+    assert chosen.interval_ms is not None
+    assert chosen.interval_ms[0] < 6.5 < chosen.interval_ms[1]
+    assert (chosen.holds, chosen.surely) == (True, False)
+    assert "Not surely: the 95 % interval of its figure is" in Path("page.html").read_text()
+    assert main(["pick", "--budget", "6.6 ms p50", *three]) == 0
+    said = capsys.readouterr().out
+    assert "may hold, front <- chosen" in said
+    assert "middle.bin holds 6.6 ms p50 as measured, but its 95 % interval is" in said
+    for budget in ("20 ms p50", "20 ms max"):
+        assert all(item.surely for item in edgekd.pick(three, budget).candidates)
+
+
 def test_who_is_beaten_in_both_is_not_on_the_front(three: list[str], timed: Any) -> None:
     timed(small=9, middle=7.5, large=7.5)
     found = edgekd.pick(three, "8 ms p99")

@@ -67,7 +67,9 @@ def _print(found: edgekd.PickReport) -> None:
     for item in found.candidates:
         times = [f"{item.latency_ms[name]:.2f} ms" if item.latency_ms else "-" for name in ("p50", "p90", "p99", "max")]
         ran = f"{item.session['target']} {item.session['precision']}" if item.session else "-"
-        said = "does not run" if not item.latency_ms else "holds" if item.holds else "over"
+        said = (
+            "does not run" if not item.latency_ms else "holds" if item.surely else "may hold" if item.holds else "over"
+        )
         marks = said + (", front" if item.front else "") + (" <- chosen" if item.path == found.chosen else "")
         value = f"{100 * item.accuracy.value:.1f} %"
         rows.append((plain(item.path), value, *times, size(item.size_bytes), ran, marks))
@@ -75,6 +77,14 @@ def _print(found: edgekd.PickReport) -> None:
     for item in found.candidates:
         for problem in item.problems:
             print(f"{'INVALID' if item.latency_ms else 'not measured'}: {plain(item.path)}: {problem}")
+    doubtful = [item for item in found.candidates if item.path == found.chosen and not item.surely]
+    for item in doubtful:
+        assert item.interval_ms is not None
+        between = f"{item.interval_ms[0]:.2f} to {item.interval_ms[1]:.2f} ms"
+        print(
+            f"{plain(item.path)} holds {found.budget} as measured, but its 95 % interval is {between}: measure more "
+            "calls (--calls), or take one with room to spare"
+        )
     if found.chosen is None:
         share = found.over_ms / edgekd.Budget.parse(found.budget).ms
         over = f"{found.over_ms:.2f} ms ({share:.0%}) above it"

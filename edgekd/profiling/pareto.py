@@ -46,7 +46,11 @@ def _head(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _doubt(report: Mapping[str, Any]) -> str:
     chosen = next(row for row in report["candidates"] if row["path"] == report["chosen"])
-    return " Its run was disturbed: measure again before you believe it." if chosen["problems"] else ""
+    said = " Its run was disturbed: measure again before you believe it." if chosen["problems"] else ""
+    if not chosen["surely"]:
+        low, high = chosen["interval_ms"]
+        said += f" Not surely: the 95 % interval of its figure is {low:.2f} to {high:.2f} ms. Measure more calls."
+    return said
 
 
 def _front(report: Mapping[str, Any], limit_ms: float, figure: str) -> Iterator[str]:
@@ -74,7 +78,8 @@ def _table(report: Mapping[str, Any]) -> Iterator[str]:
     yield f'<h2>Every bundle</h2><table class="picks"><thead><tr>{head}</tr></thead>'
     for row in report["candidates"]:
         times = [f"{row['latency_ms'][name]:.2f}" if row["latency_ms"] else "-" for name in FIGURES]
-        said = "does not run" if not row["latency_ms"] else "holds" if row["holds"] else "over"
+        sure = "holds" if row["surely"] else "may hold"
+        said = "does not run" if not row["latency_ms"] else sure if row["holds"] else "over"
         cells = [escape(row["path"]), f"{100 * row['accuracy']['value']:.1f}", *times]
         ran = row["session"]
         artifact = f"{ran['target']} {ran['precision']}" if ran else "-"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekd.profiling.statistics import change, figures
+from edgekd.profiling.statistics import change, figures, interval
 from edgekd.profiling.validity import problems
 
 CALM = {"time_s": [0.0, 5.0, 10.0], "busy machine": [50.0, 56.0, 61.0], "busy process": [9.0, 14.0, 19.0]}
@@ -54,6 +54,18 @@ def test_the_interval_is_the_same_each_time() -> None:
 def test_few_samples_are_compared_too(count: int) -> None:
     found = change([1.0] * count, [2.0] * count, 99)
     assert (found.low, found.high) == (1, 1)
+
+
+@pytest.mark.parametrize(("figure", "truth"), [("mean", 5.0), ("p50", 5.0), ("p90", 5 + 1.2816)])
+def test_interval_holds_the_truth_about_as_often_as_it_says(figure: str, truth: float) -> None:
+    rng = np.random.default_rng(3)
+    found = [interval(rng.normal(5, 1, 300).tolist(), figure) for _ in range(60)]
+    assert sum(low <= truth <= high for low, high in found) >= 50  # of 60, at 95 %; blocks cost some of it
+    assert all(high - low < 1 for low, high in found)
+
+
+def test_interval_of_the_slowest_call_is_none() -> None:
+    assert interval([1.0, 2.0], "max") is None
 
 
 def test_a_calm_run_has_no_problem() -> None:
