@@ -1,6 +1,6 @@
 """Whether an int8 engine may ship: what it loses against the float network, on the same images, row by row.
 
-Both are the same network, so row i of one is row i of the other: nothing has to be matched by position.
+Both are the same network, so row i of one is row i of the other, unless the graph picks its rows itself.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from .. import ops
 from .._decisions import Decisions, compare, compare_verdicts
 from .._thresholds import calibrated
+from .rows import aligned
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,12 +71,22 @@ class Judgement:
         return all(gate.passed for gate in self.gates)
 
 
-def judge(manifest: Manifest, reference: Run, other: Run, bounds: Bounds) -> Judgement:
-    """Compare an int8 run with the float network's on the same images."""
+def judge(manifest: Manifest, reference: Run, other: Run, bounds: Bounds, *, picks_rows: bool = False) -> Judgement:
+    """Compare an int8 run with the float network's on the same images.
+
+    Args:
+        manifest: of the network.
+        reference: what the float network gives.
+        other: what the other engine gives.
+        bounds: of the gates.
+        picks_rows: whether the graph picks its rows itself; then they are matched before they are compared.
+    """
     if manifest.thresholds is not None:
         return _judge_verdicts(manifest, reference, other, bounds)
     predict = manifest.predict
     pairs = list(zip(reference.outputs, other.outputs, strict=True))
+    if picks_rows:
+        pairs = [(first, aligned(first, second)) for first, second in pairs]
     kept = [_kept(first, predict) for first, _ in pairs]
     decisions = Decisions(0, 0, 0, 0)
     for first, second in pairs:

@@ -74,11 +74,13 @@ class Judge:
         Raises:
             GateError: a gate does not hold; says what was measured.
         """
+        from ..quantization import FloatGraph
+
         manifest, before = self.bundle.manifest, self.float_run
         self.tell(f"{target} {precision} on {len(self.judges.report)} validation images")
         with contextlib.closing(self._start(target, precision, built)) as session:
             after = run_set(session, manifest, self.judges.report, whole=False)
-        found = judge(manifest, before, after, self.bounds)
+        found = judge(manifest, before, after, self.bounds, picks_rows=FloatGraph(self.bundle.graph()).picks_rows)
         listed = "; ".join(str(gate) for gate in found.gates if not gate.passed)
         if listed:
             raise GateError(f"on {len(self.judges.report)} validation images {listed}")

@@ -109,6 +109,10 @@ class Plan:
             return {name: self.trained[name] for name in region.sources}
         return self.ranges.scales(region, self.estimator)
 
+    def judge(self, before: Run, after: Run) -> Judgement:
+        """Compare an engine's run with the float network's."""
+        return judge(self.bundle.manifest, before, after, self.bounds, picks_rows=self.graph.picks_rows)
+
     def share_of_work(self, floating: frozenset[str]) -> float:
         """Return the share of the multiplications that is int8."""
         whole = sum(layer.work for layer in self.layers)
@@ -257,7 +261,7 @@ class _Search:
         built = self.module.build(plan.bundle, "int8", plan.tell, quantization)
         with contextlib.closing(plan.session(self.target, built, quantization)) as session:
             run = run_set(session, plan.bundle.manifest, plan.judges.search, whole=plan.whole)
-            judgement = judge(plan.bundle.manifest, plan.float_run, run, plan.bounds)
+            judgement = plan.judge(plan.float_run, run)
             p50 = None
             if self.here and (floating or not judgement.passed):  # the last race times the winner anyway
                 times = race.race({**rivals, "int8": session}, plan.chosen.pixels[:1], QUICK)
@@ -273,9 +277,9 @@ class _Search:
 
     def _alternatives(self, rivals: dict[str, Session], before: Run) -> dict[str, Alternative]:
         """Measure the target's other precisions as int8 was."""
-        manifest, images, bounds = self.plan.bundle.manifest, self.plan.judges.report, self.plan.bounds
+        manifest, images = self.plan.bundle.manifest, self.plan.judges.report
         runs = {name: run_set(item, manifest, images, whole=False) for name, item in rivals.items() if name != "fp32"}
-        return {name: Alternative(judge(manifest, before, run, bounds), self.sizes[name]) for name, run in runs.items()}
+        return {name: Alternative(self.plan.judge(before, run), self.sizes[name]) for name, run in runs.items()}
 
     def _refusal(self, rivals: dict[str, Session]) -> str:
         best = min(self.steps, key=lambda step: sum(not gate.passed for gate in step.judgement.gates))
@@ -305,7 +309,7 @@ class _Search:
             before = run_set(portable, manifest, plan.judges.report)
         with contextlib.closing(plan.session(self.target, built, quantization)) as session:
             after = run_set(session, manifest, plan.judges.report)
-        return judge(manifest, before, after, plan.bounds), (before, after)
+        return plan.judge(before, after), (before, after)
 
     @contextlib.contextmanager
     def _rivals(self) -> Iterator[dict[str, Session]]:

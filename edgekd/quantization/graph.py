@@ -75,6 +75,11 @@ class FloatGraph:
                 found[item.name] = tuple(dim.dim_value for dim in kind.shape.dim)
         return found
 
+    @property
+    def picks_rows(self) -> bool:
+        """Whether the graph picks its rows itself, so that their order is an output too."""
+        return any(node.op_type == "TopK" for node in self.graph.node)
+
     def values(self, name: str) -> NDArray[Any]:
         """Return an initializer as an array."""
         return np.asarray(numpy_helper.to_array(self.weights[name]))

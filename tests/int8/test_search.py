@@ -161,11 +161,13 @@ def test_choice_of_the_best_rows_inside_the_graph_stays_float(tmp_path: Path) ->
 
 @needs_quick
 def test_network_with_its_best_rows_inside_holds_the_gates(tmp_path: Path) -> None:
-    """Rows may come in another order than the float network's, which counts as a difference: never as none."""
+    """Rows come in another order than the float network's: they are matched before they are compared."""
     plan = plan_of(bundle_of(tmp_path, networks.colours(top=32), rows=32))
+    assert plan.graph.picks_rows
     found = search(plan, QUICK)
+    assert found.floating == frozenset()
     assert all(gate.passed for gate in found.judgement.gates)
-    assert plan.share_of_work(found.floating) >= LEAST_WORK
+    assert values(found)["score shift"] < 0.01
 
 
 def test_best_rows_by_rounded_scores_are_caught(tmp_path: Path) -> None:
