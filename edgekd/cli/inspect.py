@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import edgekd
 
 from ._comparison import show_comparisons
-from ._int8 import show_int8
+from ._int8 import show_int8, show_judgement
 from ._text import plain, size, table
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgekd._manifest import Manifest
 
 CLASSES_SHOWN = 12
+SHOWN_APART = {"comparison", "judgement", "quantization"}  # receipts with tables of their own
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -103,7 +104,7 @@ def _artifacts(found: edgekd.Inspection) -> None:
 def _receipts(found: edgekd.Inspection) -> None:
     rows = []
     for receipt in found.manifest.receipts:
-        if "comparison" in receipt or "quantization" in receipt:
+        if SHOWN_APART & receipt.keys():
             continue
         others = {key: value for key, value in receipt.items() if key not in ("what", "value", "unit")}
         unit = receipt.get("unit")
@@ -117,6 +118,8 @@ def _receipts(found: edgekd.Inspection) -> None:
     for receipt in found.manifest.receipts:
         if "quantization" in receipt:
             show_int8(receipt)
+        elif "judgement" in receipt:
+            show_judgement(receipt)
     show_comparisons(edgekd.Comparison.from_dict(row) for row in found.manifest.receipts if "comparison" in row)
 
 
