@@ -61,7 +61,7 @@ def main() -> None:
 def measure(bundle: Path, target: str, args: argparse.Namespace) -> dict[str, Any]:
     """Build fp32, fp16 and int8 for one target and return what they are worth."""
     plan = edgekd.Calibration(train=args.calib, val=args.val)
-    edgekd.build(bundle, targets=[target], precisions=["fp32", "fp16"])
+    edgekd.build(bundle, targets=[target], precisions=["fp32", "fp16"], calibration=plan)
     try:
         report = edgekd.build(bundle, targets=[target], precisions=["int8"], calibration=plan)
     except edgekd.errors.GateError as error:

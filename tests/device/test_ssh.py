@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +17,8 @@ from hypothesis import strategies as st
 
 from edgekd.device import LocalDevice, SshDevice, open_device
 from edgekd.errors import DeviceError, HostError, UsageError
+
+from .sshd import served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,36 +112,9 @@ SSHD = os.environ.get("EDGEKD_TEST_SSHD", "")
 
 @pytest.fixture
 def loopback(tmp_path: Path) -> Iterator[SshDevice]:
-    """A real sshd on a free port of this machine, with its own configuration and keys."""
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    (tmp_path / "sshd_config").write_text(
-        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {tmp_path / 'host'}\nPidFile none\nStrictModes no\n"
-        f"AuthorizedKeysFile {tmp_path / 'user.pub'}\nPasswordAuthentication no\nPermitRootLogin yes\n"
-    )
-    (tmp_path / "ssh_config").write_text(
-        f"Host loop\n HostName 127.0.0.1\n Port {port}\n User {getpass.getuser()}\n IdentityFile {tmp_path / 'user'}\n"
-        f" IdentitiesOnly yes\n UserKnownHostsFile {tmp_path / 'known'}\n StrictHostKeyChecking accept-new\n"
-    )
-    program = "/usr/sbin/sshd" if SSHD == "1" else SSHD
-    with (tmp_path / "sshd.log").open("w") as log:
-        server = subprocess.Popen([program, "-D", "-e", "-f", str(tmp_path / "sshd_config")], stderr=log)
-    device = SshDevice("loop", options=("-F", str(tmp_path / "ssh_config")))
-    try:
-        for _ in range(50):
-            try:
-                device.run(["true"])
-                break
-            except DeviceError:
-                assert server.poll() is None, (tmp_path / "sshd.log").read_text()
-                time.sleep(0.2)
+    """This machine, over a real sshd."""
+    with served(tmp_path, "/usr/sbin/sshd" if SSHD == "1" else SSHD) as device:
         yield device
-    finally:
-        server.terminate()
-        server.wait()
 
 
 @pytest.mark.skipif(not SSHD, reason="opt-in: EDGEKD_TEST_SSHD=1, or the path of an sshd")
