@@ -160,7 +160,9 @@ def write_table() -> None:
 
 def line(result: dict[str, Any], row: dict[str, Any]) -> str:
     if "refused" in row:
-        return f"| {result['note'] or result['name']} | {row['target']} | refused: see the result file |||||||||||"
+        lost = re.search(r"layers int8: (\S+(?: AUROC)? drop \S+ points)", row["refused"])
+        why = f"refused; all layers int8: {lost[1]}" if lost else "refused"
+        return f"| {result['note'] or result['name']} | {row['target']} | {why} |" + " |" * 9
     before, after, what = figures(row)
     times = {name: statistics.median(samples) for name, samples in row["times_ms"].items()}
     shown = [f"{times[name]:.2f} ms" if name in times else "" for name in ("fp32", "fp16", "bf16", "int8")]
