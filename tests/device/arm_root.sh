@@ -22,7 +22,8 @@ fetch() {
     folder=$1
     shift
     python3 -m pip download --quiet --dest "$folder" --only-binary :all: --python-version 3.11 --implementation cp \
-        --platform manylinux_2_28_aarch64 --platform manylinux2014_aarch64 --platform manylinux_2_17_aarch64 "$@"
+        --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
+        --platform manylinux_2_17_aarch64 --constraint "$here/constraints.txt" "$@"
 }
 fetch "$root/tools" 'setuptools>=77' wheel 'cffi>=1.16'
 fetch "$root/wheels" numpy cffi pillow ai-edge-litert
