@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ROOT = os.environ.get("EDGEKD_TEST_ARM_ROOT", "")
 MODELS, SYSTEM = "/var/lib/edgekd", "/usr/bin/python3"
-PYTHON = f"{MODELS}/.runtime/current/bin/python"
+PYTHON, EDGEKD = (f"{MODELS}/.runtime/current/bin/{name}" for name in ("python", "edgekd"))
 CURRENT = f"{MODELS}/model/current/model.bin"
 
 pytestmark = [
@@ -74,7 +74,7 @@ def said(board: SshDevice, *command: str) -> str:
 
 
 def found_there(board: SshDevice, picture: str) -> Any:
-    return json.loads(said(board, PYTHON, "-m", "edgekd", "predict", CURRENT, picture, "--json").splitlines()[-1])
+    return json.loads(said(board, EDGEKD, "predict", CURRENT, picture, "--json").splitlines()[-1])
 
 
 def test_the_board_is_of_another_processor(board: SshDevice) -> None:
@@ -108,7 +108,7 @@ def test_flash_rollback_and_predictions_on_arm(board: SshDevice, tmp_path: Path)
 
 def test_kernels_there_are_compiled_and_verify_passes(board: SshDevice) -> None:
     assert "neon" in said(board, PYTHON, "-c", "from edgekd import native; print(*native.available())")
-    assert "tflite" in said(board, PYTHON, "-m", "edgekd", "verify", CURRENT)
+    assert "tflite" in said(board, EDGEKD, "verify", CURRENT)
 
 
 def test_profile_over_the_link_says_what_the_board_is(board: SshDevice, tmp_path: Path) -> None:
