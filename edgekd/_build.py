@@ -121,6 +121,8 @@ def build(
     if not wants_int8 and (calibration is not None or report is not None):
         raise UsageError("calibration and report are for int8: ask for it (--precision int8)")
     with Bundle.read(path) as bundle:
+        if bundle.manifest.graph is None:
+            raise BundleError(bundle.why_no_graph())
         if not bundle.manifest.golden:
             raise BundleError(f"{path} has no golden set to check a build with; `edgekd train` and `distill` write one")
         samples = golden_samples(bundle)
@@ -219,25 +221,33 @@ def build_one(
     size = sum(len(content) for content in built.files.values())
     row = BuiltArtifact(target, precision, size, seconds, parity)
     tell(f"{target} {precision}: {parity.status}")
-    return candidate.replace(_with_receipts(candidate.manifest, row)), row
+    return candidate.replace(with_receipts(candidate.manifest, row)), row
 
 
 def with_artifact(bundle: Bundle, pair: Pair, built: Built) -> tuple[Bundle, Artifact]:
     """Return the bundle with a new artifact instead of the one it may have for the same target and precision."""
-    folder = "/".join(pair)
-    files = {name: f"artifacts/{folder}/{name}" for name in built.files}
-    artifact = Artifact(
-        target=pair[0], precision=pair[1], files=files, options=dict(built.options), tools=dict(built.tools)
-    )
+    artifact = artifact_of(pair, built)
     others = tuple(item for item in bundle.manifest.artifacts if (item.target, item.precision) != pair)
     manifest = dataclasses.replace(bundle.manifest, artifacts=(*others, artifact))
     still_named = {name for item in manifest.artifacts for name in item.files.values()}
     stale = [name for item in bundle.manifest.artifacts for name in item.files.values() if name not in still_named]
-    chunks = {files[name]: content for name, content in built.files.items()}
-    return bundle.replace(manifest, chunks, stale), artifact
+    return bundle.replace(manifest, chunks_of(artifact, built), stale), artifact
 
 
-def _with_receipts(manifest: Manifest, row: BuiltArtifact) -> Manifest:
+def artifact_of(pair: Pair, built: Built) -> Artifact:
+    """Return what a manifest says of what a target has built."""
+    files = {name: "/".join(("artifacts", *pair, name)) for name in built.files}
+    return Artifact(
+        target=pair[0], precision=pair[1], files=files, options=dict(built.options), tools=dict(built.tools)
+    )
+
+
+def chunks_of(artifact: Artifact, built: Built) -> dict[str, bytes]:
+    """Return the chunks of an artifact, by name."""
+    return {artifact.files[name]: content for name, content in built.files.items()}
+
+
+def with_receipts(manifest: Manifest, row: BuiltArtifact) -> Manifest:
     """Return the manifest with the measured differences among its receipts, in place of older ones of this artifact."""
     about = {"target": row.target, "precision": row.precision}
     others = [
