@@ -12,6 +12,7 @@ $(VENV)/installed: pyproject.toml setup.py constraints.txt kernels/build_cffi.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt "torch" "setuptools" "cffi"
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[$(EXTRAS)]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps trackers  # it would bring an opencv-python that wants a display
 	touch $@
 
 demo: $(VENV)/installed  ## distil, bundle, build for three targets, predict, print the table; writes out/demo/

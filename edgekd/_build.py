@@ -132,6 +132,8 @@ def build(
     if calibration is not None and all(precision == EXACT for _, precision in pairs):
         raise UsageError("calibration is for int8, and to judge fp16 and w8a32: ask for one of them (--precision int8)")
     with Bundle.read(path) as bundle:
+        if bundle.manifest.graph is None:
+            raise BundleError(bundle.why_no_graph())
         if not bundle.manifest.golden:
             raise BundleError(f"{path} has no golden set to check a build with; `edgekd train` and `distill` write one")
         samples = golden_samples(bundle)
@@ -243,7 +245,7 @@ def build_one(
     size = sum(len(content) for content in built.files.values())
     row = BuiltArtifact(target, precision, size, seconds, parity, receipt)
     tell(f"{target} {precision}: {parity.status}")
-    return candidate.replace(_with_receipts(candidate.manifest, row)), row
+    return candidate.replace(with_receipts(candidate.manifest, row)), row
 
 
 def _by_stand_in(
@@ -252,7 +254,7 @@ def _by_stand_in(
     """Return how what rounds alike fares on the golden set, where the target itself cannot run."""
     if built.stand_in is None:
         return parity
-    whole = bundle.replace(add={bundle.manifest.graph: built.stand_in})
+    whole = bundle.replace(add={str(bundle.manifest.graph): built.stand_in})
     return check_artifact(whole, Artifact(target=STAND_IN, precision=artifact.precision, files={}), samples)
 
 
@@ -266,18 +268,26 @@ def _judged(judge: Judge | None, pair: Pair, built: Built, golden: ArtifactRepor
 
 def with_artifact(bundle: Bundle, pair: Pair, built: Built) -> tuple[Bundle, Artifact]:
     """Return the bundle with a new artifact instead of the one it may have for the same target and precision."""
-    folder = "/".join(pair)
-    files = {name: f"artifacts/{folder}/{name}" for name in built.files}
-    artifact = Artifact(
-        target=pair[0], precision=pair[1], files=files, options=dict(built.options), tools=dict(built.tools)
-    )
+    artifact = artifact_of(pair, built)
     others = tuple(item for item in bundle.manifest.artifacts if (item.target, item.precision) != pair)
     rows = tuple(row for row in bundle.manifest.receipts if not _judges(row, pair))
     manifest = dataclasses.replace(bundle.manifest, artifacts=(*others, artifact), receipts=rows)
     still_named = {name for item in manifest.artifacts for name in item.files.values()}
     stale = [name for item in bundle.manifest.artifacts for name in item.files.values() if name not in still_named]
-    chunks = {files[name]: content for name, content in built.files.items()}
-    return bundle.replace(manifest, chunks, stale), artifact
+    return bundle.replace(manifest, chunks_of(artifact, built), stale), artifact
+
+
+def artifact_of(pair: Pair, built: Built) -> Artifact:
+    """Return what a manifest says of what a target has built."""
+    files = {name: "/".join(("artifacts", *pair, name)) for name in built.files}
+    return Artifact(
+        target=pair[0], precision=pair[1], files=files, options=dict(built.options), tools=dict(built.tools)
+    )
+
+
+def chunks_of(artifact: Artifact, built: Built) -> dict[str, bytes]:
+    """Return the chunks of an artifact, by name."""
+    return {artifact.files[name]: content for name, content in built.files.items()}
 
 
 def _judges(row: dict[str, Any], pair: Pair) -> bool:
@@ -288,7 +298,7 @@ def _with_row(manifest: Manifest, row: dict[str, Any]) -> Manifest:
     return dataclasses.replace(manifest, receipts=(*manifest.receipts, row))
 
 
-def _with_receipts(manifest: Manifest, row: BuiltArtifact) -> Manifest:
+def with_receipts(manifest: Manifest, row: BuiltArtifact) -> Manifest:
     """Return the manifest with the measured differences among its receipts, in place of older ones of this artifact."""
     about = {"target": row.target, "precision": row.precision}
     others = [

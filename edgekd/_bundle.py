@@ -183,8 +183,24 @@ class Bundle:
         return memoryview(self._data[name])
 
     def graph(self) -> bytes:
-        """Return the portable graph: ONNX, with its weights inside."""
+        """Return the portable graph: ONNX, with its weights inside.
+
+        Raises:
+            BundleError: there is none: the bundle was imported from a file of one target's own format.
+            ClosedError: after `close`.
+        """
+        if self.manifest.graph is None:
+            raise BundleError(self.why_no_graph())
         return bytes(self.chunk(self.manifest.graph))
+
+    def why_no_graph(self) -> str:
+        """Return what to tell a user who asks for more than a bundle without a portable graph can give."""
+        have = ", ".join(f"{item.target} {item.precision}" for item in self.manifest.artifacts)
+        return (
+            f"{self.path or 'the bundle'} has no portable graph to build from: it was imported from a file of one "
+            f"target's own format, and holds {have} alone. For other targets and int8 import the ONNX model that the "
+            "file was made from: edgekd import model.onnx"
+        )
 
     def file(self, artifact: Artifact, name: str) -> memoryview:
         """Return one file of an artifact, by the name its target gave it.

@@ -69,7 +69,7 @@ def inspect(path: str | Path) -> Inspection:
 
 def _uses(manifest: Manifest) -> dict[str, tuple[str, ...]]:
     """Return what each chunk is for."""
-    uses = [(MANIFEST, "manifest"), (manifest.graph, "portable graph")]
+    uses = [(MANIFEST, "manifest")] + ([] if manifest.graph is None else [(manifest.graph, "portable graph")])
     for artifact in manifest.artifacts:
         uses += [(name, f"{artifact.target} {artifact.precision}") for name in artifact.files.values()]
     for index, golden in enumerate(manifest.golden):

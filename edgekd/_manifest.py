@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FORMAT_VERSION = 1
+GRAPH = "graph.onnx"  # the usual name of the portable graph's chunk
 ANGLE = "le90-radians-clockwise"  # the one angle convention, see `edgekd.geometry`
 
 
@@ -77,7 +78,10 @@ class Artifact:
 
 @dataclass(frozen=True, kw_only=True)
 class GoldenImage:
-    """One image kept in the bundle, with the outputs of the portable graph in fp32 as raw float32."""
+    """One image kept in the bundle, with the outputs of the portable graph in fp32 as raw float32.
+
+    Where there is none: with those of the imported file, decoded apart from it.
+    """
 
     image: str  # chunk name of a PNG
     outputs: tuple[str, ...]  # chunk names, one per Manifest.outputs, raw little-endian float32 in that spec's shape
@@ -98,7 +102,7 @@ class Manifest:
     format: int = FORMAT_VERSION
     created: str = ""  # ISO 8601, UTC: "2026-11-20T08:30:00Z"
     edgekd: str = ""  # version that wrote the file
-    graph: str = "graph.onnx"  # chunk name of the portable graph
+    graph: str | None = GRAPH  # chunk name of the portable graph; None: imported, runs on the target it came from alone
     artifacts: tuple[Artifact, ...] = ()
     golden: tuple[GoldenImage, ...] = ()
     receipts: tuple[

@@ -322,7 +322,7 @@ def _manifest(value: object, where: str) -> Manifest:
         angle=keys.take("angle", choice(ANGLE, None)),
         created=keys.take("created", text(64, CREATED)),
         edgekd=keys.take("edgekd", text(64, ".*")),
-        graph=keys.take("graph", _chunk),
+        graph=keys.take("graph", lambda item, at: None if item is None else _chunk(item, at)),
         artifacts=keys.take("artifacts", many(_artifact, 0, MAX_ARTIFACTS)),
         golden=keys.take("golden", many(_golden, 0, MAX_GOLDEN)),
         receipts=keys.take("receipts", many(_receipt, 0, MAX_RECEIPTS)),
@@ -377,6 +377,8 @@ def _check_boxes(manifest: Manifest) -> None:
 
 
 def _check_artifacts(manifest: Manifest) -> None:
+    if manifest.graph is None and not manifest.artifacts:
+        raise CorruptBundleError("manifest.graph is null and manifest.artifacts is empty: there is nothing to run")
     built = [(item.target, item.precision) for item in manifest.artifacts]
     for index, pair in enumerate(built):
         if pair in built[:index]:
@@ -393,7 +395,7 @@ def check_chunks(manifest: Manifest, lengths: Mapping[str, int]) -> None:
     Raises:
         CorruptBundleError: they do not fit.
     """
-    wanted = [("graph", manifest.graph)]
+    wanted = [] if manifest.graph is None else [("graph", manifest.graph)]
     for row, artifact in enumerate(manifest.artifacts):
         wanted += [(f"artifacts[{row}].files.{file}", name) for file, name in artifact.files.items()]
     for row, golden in enumerate(manifest.golden):

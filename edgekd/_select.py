@@ -41,13 +41,13 @@ def choose(bundle: Bundle, device: str, precision: str, *, unsafe: bool = False)
         item for item in artifacts if item.target in modules and _means(modules[item.target], item.target, device)
     ]
     if not fitting:
-        raise UsageError(_no_device(device, modules, artifacts))
+        raise UsageError(_no_device(bundle, device, modules))
     exact = [item for item in fitting if precision in ("auto", item.precision)]
     if not exact:
         have = ", ".join(f"{item.target} {item.precision}" for item in fitting)
         raise UsageError(
             f"the bundle has no {precision} artifact for device={device!r}; it has: {have}. "
-            f"To add one: edgekd build {bundle.path} --target {fitting[0].target} --precision {precision}"
+            + how_to_add(bundle, f"--target {fitting[0].target} --precision {precision}")
         )
     exact.sort(key=lambda item: (modules[item.target].RANK, _precision_rank(bundle, item)))
     discarded = [
@@ -69,10 +69,17 @@ def choose(bundle: Bundle, device: str, precision: str, *, unsafe: bool = False)
 def all_artifacts(bundle: Bundle) -> list[Artifact]:
     """Return the built artifacts, and the portable graph for each target that runs it as it is."""
     built = list(bundle.manifest.artifacts)
-    for name in target_names():
+    for name in target_names() if bundle.manifest.graph is not None else ():
         if load_target(name).PORTABLE and not any(item.target == name for item in built):
             built.append(Artifact(target=name, precision="fp32", files={}))
     return built
+
+
+def how_to_add(bundle: Bundle, words: str) -> str:
+    """Return how to get an artifact that a bundle lacks: the command, or why there is none."""
+    if bundle.manifest.graph is None:
+        return bundle.why_no_graph()
+    return f"To add it: edgekd build {bundle.path or 'model.bin'} {words}"
 
 
 def _means(module: Target, name: str, device: str) -> bool:
@@ -132,13 +139,13 @@ def _why_int8(bundle: Bundle, artifact: Artifact) -> str:
     return f"; when measured it {failed}{lost}{speed}"
 
 
-def _no_device(device: str, modules: dict[str, Target], artifacts: list[Artifact]) -> str:
+def _no_device(bundle: Bundle, device: str, modules: dict[str, Target]) -> str:
     meant = [name for name, module in modules.items() if _means(module, name, device)]
     if meant:
         return (
             f"device={device!r} means {', '.join(meant)}, but the bundle holds: "
-            f"{', '.join(f'{item.target} {item.precision}' for item in artifacts)}. "
-            f"To add it: edgekd build model.bin --target {meant[0]}"
+            f"{', '.join(f'{item.target} {item.precision}' for item in all_artifacts(bundle))}. "
+            + how_to_add(bundle, f"--target {meant[0]}")
         )
     spellings = sorted({"auto", *modules, *(item for module in modules.values() for item in module.DEVICES)})
     return f"no device {device!r}; possible: {', '.join(spellings)}"

@@ -17,7 +17,7 @@ from ._bundle import Bundle
 from ._container import write_file
 from ._detector import Detector, DetectorInfo
 from ._doctor import doctor
-from ._select import all_artifacts
+from ._select import all_artifacts, how_to_add
 from ._session import PipelineSession
 from ._target import load_target
 from ._verify import check_artifact, golden_samples
@@ -137,7 +137,7 @@ def selftest(
             raise BundleError(f"{path} has no golden set to test with; `edgekd train` and `edgekd distill` write one")
         artifacts = [item for item in all_artifacts(bundle) if item.target == target]
         if not artifacts:
-            raise UsageError(f"{path} has nothing for {target}. To add it: edgekd build {path} --target {target}")
+            raise UsageError(f"{path} has nothing for {target}. {how_to_add(bundle, f'--target {target}')}")
         reason = module.probe()
         if reason is not None:
             raise TargetUnavailableError(f"{target} cannot run here: {reason}")

@@ -132,6 +132,98 @@ class BoardTarget(Target, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class HeadDecoder:
+    """What the head of somebody else's network means, as a graph.
+
+    Attributes:
+        graph: ONNX of batch 1 and opset 17, all float32: outputs "boxes" `(1, N, 4|5)` and "scores" `(1, N, C)`.
+        takes: input of the graph -> output of the network.
+        layout: of the boxes: "xyxy" or "xywhr".
+    """
+
+    graph: bytes
+    takes: Mapping[str, str]
+    layout: str
+
+
+class ForeignNetwork(Protocol):
+    """A file of a target's own format that was read and found fit: one image in, floats out, nothing suppressed."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What was read; the file that was named first."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Of the input, pixels."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Of the input, pixels."""
+        ...
+
+    @property
+    def outputs(self) -> dict[str, tuple[int, ...]]:
+        """Name of each output -> shape without the batch."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """How the file holds its weights: "fp32" or "fp16"."""
+        ...
+
+    @property
+    def runtime(self) -> str:
+        """Name and version of the vendor runtime."""
+        ...
+
+    def infer(self, pixels: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Run the file as it is, in float32.
+
+        Args:
+            pixels: `(1, 3, H, W)` float32, whatever the layout of the file.
+
+        Returns:
+            By name of output, batch first, float32.
+
+        Raises:
+            UsageError: the runtime cannot run it.
+        """
+        ...
+
+    def join(self, decoder: HeadDecoder) -> Built:
+        """Return the artifact: input "images" `(1, 3, H, W)`, then the network, then the decoder.
+
+        Raises:
+            BuildError: the two cannot be joined.
+        """
+        ...
+
+
+@runtime_checkable
+class ImportingTarget(Target, Protocol):
+    """A target that takes files of its own format into bundles, without a portable graph."""
+
+    SUFFIX: str
+    """Of such a file, lower case: ".tflite"."""
+
+    def read_foreign(self, path: Path, size: tuple[int, int] | None) -> ForeignNetwork:
+        """Read a file.
+
+        Args:
+            path: what the user named.
+            size: height and width; None: those that the file names.
+
+        Raises:
+            UsageError: it is not sound, not of one image, of another size, computes in int8, or suppresses boxes by
+                itself; says what was found.
+        """
+        ...
+
+
 def target_names() -> tuple[str, ...]:
     """Return the names of the targets in this installation, sorted: the folders of `edgekd.targets`."""
     package = importlib.import_module("edgekd.targets")

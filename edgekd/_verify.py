@@ -15,7 +15,7 @@ from ._bundle import Bundle
 from ._decisions import Decisions, compare, compare_verdicts
 from ._golden import golden_outputs, golden_pixels
 from ._receipts import QUANTIZED, golden_when_judged, int8_receipt, needs_receipt
-from ._select import all_artifacts
+from ._select import all_artifacts, how_to_add
 from ._target import load_target, target_names
 from .errors import BundleError, EdgekdError, HostError, SessionError, UsageError
 
@@ -206,7 +206,7 @@ def _wanted(bundle: Bundle, targets: Sequence[str] | None) -> list[Artifact]:
             have = ", ".join(f"{item.target} {item.precision}" for item in artifacts)
             raise UsageError(
                 f"{bundle.path} has nothing for the target {name}; it has: {have}. "
-                f"To add it: edgekd build {bundle.path} --target {name}"
+                + how_to_add(bundle, f"--target {name}")
             )
     return [item for item in artifacts if item.target in targets]
 

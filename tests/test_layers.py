@@ -14,8 +14,8 @@ VENDOR = {
     "tensorrt", "tensorrt_rtx_bindings", "pycuda", "jax", "transformers",
 }  # fmt: skip
 LAYER_2 = {
-    "errors", "geometry", "_anomaly_presets", "_anomaly_recipe", "_comparison", "_detections", "_recipe", "_manifest",
-    "_receipts", "_thresholds",
+    "errors", "geometry", "_anomaly_presets", "_anomaly_recipe", "_comparison", "_detections", "_image_input",
+    "_manifest", "_receipts", "_recipe", "_thresholds",
 }  # fmt: skip
 LAYER_3 = {
     "_bundle",
@@ -50,7 +50,8 @@ LAYER_4 = {
     "device",
 }
 VERBS = {
-    "_train", "_distill", "_import", "_build", "_profile", "_eval", "_verify", "_inspect", "_doctor", "_data", "_demo",
+    "_train", "_distill", "_import", "_import_artifact", "_import_request", "_sidecar", "_build", "_profile", "_eval",
+    "_verify", "_inspect", "_doctor", "_data", "_demo",
     "_flash", "_int8", "_selftest", "_serve", "_serving", "_set_thresholds", "_remote", "_profile_board", "_profile_on",
     "_profile_receipt", "_accuracies", "_accuracy_receipt", "_pick", "_export", "_export_files",
 }  # fmt: skip

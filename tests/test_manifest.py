@@ -100,6 +100,16 @@ def test_json_is_canonical() -> None:
     assert "Röntgen ✓".encode() in data
 
 
+def test_manifest_without_a_graph_needs_an_artifact() -> None:
+    alone = dataclasses.replace(MANIFEST, graph=None)
+    assert manifest_from_json(manifest_to_json(alone)) == alone
+    assert SCHEMA_CHECK.is_valid(json.loads(manifest_to_json(alone)))
+    chunks = {"ov/m.xml": 5, "golden/0.png": 5, "golden/0.boxes": 2100 * 16, "golden/0.scores": 2100 * 8}
+    check_chunks(alone, chunks)
+    with pytest.raises(BundleError, match=r"graph is null and manifest\.artifacts is empty: there is nothing to run"):
+        manifest_to_json(dataclasses.replace(alone, artifacts=()))
+
+
 def test_defaults_make_a_valid_manifest() -> None:
     smallest = Manifest(
         name="x", task="detect", classes=("a",), input=InputSpec(height=1, width=1), outputs=MANIFEST.outputs
@@ -258,7 +268,7 @@ REFUSED = [
     ("created", "2026-11-20T08:30:00+01:00", "text like"),
     ("edgekd", 1, "printable"),
     ("graph", "../graph.onnx", r"manifest\.graph should be the name of a chunk"),
-    ("graph", None, "the name of a chunk"),
+    ("graph", 5, "the name of a chunk"),
     ("artifacts/0/target", "OpenVINO", "text like"),
     ("artifacts/0/target", "../x", "text like"),
     ("artifacts/0/precision", "", "text like"),

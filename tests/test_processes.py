@@ -6,26 +6,30 @@ import copy
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import edgekd
 from edgekd._target import load_target
-from edgekd.errors import BundleError, ClosedError, SessionError, UsageError
+from edgekd.errors import BundleError, ClosedError, ImageError, SessionError, UsageError
 
 from .conformance import bundles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
 HANGS_S = 30
 HERE = ("openvino", "tflite", "reference")
 
@@ -114,7 +118,7 @@ def _elsewhere(detector: edgekd.Detector) -> list[float]:
     return scores(detector)
 
 
-@pytest.mark.parametrize("way", ["spawn", "fork"])
+@pytest.mark.parametrize("way", ["spawn", "forkserver", "fork"])
 def test_pool_of_processes_takes_a_detector(path: Path, device: str, way: str) -> None:
     if (device, way) == ("openvino", "fork"):
         pytest.skip("OpenVINO does not survive a fork, and says so")
@@ -137,6 +141,60 @@ class Pictures:
         return float(self.detector.predict(bundles.pictures(4)[index], conf=0.01).scores.sum())
 
 
+def _refused(detector: edgekd.Detector) -> None:
+    detector.predict(PICTURE.astype(np.float32))
+
+
+def test_error_in_another_process_is_the_same_error_here(path: Path, device: str) -> None:
+    with edgekd.load(path, device=device, threads=1) as detector:
+        with pytest.raises(ImageError) as here:
+            _refused(detector)
+        with (
+            ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
+            pytest.raises(ImageError) as elsewhere,
+        ):
+            pool.submit(_refused, detector).result()
+    assert str(elsewhere.value) == str(here.value)
+
+
+_kept: list[edgekd.Detector] = []
+
+
+def _keep(detector: edgekd.Detector) -> None:
+    _kept.append(detector)
+
+
+def _by_the_kept(picture: np.ndarray) -> tuple[int, list[float]]:
+    (detector,) = _kept
+    future = detector.submit(picture, conf=0.01)
+    ((_, streamed),) = detector.stream([picture], conf=0.01)
+    assert np.array_equal(streamed.scores, future.result().scores)
+    return os.getpid(), scores(detector)
+
+
+def test_process_opens_its_detector_once_and_outlives_that_of_the_parent(path: Path, device: str) -> None:
+    detector = edgekd.load(path, device=device, threads=1)
+    expected = scores(detector)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, context, initializer=_keep, initargs=(detector,)) as pool:
+        assert pool.submit(_by_the_kept, PICTURE).result()[1] == expected
+        detector.close()
+        found = list(pool.map(_by_the_kept, [PICTURE] * 4))
+    assert [item for _, item in found] == [expected] * 4
+    assert os.getpid() not in {pid for pid, _ in found}
+
+
+def test_pool_in_the_docs_works(path: Path, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "streams.md").read_text(encoding="utf-8")
+    (block,) = [item for item in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "ProcessPool" in item]
+    Image.fromarray(PICTURE).save(tmp_path / "picture.png")
+    call = f"print(len(label({str(path)!r}, [{str(tmp_path / 'picture.png')!r}] * 3)))"
+    script = tmp_path / "labelling.py"
+    script.write_text(f"{block}\nif __name__ == '__main__':\n    {call}\n")
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "3\n"), ran.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["spawn", "fork"])
 def test_workers_of_a_data_loader_take_a_detector(path: Path, device: str, way: str) -> None:
@@ -146,9 +204,12 @@ def test_workers_of_a_data_loader_take_a_detector(path: Path, device: str, way: 
     with edgekd.load(path, device=device, threads=1) as detector:
         data: Any = Pictures(detector)
         expected = [data[index] for index in range(4)]
-        loader = torch_data.DataLoader(data, batch_size=2, num_workers=2, multiprocessing_context=way)
-        found = [float(value) for batch in loader for value in batch]
-        np.testing.assert_allclose(found, expected, rtol=1e-3)
+        loader = torch_data.DataLoader(
+            data, batch_size=2, num_workers=2, multiprocessing_context=way, persistent_workers=True
+        )
+        for _ in range(2):  # epochs; the workers keep their detectors
+            found = [float(value) for batch in loader for value in batch]
+            np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
 def test_pickled_detector_is_the_same_file_opened_with_the_same_words(path: Path, device: str) -> None:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from edgekd import AnomalyRecipe, Recipe
+from edgekd._sidecar import KEYS, read_sidecar
 from edgekd._sources import open_source
 from edgekd.cli.main import COMMANDS, parser
 
@@ -108,6 +109,15 @@ def test_recipes_of_anomaly_detection_in_the_docs_can_be_built() -> None:
         recipe = AnomalyRecipe.from_dict(tomllib.loads(block))
         random = tuple(dataclasses.replace(each, weights="none") for each in recipe.teachers)
         build.build_network(dataclasses.replace(recipe, teachers=random))
+
+
+def test_sidecars_in_the_docs_can_be_read(tmp_path: Path) -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "import.md").read_text(encoding="utf-8"), re.DOTALL)
+    said: set[str] = set()
+    for block in blocks:
+        (tmp_path / "model.toml").write_text(block, encoding="utf-8")
+        said |= set(read_sidecar(tmp_path / "model.toml")) | set(tomllib.loads(block))
+    assert said == set(KEYS), "the page shows every key"
 
 
 def test_costs_of_anomaly_detection_in_the_docs_are_those_measured() -> None:

@@ -94,7 +94,7 @@ class Int8Builder:
         bundle = self.plan.bundle
         graph = self.plan.quantization(found.floating).graph
         artifact = Artifact(target=REFERENCE, precision="int8", files={})
-        return measure_artifact(bundle.replace(add={bundle.manifest.graph: graph}), artifact, samples)
+        return measure_artifact(bundle.replace(add={str(bundle.manifest.graph): graph}), artifact, samples)
 
     def _report(self, manifest: Manifest, receipt: dict[str, Any]) -> None:
         """Write the page anew with what has been built so far: a later target may fail."""

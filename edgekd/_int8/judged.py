@@ -110,4 +110,4 @@ class Judge:
         if load_target(target).probe() is None:
             return start_built(self.bundle, target, precision, built)
         assert built.stand_in is not None
-        return start_portable(self.bundle.replace(add={self.bundle.manifest.graph: built.stand_in}))
+        return start_portable(self.bundle.replace(add={str(self.bundle.manifest.graph): built.stand_in}))

@@ -126,7 +126,7 @@ class Plan:
         """Start the int8 engine; where the target cannot run here, its graph on ONNX Runtime's int8 kernels."""
         module = load_target(target)
         if module.probe() is not None:
-            return self.portable(self.bundle.replace(add={self.bundle.manifest.graph: quantization.graph}))
+            return self.portable(self.bundle.replace(add={str(self.bundle.manifest.graph): quantization.graph}))
         return start_built(self.bundle, target, "int8", built)
 
 

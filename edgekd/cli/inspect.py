@@ -93,7 +93,9 @@ def _decided(manifest: Manifest) -> tuple[str, str]:
 
 
 def _artifacts(found: edgekd.Inspection) -> None:
-    rows = [("portable", "fp32", size(_used(found, "portable graph")), "ONNX")]
+    rows = [("portable", "-", "-", "none: imported, so there is nothing to build from")]
+    if found.manifest.graph is not None:
+        rows = [("portable", "fp32", size(_used(found, "portable graph")), "ONNX")]
     for item in found.manifest.artifacts:
         tools = ", ".join(f"{name} {version}" for name, version in item.tools.items())
         rows.append((item.target, item.precision, size(_used(found, f"{item.target} {item.precision}")), tools))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 import traceback
@@ -10,7 +9,10 @@ from typing import TYPE_CHECKING
 
 import edgekd
 
+from ._parser import Parser
+
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 COMMANDS = (
@@ -45,7 +47,7 @@ EXIT_CODES = (
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    root = argparse.ArgumentParser(prog="edgekd", description=edgekd.__doc__, epilog=EXIT_CODES)
+    root = Parser(prog="edgekd", description=edgekd.__doc__, epilog=EXIT_CODES)
     root.add_argument("--version", action="version", version=f"edgekd {edgekd.__version__}")
     root.add_argument("--traceback", action="store_true", help="show the Python traceback of an error")
     subparsers = root.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -9,6 +9,7 @@ import onnx.compose
 import onnx.version_converter
 from onnx import TensorProto, helper
 
+from .._image_input import channels_come_last, image_size, inner_shape, suppresses
 from ..errors import UsageError
 from .batch import any_batch
 
@@ -51,12 +52,12 @@ def read_foreign(path: Path, size: tuple[int, int] | None) -> Foreign:
     model = _modern(_read(path), path)
     _refuse_suppression(model, path)
     channels_last = _image_axes(model.graph, path)
-    height, width = _size(model.graph.input[0], channels_last, size, path)
+    height, width = image_size(_dims(model.graph.input[0]), channels_last, size, path)
     _fix(model.graph.input[0], channels_last, height, width)
     del model.graph.value_info[:]  # stale for a graph that took any size
     model = any_batch(model)
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    outputs = {item.name: _inner(item, path) for item in model.graph.output}
+    outputs = {item.name: inner_shape(_dims(item), item.name, path) for item in model.graph.output}
     return Foreign(_laid_out(model, channels_last, height, width), height, width, outputs)
 
 
@@ -93,10 +94,7 @@ def _modern(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 def _refuse_suppression(model: onnx.ModelProto, path: Path) -> None:
     found = sorted({node.op_type for node in model.graph.node} & _SUPPRESSING)
     if found:
-        raise UsageError(
-            f"{path} suppresses boxes by itself ({', '.join(found)}); edgekd does that on every target alike: export "
-            "the model without it (nms=False, end2end=False, or the outputs before it)"
-        )
+        raise suppresses(found, path)
 
 
 def _image_axes(graph: onnx.GraphProto, path: Path) -> bool:
@@ -105,28 +103,10 @@ def _image_axes(graph: onnx.GraphProto, path: Path) -> bool:
     if len(graph.input) != 1:
         raise UsageError(f"{path} has {len(graph.input)} inputs ({listed}); a detector takes one, the image")
     value = graph.input[0]
-    dims = _dims(value)
     if value.type.tensor_type.elem_type not in (TensorProto.FLOAT, TensorProto.FLOAT16):
         kind = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
         raise UsageError(f"input {listed} of {path} is {kind}; possible: FLOAT, FLOAT16")
-    if len(dims) != 4 or (dims[1] == 3) == (dims[3] == 3) or dims[0] not in (1, None):
-        raise UsageError(f"input {listed} of {path} is no (1, 3, H, W), (1, H, W, 3) or the same with any batch")
-    return dims[3] == 3
-
-
-def _size(
-    value: onnx.ValueInfoProto, channels_last: bool, asked: tuple[int, int] | None, path: Path
-) -> tuple[int, int]:
-    dims = _dims(value)
-    held = dims[1:3] if channels_last else dims[2:4]
-    if asked is None:
-        if None in held:
-            raise UsageError(f"{path} takes images of any size; say which it is to be built for: --size 640 or 480x640")
-        return held[0] or 0, held[1] or 0
-    for got, want, what in zip(held, asked, ("height", "width"), strict=True):
-        if got not in (None, want):
-            raise UsageError(f"{path} takes images of {what} {got}, asked for {want}; leave --size out")
-    return asked
+    return channels_come_last(_dims(value), value.name, path)
 
 
 def _fix(value: onnx.ValueInfoProto, channels_last: bool, height: int, width: int) -> None:
@@ -163,19 +143,3 @@ def like(graph: onnx.GraphProto, model: onnx.ModelProto) -> onnx.ModelProto:
 def _dims(value: onnx.ValueInfoProto) -> list[int | None]:
     """Return the sides of a tensor; None where the graph leaves one open."""
     return [item.dim_value if item.HasField("dim_value") else None for item in value.type.tensor_type.shape.dim]
-
-
-def _inner(value: onnx.ValueInfoProto, path: Path) -> tuple[int, ...]:
-    """Return the shape of an output without its batch.
-
-    Raises:
-        UsageError: it depends on the image, or the batch is not the first axis.
-    """
-    dims = _dims(value)
-    sides = [side for side in dims[1:] if side is not None]
-    if not dims or len(sides) != len(dims) - 1:
-        raise UsageError(
-            f"output {value.name} of {path} has the shape {dims}, which depends on the image; export the model with a "
-            "fixed input size and without selecting or suppressing boxes"
-        )
-    return tuple(sides)

@@ -16,7 +16,7 @@ import torch
 
 from .._bundle import Bundle
 from .._golden import add_golden
-from .._manifest import ANGLE, InputSpec, Manifest, OutputSpec, Suppression
+from .._manifest import ANGLE, GRAPH, InputSpec, Manifest, OutputSpec, Suppression
 from ..errors import BuildError
 from .export import export_onnx
 from .resume import data_fingerprint
@@ -104,7 +104,7 @@ def write_bundle(
         recipe=recipe.to_dict(),
         provenance={**_provenance(model, recipe, splits, teachers), **held.provenance},
     )
-    bundle = Bundle.create(manifest, {manifest.graph: held.graph, **held.chunks})
+    bundle = Bundle.create(manifest, {GRAPH: held.graph, **held.chunks})
     add_golden(bundle, golden_images(splits["val"]), infer).write(path)
 
 

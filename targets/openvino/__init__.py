@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from edgekd._bundle import Bundle
     from edgekd._manifest import Artifact
     from edgekd._session import Session
-    from edgekd._target import Built, Progress, Quantization
+    from edgekd._target import Built, ForeignNetwork, Progress, Quantization
 
 PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "w8a32", "int8")
 GRAMMAR: str | None = "int8-symmetric"
@@ -19,6 +19,7 @@ DEVICES: tuple[str, ...] = (
     "openvino", "cpu", "gpu", "gpu.*", "npu", "intel", "intel:cpu", "intel:gpu", "intel:gpu.*", "intel:npu",
 )  # fmt: skip
 PORTABLE: bool = False
+SUFFIX: str = ".xml"  # of files that `edgekd import` takes
 RANK: int = 20
 
 
@@ -50,6 +51,21 @@ def build(bundle: Bundle, precision: str, progress: Progress, quantization: Quan
     from ._build import lower
 
     return lower(bundle, precision, progress, quantization)
+
+
+def read_foreign(path: Path, size: tuple[int, int] | None) -> ForeignNetwork:
+    """Read somebody else's OpenVINO IR, `model.xml` and `model.bin` beside it.
+
+    Args:
+        path: of the XML file.
+        size: height and width of an IR that takes any; None: the IR's.
+
+    Raises:
+        UsageError: no sound IR, or one that is no detector of one image; says what was found.
+    """
+    from ._foreign import ForeignIR
+
+    return ForeignIR(path, size)
 
 
 def load(

@@ -6,7 +6,7 @@ import io
 import tempfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -32,13 +32,22 @@ def lower(bundle: Bundle, precision: str, progress: Progress, quantization: Quan
     try:
         model = openvino.Core().read_model(io.BytesIO(graph))
         model.reshape({spec.name: [1, 3, spec.height, spec.width]})
-        with tempfile.TemporaryDirectory(prefix="edgekd-openvino-") as folder:  # save_model writes to files only
-            path = Path(folder) / "model.xml"
-            openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
-            packed = zlib.compress(path.read_bytes(), 9)  # of an int8 detector, 1 MiB of text: twice its weights
-            files = {"model.xml.z": packed, "model.bin": path.with_suffix(".bin").read_bytes()}
+        return packed(model, compress_to_fp16=precision == "fp16")
     except RuntimeError as error:
         raise BuildError(f"OpenVINO {openvino.__version__} refused the graph: {error}") from error
+
+
+def packed(model: Any, *, compress_to_fp16: bool) -> Built:
+    """Return a model as the files of an artifact.
+
+    Raises:
+        RuntimeError: OpenVINO cannot write it.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgekd-openvino-") as folder:  # save_model writes to files only
+        path = Path(folder) / "model.xml"
+        openvino.save_model(model, path, compress_to_fp16=compress_to_fp16)
+        text = zlib.compress(path.read_bytes(), 9)  # of an int8 detector, 1 MiB of text: twice its weights
+        files = {"model.xml.z": text, "model.bin": path.with_suffix(".bin").read_bytes()}
     return Built(files=files, tools={"openvino": openvino.__version__})
 
 

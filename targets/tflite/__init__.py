@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from edgekd._bundle import Bundle
     from edgekd._manifest import Artifact
     from edgekd._session import Session
-    from edgekd._target import Built, Progress, Quantization
+    from edgekd._target import Built, ForeignNetwork, Progress, Quantization
 
 PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "w8a32", "int8")
 GRAMMAR: str | None = "int8-asymmetric"  # LiteRT measures its own ranges, with zero points
 DEVICES: tuple[str, ...] = ("tflite", "litert", "xnnpack", "cpu")
 PORTABLE: bool = False
+SUFFIX: str = ".tflite"  # of files that `edgekd import` takes
 RANK: int = 30
 RUNTIMES = ("ai_edge_litert", "tflite_runtime")  # in order of preference
 CONVERTERS = ("litert_torch", "ai_edge_quantizer", "torch", "onnx", "onnxruntime")
@@ -63,6 +64,21 @@ def build(bundle: Bundle, precision: str, progress: Progress, quantization: Quan
     from ._build import convert
 
     return convert(bundle, precision, progress, quantization)
+
+
+def read_foreign(path: Path, size: tuple[int, int] | None) -> ForeignNetwork:
+    """Read somebody else's LiteRT model.
+
+    Args:
+        path: of the `.tflite` file.
+        size: height and width, if they are to be checked: a LiteRT model has one size.
+
+    Raises:
+        UsageError: no sound model, or one that is no detector of one image; says what was found.
+    """
+    from ._foreign import ForeignTFLite
+
+    return ForeignTFLite(path, size)
 
 
 def load(

@@ -94,16 +94,28 @@ def _float_model(bundle: Bundle, progress: Progress) -> FloatModel:
         _kept.move_to_end(key)
         return _kept[key]
     progress("LiteRT: ONNX to PyTorch to LiteRT, batch 1")
+    _kept[key] = made = convert_graph(graph, outputs)
+    while len(_kept) > 1 and sum(len(item.model) for item in _kept.values()) > KEPT_BYTES:
+        _kept.popitem(last=False)
+    return made
+
+
+def convert_graph(graph: bytes, outputs: str) -> FloatModel:
+    """Convert an ONNX graph in a process of its own.
+
+    Args:
+        graph: ONNX.
+        outputs: JSON: name of each output -> its `OutputSpec.layout`.
+
+    Raises:
+        BuildError: an operator cannot be translated, or the converter failed.
+    """
     with tempfile.TemporaryDirectory(prefix="edgekd-tflite-") as name:
         folder = Path(name)
         (folder / "graph.onnx").write_bytes(graph)
         (folder / "request.json").write_text(outputs, encoding="utf-8")
         result = _run_child("_convert", folder)
-        made = FloatModel((folder / "float.tflite").read_bytes(), result["layers"], result["tools"])
-    _kept[key] = made
-    while len(_kept) > 1 and sum(len(item.model) for item in _kept.values()) > KEPT_BYTES:
-        _kept.popitem(last=False)
-    return made
+        return FloatModel((folder / "float.tflite").read_bytes(), result["layers"], result["tools"])
 
 
 def _quantized(made: FloatModel, quantization: Quantization, progress: Progress) -> bytes:

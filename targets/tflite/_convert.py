@@ -31,8 +31,8 @@ far off; float32 rounding alone moved YOLOX-nano by 2e-4 in either runtime, agai
 TOOLS = ("litert-torch", "ai-edge-litert", "ai-edge-quantizer", "torch")
 
 
-def translate(graph: bytes, layouts: dict[str, str | None]) -> tuple[TranslatedGraph, torch.Tensor]:
-    """Return the graph as a PyTorch module that agrees with ONNX Runtime, and the images it was compared on.
+def translate(graph: bytes, layouts: dict[str, str | None]) -> tuple[TranslatedGraph, tuple[torch.Tensor, ...]]:
+    """Return the graph as a PyTorch module that agrees with ONNX Runtime, and the inputs it was compared on.
 
     Args:
         graph: ONNX.
@@ -44,11 +44,12 @@ def translate(graph: bytes, layouts: dict[str, str | None]) -> tuple[TranslatedG
     names = list(layouts)
     module = TranslatedGraph(_parsed(graph), names).eval()
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    shape = session.get_inputs()[0].shape[1:]
-    images = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
-    expected = session.run(names, {session.get_inputs()[0].name: images})
+    random = np.random.default_rng(0)
+    given = {item.name: random.normal(size=(1, *item.shape[1:])).astype(np.float32) for item in session.get_inputs()}
+    expected = session.run(names, given)
+    inputs = tuple(torch.from_numpy(values) for values in given.values())
     with torch.no_grad():
-        got = module(torch.from_numpy(images))
+        got = module(*inputs)
     for name, theirs in zip(names, expected, strict=True):
         ours = got[name]
         if theirs.shape != tuple(ours.shape):
@@ -58,7 +59,7 @@ def translate(graph: bytes, layouts: dict[str, str | None]) -> tuple[TranslatedG
             raise BuildError(
                 f"the translated graph's {name!r} is off by {error:.1e} of ONNX Runtime's; at most {TOLERANCE} may be"
             )
-    return module, torch.from_numpy(images)
+    return module, inputs
 
 
 def _parsed(graph: bytes) -> onnx.ModelProto:
@@ -75,12 +76,12 @@ def answer(folder: Path) -> dict[str, Any]:
     layouts = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     graph = (folder / "graph.onnx").read_bytes()
     try:
-        module, images = translate(graph, layouts)
+        module, inputs = translate(graph, layouts)
     except BuildError as error:
         return {"error": str(error)}
     import litert_torch  # after the translation, which fails sooner: this import takes seconds
 
-    model = litert_torch.convert(module, (images,)).model_content()
+    model = litert_torch.convert(module, inputs).model_content()
     (folder / "float.tflite").write_bytes(model)
     portable = fix_batch(_parsed(graph)).graph
     layers = find_layers(portable, constants(portable), LiteGraph(model))

@@ -27,10 +27,7 @@ class LiteGraph:
     """
 
     def __init__(self, data: bytes) -> None:
-        self.model: Any = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
-        for buffer in self.model.buffers:
-            if buffer.data is not None:  # anything but an array is written byte by byte: a minute for 47 MB
-                buffer.data = np.frombuffer(buffer.data, np.uint8)
+        self.model: Any = read_model(data)
         for number, subgraph in enumerate(self.model.subgraphs):
             for index, tensor in enumerate(subgraph.tensors):
                 tensor.name = (f"s{number}_" if number else "") + tensor_name(index)
@@ -44,12 +41,11 @@ class LiteGraph:
         ]
 
     def _kind(self, operator: Any) -> str:
-        code = self.model.operatorCodes[operator.opcodeIndex]
-        return str(OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)])
+        return operator_name(self.model.operatorCodes[operator.opcodeIndex])
 
     def serialize(self) -> bytes:
         """Return the model with its tensors renamed."""
-        return bytes(flatbuffer_utils.convert_object_to_bytearray(self.model))
+        return model_bytes(self.model)
 
     def share_constants(self) -> None:
         """Let tensors of equal contents read one buffer.
@@ -114,6 +110,25 @@ class LiteGraph:
         item = self.subgraph.tensors[tensor]
         data = self.model.buffers[item.buffer].data
         return np.frombuffer(bytes(data), np.float32).reshape(item.shape)
+
+
+def read_model(data: bytes) -> Any:
+    """Return a LiteRT model as objects of its schema."""
+    model: Any = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
+    for buffer in model.buffers:
+        if buffer.data is not None:  # anything but an array is written byte by byte: a minute for 47 MB
+            buffer.data = np.frombuffer(buffer.data, np.uint8)
+    return model
+
+
+def model_bytes(model: Any) -> bytes:
+    """Return the file of a model that `read_model` gave."""
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def operator_name(code: Any) -> str:
+    """Return the name of an operator code of the schema."""
+    return str(OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)])
 
 
 def tensor_name(index: int) -> str:

@@ -118,11 +118,25 @@ class TFLiteSession:
 
 def _start(model: bytes, threads: int) -> Any:
     try:
-        with _without_notice():
-            interpreter = Interpreter(model_content=model, num_threads=threads or None)
-            interpreter.allocate_tensors()
+        return started(model, threads)
     except (RuntimeError, ValueError) as error:
         raise SessionError(f"{RUNTIME} cannot start this artifact: {error}. To rebuild it: {REBUILD}") from error
+
+
+def started(model: bytes, threads: int) -> Any:
+    """Return an interpreter that has planned its memory.
+
+    Args:
+        model: the file.
+        threads: of the CPU; 0: LiteRT's own choice.
+
+    Raises:
+        RuntimeError: LiteRT cannot run it.
+        ValueError: it is no model.
+    """
+    with _without_notice():
+        interpreter = Interpreter(model_content=model, num_threads=threads or None)
+        interpreter.allocate_tensors()
     return interpreter
 
 

@@ -31,7 +31,7 @@ class Step:
 
 
 class TranslatedGraph(nn.Module):
-    """An ONNX graph of batch 1 as a module: images `(1, 3, H, W)` to the outputs `names`.
+    """An ONNX graph of batch 1 as a module: its inputs, mostly one of images `(1, 3, H, W)`, to the outputs `names`.
 
     Weights become buffers, node order is kept.
     """
@@ -40,7 +40,7 @@ class TranslatedGraph(nn.Module):
         """Translate a graph.
 
         Args:
-            graph: the portable graph; its batch is fixed to 1 here.
+            graph: the portable graph, the batch of whose input is fixed to 1 here; or another of batch 1.
             names: the outputs to return.
 
         Raises:
@@ -52,9 +52,9 @@ class TranslatedGraph(nn.Module):
         if unknown:
             raise BuildError(f"cannot translate the operators {', '.join(unknown)}; possible: {', '.join(SUPPORTED)}")
         self.names = tuple(names)
-        self.image_name = fixed.input[0].name
         self.buffer_names: dict[str, str] = {}
         known = constants(fixed)
+        self.input_names = tuple(item.name for item in fixed.input if item.name not in known)  # old files list weights
         self.steps = tuple(self._step(node, known) for node in fixed.node)
 
     def _step(self, node: onnx.NodeProto, known: dict[str, NDArray[Any]]) -> Step:
@@ -78,13 +78,12 @@ class TranslatedGraph(nn.Module):
             self.buffer_names[name] = f"constant_{len(self.buffer_names)}"
             self.register_buffer(self.buffer_names[name], torch.from_numpy(np.array(value)))
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Run the nodes in order and return the outputs by name, which become the names of the converted model."""
         values: dict[str, Tensor] = {name: getattr(self, buffer) for name, buffer in self.buffer_names.items()}
-        values[self.image_name] = images
+        values.update(zip(self.input_names, inputs, strict=True))
         for step in self.steps:
-            inputs = [values[item] if isinstance(item, str) else item for item in step.inputs]
-            result = step.function(*inputs)
+            result = step.function(*(values[item] if isinstance(item, str) else item for item in step.inputs))
             results = result if isinstance(result, tuple) else (result,)
             values.update(
                 zip(step.outputs, results, strict=False)

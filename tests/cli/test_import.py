@@ -80,7 +80,7 @@ def test_nothing_found_is_said(given: Path, capsys: pytest.CaptureFixture[str]) 
         ([], "--size 640 or 480x640"),
         (["--size", "3x2x1"], "expected 640, or height and width as 480x640"),
         (["--size", "32", "--boxes", ""], "wants --boxes NAME and --scores NAME"),
-        (["--size", "32", "--head", "yolov8"], "head yolov8 wants one output"),
+        (["--size", "32", "--head", "yolov8"], "--boxes, --scores: only with --head generic"),
     ],
 )
 def test_what_cannot_be_imported_is_said(

@@ -32,6 +32,37 @@ def test_unknown_command_and_flag_exit_with_2(capsys: pytest.CaptureFixture[str]
     assert "usage" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("m.bin a.png b.png", (["a.png", "b.png"], None)),
+        ("m.bin --json a.png b.png", (["a.png", "b.png"], "lines")),
+        ("--json m.bin a.png", (["a.png"], "lines")),
+        ("m.bin a.png --json", (["a.png"], "lines")),
+        ("m.bin a.png --json --conf 0.5", (["a.png"], "lines")),
+        ("m.bin --json lines a.png", (["a.png"], "lines")),
+        ("m.bin a.png --json lines", (["a.png"], "lines")),
+        ("m.bin --json=lines a.png", (["a.png"], "lines")),
+        ("m.bin --json 0", (["0"], "lines")),
+        ("m.bin --json -- a.png --json", (["a.png", "--json"], "lines")),
+    ],
+)
+def test_an_option_with_an_optional_value_leaves_the_next_word_alone(
+    words: str, expected: tuple[list[str], str | None]
+) -> None:
+    args = cli.parser().parse_args(["predict", *words.split()])
+    assert (args.bundle, args.sources, args.json) == ("m.bin", *expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("--explain r.toml", 4), ("--explain 9 r.toml", 9), ("r.toml --explain", 4), ("r.toml", 0)],
+)
+def test_explain_takes_a_number_and_no_recipe(words: str, expected: int) -> None:
+    args = cli.parser().parse_args(["distill", "--out", "o", *words.split()])
+    assert (args.recipe, args.explain) == ("r.toml", expected)
+
+
 def test_an_error_is_one_line_on_stderr_with_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = tmp_path / "none.bin"
     assert cli.main(["inspect", str(missing)]) == 2

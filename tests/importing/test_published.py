@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 
 import edgekd
 from edgekd import ops
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 DATA = Path(os.environ.get("EDGEKD_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -86,3 +91,57 @@ def test_published_detector(head: str, tmp_path: Path) -> None:
             np.testing.assert_allclose(got.boxes, place.undo(boxes[kept].astype(np.float32)), atol=0.02)
             found += len(got)
     assert found > 80  # of 156 objects on the twenty photos
+
+
+def as_ir(weights: Path, folder: Path) -> Path:
+    """Write the network as OpenVINO's converter leaves it."""
+    openvino = pytest.importorskip("openvino")
+    openvino.save_model(openvino.convert_model(str(weights)), folder / "net.xml", compress_to_fp16=False)
+    return folder / "net.xml"
+
+
+def as_tflite(weights: Path, folder: Path) -> Path:
+    """Write the network as a converter from TensorFlow leaves it: channels last, nothing decoded."""
+    pytest.importorskip("litert_torch")
+    from edgekd.targets.tflite._build import convert_graph
+
+    model = onnx.version_converter.convert_version(onnx.load(weights), 17)
+    image = model.graph.input[0]
+    del model.graph.input[1:]  # weights, in old files
+    for node in model.graph.node:
+        node.input[:] = ["placed" if name == image.name else name for name in node.input]
+    model.graph.node.insert(0, helper.make_node("Transpose", [image.name], ["placed"], perm=[0, 3, 1, 2]))
+    image.CopyFrom(helper.make_tensor_value_info(image.name, TensorProto.FLOAT, [1, SIDE, SIDE, 3]))
+    names = dict.fromkeys(item.name for item in model.graph.output)
+    path = folder / "net.tflite"
+    path.write_bytes(convert_graph(model.SerializeToString(), json.dumps(names)).model)
+    return path
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("head", "convert"), [("yolox", as_ir), ("nanodet", as_tflite)], ids=["yolox-openvino", "nanodet-tflite"]
+)
+def test_published_detector_as_a_file_of_a_target(head: str, convert: Callable[..., Path], tmp_path: Path) -> None:
+    """What comes from elsewhere as IR or TFLite finds what the ONNX file it was made from finds."""
+    weights, photos = DATA / "weights" / FILES[head], DATA / "smoke" / "coco20" / "images"
+    if not weights.exists() or not photos.exists():
+        pytest.skip(f"needs {weights} and {photos}")
+    sidecar = tmp_path / "net.toml"
+    names = DATA / "weights" / "coco_names_80.txt"
+    sidecar.write_text(f'head = "{head}"\nclasses = "{names}"\nimages = "{photos}"\n')
+    edgekd.import_model(convert(weights, tmp_path), tmp_path / "file.bin", sidecar=sidecar)
+    edgekd.import_model(weights, tmp_path / "onnx.bin", sidecar=sidecar)
+    found = 0
+    with (
+        edgekd.load(tmp_path / "file.bin") as detector,
+        edgekd.load(tmp_path / "onnx.bin", device="reference") as reference,
+    ):
+        for photo in sorted(photos.glob("*.jpg")):
+            got, expected = detector.predict(photo), reference.predict(photo)
+            assert got.labels.tolist() == expected.labels.tolist()
+            np.testing.assert_allclose(got.scores, expected.scores, atol=1e-4)
+            np.testing.assert_allclose(got.boxes, expected.boxes, atol=0.05)
+            found += len(got)
+    assert found > 80

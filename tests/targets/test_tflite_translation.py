@@ -227,7 +227,7 @@ def test_detector_computes_what_onnx_runtime_does() -> None:
 
 
 def test_oriented_detector_computes_what_onnx_runtime_does() -> None:
-    _, images = translate(detector(oriented=True), {"boxes": "xywhr", "scores": None})
+    _, (images,) = translate(detector(oriented=True), {"boxes": "xywhr", "scores": None})
     assert images.shape == (1, 3, 64, 96)
 
 

@@ -11,7 +11,7 @@ import torch
 from ... import _thresholds
 from ..._bundle import Bundle
 from ..._golden import add_golden
-from ..._manifest import Manifest, OutputSpec
+from ..._manifest import GRAPH, Manifest, OutputSpec
 from ...errors import DataError
 from ..checkpoint import write_tensors
 from ..data.read import read
@@ -171,7 +171,7 @@ def _finish(trainer: AnomalyTrainer, splits: dict[str, Dataset], folder: Path, n
         provenance=_provenance(trainer, splits, notes),
     )
     images = golden_images(splits["calibration"], max(spec.height, spec.width))
-    bundle = Bundle.create(manifest, {manifest.graph: graph})
+    bundle = Bundle.create(manifest, {GRAPH: graph})
     add_golden(bundle, [*images, _spoilt(images[0])], infer).write(outcome.bundle)
     if not found:
         return outcome
