@@ -12,7 +12,6 @@ import numpy as np
 from ._bundle import Bundle
 from ._detector import Detector, DetectorInfo
 from ._golden import add_golden, golden_outputs
-from ._import_request import digests, request
 from ._manifest import GRAPH, Artifact, InputSpec
 from ._preprocess import to_rgb
 from ._target import ImportingTarget, load_target, target_names
@@ -116,6 +115,8 @@ def import_model(
         MissingPackageError: the packages of the extra `build` are missing.
         TargetUnavailableError: a target that takes such files cannot build here.
     """
+    from ._import_request import request
+
     path, out = Path(path), Path(out)
     given = {
         "head": head, "classes": classes, "images": images, "name": name, "size": size, "color": color, "mean": mean,
@@ -154,6 +155,7 @@ def _taker(path: Path) -> str | None:
 
 def _from_onnx(path: Path, asked: Request) -> tuple[Bundle, Shapes]:
     """Return a bundle with a portable graph and a golden set, and the outputs of the file."""
+    from ._import_request import digests
     from .importing.decoder import decode
     from .importing.foreign import read_foreign
 

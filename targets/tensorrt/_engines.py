@@ -149,7 +149,7 @@ def typed_graph(bundle: Bundle, artifact: Artifact) -> bytes:
     """Return the ONNX that TensorRT compiles.
 
     Raises:
-        BundleError: it is damaged.
+        SessionError: it is damaged.
     """
     packed = _packed.NAME in artifact.files
     content = bytes(bundle.file(artifact, _packed.NAME if packed else "model.onnx"))

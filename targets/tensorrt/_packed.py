@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekd.errors import BundleError
+from edgekd.errors import SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,12 +63,12 @@ def unpack(packed: bytes) -> bytes:
     """Return the graph, byte for byte.
 
     Raises:
-        BundleError: these are no such bytes.
+        SessionError: these are no such bytes.
     """
     try:
         return _unpack(packed)
     except (zlib.error, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise BundleError(
+        raise SessionError(
             f"{NAME} is damaged: {error}. Build it again: edgekd build model.bin --target tensorrt"
         ) from None
 

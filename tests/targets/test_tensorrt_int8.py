@@ -16,7 +16,7 @@ from edgekd.targets.tensorrt._pairs import pair_weights
 from onnx import TensorProto, numpy_helper
 
 from edgekd._target import Quantization, load_target
-from edgekd.errors import BundleError
+from edgekd.errors import SessionError
 
 from ..conformance import bundles
 from ..conformance.anomaly_networks import anomaly_network
@@ -167,7 +167,7 @@ def test_damaged_packed_graph_says_so(damage: str) -> None:
             "cut": packed[: len(packed) // 2], "tail missing": zlib.compress(data[: len(data) // 4]),
             "garbage": b"\xff" * 99, "no list": zlib.compress((1).to_bytes(8, "little") + b"7" + data[8 + length :]),
         }[damage]  # fmt: skip
-    with pytest.raises(BundleError, match=r"model\.onnx\.packed is damaged: .*Build it again"):
+    with pytest.raises(SessionError, match=r"model\.onnx\.packed is damaged: .*Build it again"):
         unpack(bad)
 
 

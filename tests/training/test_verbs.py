@@ -151,7 +151,7 @@ def test_commands_pass_their_options_and_print_the_report(
     given = {"distill": ["--cache", "c"], "train": ["--alpha", "0.02", "--teacher-weights", "resnet18=a=b"]}[verb]
     own = {
         "distill": {"cache": "c"},
-        "train": {"task": None, "preset": None, "alpha": 0.02, "teacher_weights": {"resnet18": "a=b"}},
+        "train": {"task": None, "preset": None, "method": None, "alpha": 0.02, "teacher_weights": {"resnet18": "a=b"}},
     }[verb]
     assert (
         main([verb, "r.toml", "--out", "o", "--seed", "3", "--steps", "9", "--no-resume", "--tensorboard", *given]) == 0
