@@ -80,8 +80,9 @@ def prepare(name: str, work: Path) -> None:
     for data, tiles, (size, overlap) in _cuts(name, work / "data" / name):
         if not tiles.exists():
             edgekd.data_tile(data, tiles, size=size, overlap=overlap)
-    if name == "ucas":
-        _hold_out(work / "data" / name / "train")
+    train = work / "data" / name / "train"
+    if name == "ucas" and not (train / "choose.json").exists():  # written last; another process may be reading them
+        _hold_out(train)
 
 
 def _cuts(name: str, folder: Path) -> Iterator[tuple[Path, Path, tuple[int, int]]]:
