@@ -103,7 +103,7 @@ def _verdict(receipt: Mapping[str, Any]) -> Iterator[str]:
 def _gates(said: Mapping[str, Any]) -> Iterator[str]:
     yield "<table><thead><tr><th>gate</th><th>measured</th><th>bound</th><th></th></tr></thead>"
     for gate in said["gates"]:
-        word = '<span class="yes">holds</span>' if gate["passed"] else '<span class="no">fails</span>'
+        word = _word(gate)
         sign = "at least" if gate["name"] == "decisions" else "at most"
         value = "nothing to measure" if gate["value"] is None else f"{gate['value']:.3g} {escape(gate['unit'])}"
         cells = f"<td>{value}</td><td>{sign} {gate['bound']:g}</td><td>{word}</td>"
@@ -188,13 +188,8 @@ def _alternatives(said: Mapping[str, Any]) -> Iterator[str]:
     heads = "".join(f"<th>{escape(name)}</th>" for name in names)
     yield f"<h3>Instead of int8</h3><table><thead><tr><th>precision</th><th>size</th>{heads}<th></th></tr></thead>"
     for name, other in others.items():
-        cells = "".join(
-            f"<td>{'–' if gate['value'] is None else format(gate['value'], '.3g')} {escape(gate['unit'])}</td>"
-            for gate in other["gates"]
-        )
-        word = '<span class="yes">holds</span>' if other["passed"] else '<span class="no">fails</span>'
         size = f"<td>{other['size_bytes'] / 2**20:.2f} MiB</td>"
-        yield f"<tr><td>{escape(name)}</td>{size}{cells}<td>{word}</td></tr>"
+        yield f"<tr><td>{escape(name)}</td>{size}{_cells(other)}<td>{_word(other)}</td></tr>"
     yield "</table>"
 
 
@@ -206,11 +201,19 @@ def _steps(said: Mapping[str, Any]) -> Iterator[str]:
     yield "<h3>The search</h3><table><thead><tr><th>in floating point</th>"
     yield f"{heads}<th>latency</th><th></th></tr></thead>"
     for step in said["steps"]:
-        cells = "".join(
-            f"<td>{'–' if gate['value'] is None else format(gate['value'], '.3g')} {escape(gate['unit'])}</td>"
-            for gate in step["gates"]
-        )
         time = "" if step["p50_ms"] is None else f"{step['p50_ms']:.2f} ms"
-        word = '<span class="yes">holds</span>' if step["passed"] else '<span class="no">fails</span>'
-        yield f"<tr><td>{step['floating']} of {step['of']}</td>{cells}<td>{time}</td><td>{word}</td></tr>"
+        cells = f"<td>{step['floating']} of {step['of']}</td>{_cells(step)}<td>{time}</td>"
+        yield f"<tr>{cells}<td>{_word(step)}</td></tr>"
     yield "</table>"
+
+
+def _cells(measured: Mapping[str, Any]) -> str:
+    """Return a cell for each gate of what was measured."""
+    return "".join(
+        f"<td>{'–' if gate['value'] is None else format(gate['value'], '.3g')} {escape(gate['unit'])}</td>"
+        for gate in measured["gates"]
+    )
+
+
+def _word(measured: Mapping[str, Any]) -> str:
+    return '<span class="yes">holds</span>' if measured["passed"] else '<span class="no">fails</span>'

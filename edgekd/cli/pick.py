@@ -14,6 +14,8 @@ from ._text import plain, size, table
 if TYPE_CHECKING:
     import argparse
 
+    from edgekd._pick import Candidate
+
 OK, NONE_HOLDS = 0, 3
 
 
@@ -67,25 +69,30 @@ def _print(found: edgekd.PickReport) -> None:
     for item in found.candidates:
         times = [f"{item.latency_ms[name]:.2f} ms" if item.latency_ms else "-" for name in ("p50", "p90", "p99", "max")]
         ran = f"{item.session['target']} {item.session['precision']}" if item.session else "-"
-        said = (
-            "does not run" if not item.latency_ms else "holds" if item.surely else "may hold" if item.holds else "over"
-        )
-        marks = said + (", front" if item.front else "") + (" <- chosen" if item.path == found.chosen else "")
+        marks = _said(item) + (", front" if item.front else "") + (" <- chosen" if item.path == found.chosen else "")
         value = f"{100 * item.accuracy.value:.1f} %"
         rows.append((plain(item.path), value, *times, size(item.size_bytes), ran, marks))
     table(("bundle", found.metric, "p50", "p90", "p99", "max", "size", "artifact", ""), rows)
     for item in found.candidates:
         for problem in item.problems:
             print(f"{'INVALID' if item.latency_ms else 'not measured'}: {plain(item.path)}: {problem}")
-    doubtful = [item for item in found.candidates if item.path == found.chosen and not item.surely]
-    for item in doubtful:
-        assert item.interval_ms is not None
-        between = f"{item.interval_ms[0]:.2f} to {item.interval_ms[1]:.2f} ms"
+    chosen = next((item for item in found.candidates if item.path == found.chosen), None)
+    if chosen is not None and chosen.interval_ms is not None and not chosen.surely:
+        between = f"{chosen.interval_ms[0]:.2f} to {chosen.interval_ms[1]:.2f} ms"
         print(
-            f"{plain(item.path)} holds {found.budget} as measured, but its 95 % interval is {between}: measure more "
+            f"{plain(chosen.path)} holds {found.budget} as measured, but its 95 % interval is {between}: measure more "
             "calls (--calls), or take one with room to spare"
         )
     if found.chosen is None:
         share = found.over_ms / edgekd.Budget.parse(found.budget).ms
         over = f"{found.over_ms:.2f} ms ({share:.0%}) above it"
         print(f"none holds {found.budget}: {plain(found.closest)} is the fastest, {over}")
+
+
+def _said(item: Candidate) -> str:
+    """Return whether a bundle holds the budget, in words."""
+    if not item.latency_ms:
+        return "does not run"
+    if not item.holds:
+        return "over"
+    return "holds" if item.surely else "may hold"
