@@ -6,8 +6,8 @@
     python benchmarks/anomaly.py table                      # writes the tables of docs/results.md
 
 A run that has its JSON is skipped; a killed one resumes from its checkpoint; two processes side by side share the work.
-On each set every method has the same images, size, batch and number of steps, set in advance. Figures are of the last checkpoint's
-bundle on the test images, which nothing was chosen on; thresholds come from normal images that were held out.
+On each set every method has the same images, size, batch and number of steps, set in advance. Figures are of the last
+checkpoint's bundle on the test images, which nothing was chosen on; thresholds come from held-out normal images.
 """
 
 from __future__ import annotations
