@@ -2,6 +2,7 @@
 
     python benchmarks/qat.py --threads 1            # trains and measures what is missing, one JSON
     python benchmarks/qat.py --seeds 0 --steps 100  # a first look
+    python benchmarks/qat.py --choose               # the usual learning rate, on scenes and with a seed of their own
 
 Synthetic X-ray scenes, the student and the teacher of example 01, one float run a seed. Of each float student two int8
 networks are measured on the test scenes, on which nothing was chosen: by calibration (PTQ, range estimator "mse"), and
@@ -50,6 +51,9 @@ EXAMPLE = ROOT / "examples" / "01_distill_and_deploy"
 NAME = "qat"
 SCENES = {"train": 400, "val": 40, "test": 200}
 FACTOR, SHARE = 40.0, 16
+TEST, OTHERS = "test", "other scenes"  # what a row was measured on
+CHOSEN_FROM = (0.03, 0.1, 0.3)  # shares of the learning rate
+CHOICE_SEED = 100
 
 
 def main() -> None:
@@ -58,6 +62,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600, help="of the float run")
     parser.add_argument("--lr", type=float, help="of [qat]: share of the learning rate (default: the recipe's)")
     parser.add_argument("--share", type=float, help="of [qat]: share of the steps (default: the recipe's)")
+    parser.add_argument("--choose", action="store_true", help="try learning rates instead")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=ROOT / "out" / "qat")
     args = parser.parse_args()
@@ -65,18 +70,27 @@ def main() -> None:
     data = args.work / "data"
     if not (data / "test.json").exists():
         edgekd.data_synth("xray", data, **SCENES, seed=0)
-    for seed in (int(word) for word in args.seeds.split(",")):
-        float_run(recipe(data, seed, args), args.work / f"seed{seed}")
-        for spoils in (False, True):
-            measure(recipe(data, seed, args), args.work / f"seed{seed}", spoils=spoils)
+    others = args.work / "others"
+    if args.choose and not (others / "test.json").exists():
+        edgekd.data_synth("xray", others, **{**SCENES, "train": 1, "val": 1}, seed=1)
+    seeds = [CHOICE_SEED] if args.choose else [int(word) for word in args.seeds.split(",")]
+    for seed in seeds:
+        folder = args.work / f"seed{seed}"
+        float_run(recipe(data, seed, args), folder)
+        for rate in CHOSEN_FROM if args.choose else (args.lr,):
+            plan = recipe(data, seed, args, rate)
+            if args.choose:
+                plan = plan.replace(data=dataclasses.replace(plan.data, test=str(others / "test.json")))
+            for spoils in (False, True):
+                measure(plan, folder, OTHERS if args.choose else TEST, spoils=spoils)
 
 
-def recipe(data: Path, seed: int, args: argparse.Namespace) -> Recipe:
-    """Return the example's distillation on these scenes."""
+def recipe(data: Path, seed: int, args: argparse.Namespace, rate: float | None = None) -> Recipe:
+    """Return the example's distillation on these scenes; `rate` is that of [qat], None the recipe's."""
     plan = adjusted(EXAMPLE / "distill.toml", seed, args.steps)
     places = {split: str(data / f"{split}.json") for split in SCENES}
     train = dataclasses.replace(plan.train, threads=args.threads)
-    asked = {name: value for name, value in (("lr", args.lr), ("steps", args.share)) if value is not None}
+    asked = {name: value for name, value in (("lr", rate), ("steps", args.share)) if value is not None}
     return plan.replace(data=dataclasses.replace(plan.data, **places), train=train, qat=QatConfig(**asked))
 
 
@@ -84,10 +98,10 @@ def float_run(plan: Recipe, folder: Path) -> None:
     edgekd.distill(plan, folder, device="cpu", cache=folder.parent / "cache")
 
 
-def measure(plan: Recipe, folder: Path, *, spoils: bool) -> None:
+def measure(plan: Recipe, folder: Path, split: str, *, spoils: bool) -> None:
     """Add what is missing of one student's rows: float, by calibration, trained on."""
     name, second = "spoilt" if spoils else "as trained", fine_tuning(plan)
-    label = {"seed": plan.train.seed, "steps": plan.train.steps, "student": name}
+    label = {"seed": plan.train.seed, "steps": plan.train.steps, "student": name, "on": split}
     trained = {**label, "network": "qat", "qat_steps": second.train.steps, "qat_lr": second.train.lr}
     wanted = [{**label, "network": "float"}, {**label, "network": "ptq"}, trained]
     missing = [each for each in wanted if not any(each.items() <= row.items() for row in known())]
