@@ -27,6 +27,7 @@ from runs import claimed, log_rows, trained_s
 
 import edgekd
 from edgekd import AnomalyRecipe, _thresholds
+from edgekd._anomaly_presets import MODELS
 from edgekd.training.anomaly.measure import figures, scored
 from edgekd.training.anomaly.run import read_splits
 from edgekd.training.data.synth.surface import CATEGORIES
@@ -38,6 +39,15 @@ A = {"backbone": "resnet18", **RESNET18}
 B = {"backbone": "mobilenetv2-tf", **MOBILENETV2, "input": MOBILENETV2_PIXELS}
 RANDOM = {"backbone": "resnet18"}  # BatchNorm is fitted to the normal images
 PATCHCORE = "patchcore"
+SIZES = {
+    name: {
+        "widths": list(size.widths),
+        "embedding": size.embedding,
+        "reduction": size.reduction,
+        "storage": size.storage,
+    }
+    for name, size in MODELS.items()
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,7 @@ class Method:
     note: str
     teachers: tuple[dict[str, Any], ...] = ()
     model: tuple[tuple[str, Any], ...] = ()
+    size: str = "edge"  # a preset: how large embedding and student are
 
 
 METHODS = {
@@ -57,8 +68,9 @@ METHODS = {
     "iaff": Method("A + B, iAFF", (A, B), (("target", "fused_sg"), ("fusion", "iaff"))),
     "both": Method("A + B, iAFF for the bottleneck, both predicted", (A, B), (("target", "both_raw"),)),
     "mirror": Method("A alone, mirror student (RD4AD)", (A,), (("student", "mirror"),)),
-    "rd++": Method("A alone, projectors and pseudo-anomalies (RD++)", (A,), (("method", "rd++"),)),
-    "stfpm": Method("A alone, encoder student (STFPM)", (A,), (("method", "stfpm"),)),
+    "rd++": Method("A alone, projectors and pseudo-anomalies (RD++)", (A,), (("method", "rd++"), ("embedding", 64))),
+    "stfpm": Method("A alone, encoder student (STFPM)", (A,), (("method", "stfpm"),), "quality"),
+    "quality": Method("A alone, student and bottleneck of the quality preset", (A,), (), "quality"),
     "local": Method("A alone, loss per location", (A,), (("loss", "per_location"),)),
     "random": Method("A with random weights, BatchNorm fitted", (RANDOM,)),
 }
@@ -66,7 +78,7 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Budget:
-    """What all methods have on one set of images: set before its runs, for ten minutes a run on one core."""
+    """What all methods have on one set of images: set before its runs, for five minutes a run on one core."""
 
     steps: int
     batch: int = 8
@@ -179,7 +191,7 @@ def recipe(folder: Path, data: str, method: Method, seed: int, args: argparse.Na
             "data": {"path": str(folder)},
             "teachers": list(method.teachers or (A,)),
             "input": {"height": budget.size, "width": budget.size},
-            "model": dict(method.model),
+            "model": {**SIZES[method.size], **dict(method.model)},
             "train": {
                 "steps": budget.steps, "batch": budget.batch, "lr": budget.lr, "amp": budget.amp, "seed": seed,
                 "threads": args.threads, "checkpoint_every": 50,
