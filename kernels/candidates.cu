@@ -23,12 +23,12 @@ __device__ inline bool over(const edgekd_suppress_job& job, float score) {
     return score > job.conf && score <= kLargestFloat;
 }
 
+// `thread` counts the threads of an image; those of a warp follow one another.
 template <typename Score>
-__device__ inline void filter(const edgekd_suppress_job& job) {
+__device__ inline void filter(const edgekd_suppress_job& job, int64_t image, int64_t thread) {
     const Scratch scratch(job);
     const int lanes = lanes_of(job.classes);
-    const int64_t image = blockIdx.y, rows = job.rows, lane = threadIdx.x % lanes;
-    const int64_t row = (int64_t(blockIdx.x) * kFilterThreads + threadIdx.x) / lanes;
+    const int64_t rows = job.rows, lane = thread % lanes, row = thread / lanes;
     Word best = kNone;
     if (row < rows) {
         const Score* scores = static_cast<const Score*>(job.scores) + (image * rows + row) * job.classes;
@@ -127,9 +127,9 @@ __device__ inline void sort(Word* keys, int width) {
     }
 }
 
-__device__ inline void select(const edgekd_suppress_job& job, Selection& shared) {
+__device__ inline void select(const edgekd_suppress_job& job, int64_t image, Selection& shared) {
     const Scratch scratch(job);
-    const int64_t image = blockIdx.x, n = scratch.found[image];
+    const int64_t n = scratch.found[image];
     const Word* keys = scratch.keys + image * scratch.most;
     Word last = kNone;
     if (n > scratch.limit) last = last_wanted(keys, n, unsigned(scratch.limit), shared);
@@ -154,12 +154,12 @@ __device__ inline void select(const edgekd_suppress_job& job, Selection& shared)
 
 extern "C" __global__ void __launch_bounds__(edgekd::kFilterThreads)
     edgekd_candidates_filter_f32(edgekd_suppress_job job) {
-    edgekd::filter<float>(job);
+    edgekd::filter<float>(job, blockIdx.y, int64_t(blockIdx.x) * edgekd::kFilterThreads + threadIdx.x);
 }
 
 extern "C" __global__ void __launch_bounds__(edgekd::kFilterThreads)
     edgekd_candidates_filter_f16(edgekd_suppress_job job) {
-    edgekd::filter<uint16_t>(job);
+    edgekd::filter<uint16_t>(job, blockIdx.y, int64_t(blockIdx.x) * edgekd::kFilterThreads + threadIdx.x);
 }
 
 extern "C" __global__ void __launch_bounds__(edgekd::kFilterThreads)
@@ -174,5 +174,5 @@ extern "C" __global__ void __launch_bounds__(edgekd::kFilterThreads)
 
 extern "C" __global__ void __launch_bounds__(edgekd::kSelectThreads) edgekd_candidates_select(edgekd_suppress_job job) {
     __shared__ edgekd::Selection shared;
-    edgekd::select(job, shared);
+    edgekd::select(job, blockIdx.x, shared);
 }

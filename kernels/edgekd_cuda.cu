@@ -3,3 +3,4 @@
 #include "letterbox.cu"
 #include "nms.cu"
 #include "suppress.cu"
+#include "suppress_block.cu"

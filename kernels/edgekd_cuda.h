@@ -3,9 +3,9 @@
  * queues kernels whose launch does not depend on the data, so a CUDA graph may capture it. To the bit, the results are
  * those of edgekd/geometry/.
  *
- * Every kernel of an operation takes the operation's job, whole and by value, as its only parameter. So a fatbin
- * (build_fatbin.py) may be used without these functions: pack the struct, launch the kernels below by name, in order.
- * Whoever does so makes sure of the ranges himself: kernels check nothing. */
+ * Every kernel of an operation takes the operation's job, whole and by value, as its only parameter (but for those of
+ * edgekd_cuda_suppress_block). So a fatbin (build_fatbin.py) may be used without these functions: pack the struct,
+ * launch the kernels below by name, in order. Whoever does so makes sure of the ranges himself: kernels check nothing. */
 #ifndef EDGEKD_CUDA_H
 #define EDGEKD_CUDA_H
 
@@ -61,6 +61,17 @@ struct edgekd_suppress_job {
 int64_t edgekd_cuda_suppress_workspace(int32_t batch, int32_t rows, int32_t columns, int32_t classes,
                                        int32_t every_class, int32_t max_candidates);
 int32_t edgekd_cuda_suppress(const struct edgekd_suppress_job* job, void* stream);
+
+/* The same in one kernel, for those who can launch but one, as a TensorRT plugin: float32 scores, a row's best class,
+ * `allowed` null, metric EDGEKD_IOU. The workspace is that of one image, once for each of the batch.
+ *
+ * kernel                                           grid                                     block
+ * edgekd_suppress_block_xyxy or _xywhr             batch                                    512
+ *
+ * Unlike the others it takes its parameters one by one, each 32-bit integer by value, thresholds as the bits of a
+ * float: boxes, scores, rows, classes, max_candidates, max_det, conf, iou, out_count, out_boxes, out_scores,
+ * out_labels, workspace. */
+int32_t edgekd_cuda_suppress_block(const struct edgekd_suppress_job* job, void* stream);
 
 /* Letterbox of one image: see edgekd_letterbox. `frame.data`, `frame.chroma` and `canvas.data` are on the device; the
  *   ranges are those of edgekd_frame and edgekd_canvas, but canvas.height is at most 65535 * 16.

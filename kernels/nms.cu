@@ -48,9 +48,8 @@ struct RotatedProbIou : RotatedIou {
 
 // Shapes by rank, once a box: a rotated one takes a sine and a cosine.
 template <typename Metric>
-__device__ inline void shapes(const edgekd_suppress_job& job) {
+__device__ inline void shapes(const edgekd_suppress_job& job, int64_t image, int64_t rank) {
     const Scratch scratch(job);
-    const int64_t image = blockIdx.y, rank = int64_t(blockIdx.x) * kShapeThreads + threadIdx.x;
     if (rank >= scratch.count[image]) return;
     const Word key = scratch.ranked[image * scratch.limit + rank];
     const auto shape = Metric::shape(job.boxes + (image * job.rows + row_of(key, job)) * Metric::kColumns);
@@ -93,20 +92,19 @@ __device__ inline bool place(int64_t words, int64_t& row, int64_t& column) {
     return row != int64_t(blockIdx.y);
 }
 
-// A warp takes a box of the row strip at a time, a lane two of the column strip.
-template <typename Metric>
-__device__ inline void mask(const edgekd_suppress_job& job, Tile<Metric>& tile) {
+// A warp takes a box of the row strip at a time, a lane two of the column strip. The whole block takes part.
+template <typename Metric, int Threads>
+__device__ inline void mask(const edgekd_suppress_job& job, int64_t image, int64_t row, int64_t column,
+                            Tile<Metric>& tile) {
     const Scratch scratch(job);
-    const int64_t image = blockIdx.z, n = scratch.count[image];
-    int64_t row, column;
-    if (!place(scratch.words, row, column) || column * kTile >= n) return;  // the whole block
+    const int64_t n = scratch.count[image];
     const int thread = int(threadIdx.x), lane = thread % 32;
     if (thread < kTile)
         tile.rows.load(scratch, image, row * kTile, thread);
     else if (thread < 2 * kTile)
         tile.columns.load(scratch, image, column * kTile, thread - kTile);
     __syncthreads();
-    for (int r = thread / 32; r < kTile && row * kTile + r < n; r += kMaskThreads / 32) {
+    for (int r = thread / 32; r < kTile && row * kTile + r < n; r += Threads / 32) {
         Word word = 0;
         for (int half = 0; half < 2; ++half) {
             const int c = half * 32 + lane;
@@ -119,6 +117,16 @@ __device__ inline void mask(const edgekd_suppress_job& job, Tile<Metric>& tile) 
         }
         if (lane == 0) scratch.mask[(image * scratch.limit + row * kTile + r) * scratch.words + column] = word;
     }
+}
+
+// The tile of this block, if there is work for it.
+template <typename Metric>
+__device__ inline void mask_placed(const edgekd_suppress_job& job, Tile<Metric>& tile) {
+    const Scratch scratch(job);
+    const int64_t image = blockIdx.z;
+    int64_t row, column;
+    if (place(scratch.words, row, column) && column * kTile < scratch.count[image])
+        mask<Metric, kMaskThreads>(job, image, row, column, tile);
 }
 
 struct Walk {
@@ -180,9 +188,9 @@ __device__ inline void pad(const edgekd_suppress_job& job, int64_t out) {
     job.out_labels[out] = -1;
 }
 
-__device__ inline void scan(const edgekd_suppress_job& job, Walk& shared) {
+__device__ inline void scan(const edgekd_suppress_job& job, int64_t image, Walk& shared) {
     const Scratch scratch(job);
-    const int64_t image = blockIdx.x, n = scratch.count[image], words = (n + kTile - 1) / kTile;
+    const int64_t n = scratch.count[image], words = (n + kTile - 1) / kTile;
     const Word* mask = scratch.mask + image * scratch.limit * scratch.words;
     const int64_t thread = threadIdx.x;
     if (thread < kMaxWords) shared.removed[thread] = shared.kept[thread] = 0;
@@ -208,29 +216,29 @@ __device__ inline void scan(const edgekd_suppress_job& job, Walk& shared) {
 }  // namespace edgekd
 
 extern "C" __global__ void __launch_bounds__(edgekd::kShapeThreads) edgekd_nms_shapes_xyxy(edgekd_suppress_job job) {
-    edgekd::shapes<edgekd::UprightIou>(job);
+    edgekd::shapes<edgekd::UprightIou>(job, blockIdx.y, int64_t(blockIdx.x) * edgekd::kShapeThreads + threadIdx.x);
 }
 
 extern "C" __global__ void __launch_bounds__(edgekd::kShapeThreads) edgekd_nms_shapes_xywhr(edgekd_suppress_job job) {
-    edgekd::shapes<edgekd::RotatedIou>(job);
+    edgekd::shapes<edgekd::RotatedIou>(job, blockIdx.y, int64_t(blockIdx.x) * edgekd::kShapeThreads + threadIdx.x);
 }
 
 extern "C" __global__ void __launch_bounds__(edgekd::kMaskThreads) edgekd_nms_mask_xyxy(edgekd_suppress_job job) {
     __shared__ edgekd::Tile<edgekd::UprightIou> tile;
-    edgekd::mask(job, tile);
+    edgekd::mask_placed(job, tile);
 }
 
 extern "C" __global__ void __launch_bounds__(edgekd::kMaskThreads) edgekd_nms_mask_xywhr(edgekd_suppress_job job) {
     __shared__ edgekd::Tile<edgekd::RotatedIou> tile;
-    edgekd::mask(job, tile);
+    edgekd::mask_placed(job, tile);
 }
 
 extern "C" __global__ void __launch_bounds__(edgekd::kMaskThreads) edgekd_nms_mask_probiou(edgekd_suppress_job job) {
     __shared__ edgekd::Tile<edgekd::RotatedProbIou> tile;
-    edgekd::mask(job, tile);
+    edgekd::mask_placed(job, tile);
 }
 
 extern "C" __global__ void __launch_bounds__(edgekd::kScanThreads) edgekd_nms_scan(edgekd_suppress_job job) {
     __shared__ edgekd::Walk shared;
-    edgekd::scan(job, shared);
+    edgekd::scan(job, blockIdx.x, shared);
 }

@@ -105,18 +105,15 @@ class Emulated:
         """Flash from a host of its own, and do something to it when a step begins."""
         options = json.dumps({**QUICK, "python": PYTHON, "watch_s": 3})
         config = self.device._ssh[self.device._ssh.index("-F") + 1]
-        host = subprocess.Popen(
-            [sys.executable, "-c", HOST, str(path), config, options],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert host.stdout is not None
+        command = [sys.executable, "-c", HOST, str(path), config, options]
         met = False
-        for line in host.stdout:
-            if not met and line.split() in ([step, "begun"], [step, "running"]):
-                met = True
-                act(host)
-        assert met, f"the flash never came to {step}: {host.stderr.read() if host.stderr else ''}"
-        host.wait(60)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as host:
+            assert host.stdout is not None
+            for line in host.stdout:
+                if not met and line.split() in ([step, "begun"], [step, "running"]):
+                    met = True
+                    act(host)
+        assert met, f"the flash never came to {step}"
         wait_until_idle()
 
 

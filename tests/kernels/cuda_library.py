@@ -151,11 +151,15 @@ class CudaKernels:
         return launches
 
     def suppress(
-        self, boxes: NDArray[np.float32], scores: NDArray[Any], *, max_det: int, **options: Any
+        self, boxes: NDArray[np.float32], scores: NDArray[Any], *, max_det: int, block: bool = False, **options: Any
     ) -> list[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]]:
-        """Return boxes, scores, labels of each image of (B, N, 4|5) and (B, N, C), after checking their padding."""
-        job = self.suppress_job(boxes, scores, max_det=max_det, **options)
-        status = self.lib.edgekd_cuda_suppress(job, self.ffi.NULL)
+        """Return boxes, scores, labels of each image of (B, N, 4|5) and (B, N, C), after checking their padding.
+
+        `block`: by the one kernel of edgekd_cuda_suppress_block.
+        """
+        job = self.suppress_job(boxes, scores, max_det=max_det, block=block, **options)
+        function = self.lib.edgekd_cuda_suppress_block if block else self.lib.edgekd_cuda_suppress
+        status = function(job, self.ffi.NULL)
         assert status == 0, f"status {status}"
         counts, kept, best, labels = (self.field(job, f"out_{name}") for name in ("count", "boxes", "scores", "labels"))
         for image, count in enumerate(counts):
@@ -169,12 +173,14 @@ class CudaKernels:
 
     def suppress_job(
         self, boxes: NDArray[np.float32], scores: NDArray[Any], *, max_det: int, max_candidates: int,
-        classes: Sequence[int] | None = None, metric: str = "iou", every_class: bool = False, **thresholds: float,
+        classes: Sequence[int] | None = None, metric: str = "iou", every_class: bool = False, block: bool = False,
+        **thresholds: float,
     ) -> Any:  # fmt: skip
         """Return a job with its arrays in place; outputs and workspace hold garbage."""
         batch, rows, columns = boxes.shape
-        sizes = (batch, rows, columns, scores.shape[2], every_class, max_candidates)
-        space = max(self.lib.edgekd_cuda_suppress_workspace(*sizes), 64)
+        together, times = (1, batch) if block else (batch, 1)
+        sizes = (together, rows, columns, scores.shape[2], every_class, max_candidates)
+        space = max(times * self.lib.edgekd_cuda_suppress_workspace(*sizes), 64)
         garbage = np.random.default_rng(7).integers(0, 256, space, np.uint8)
         fields = {
             "boxes": boxes, "scores": scores, "out_count": np.full(batch, -7, np.int32),

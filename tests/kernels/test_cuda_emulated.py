@@ -31,14 +31,25 @@ thresholds = st.sampled_from([0.0, 0.25, 1 / 3, 0.5, 0.7, 1.0])
 
 
 def _assert_same(cuda: CudaKernels, boxes: NDArray[np.float32], scores: NDArray, **options) -> list[int]:
-    """Compare a batch with the reference, image by image; return how many boxes each kept."""
+    """Compare a batch with the reference, image by image; return how many boxes each kept.
+
+    Where the one kernel of a block an image can do it, it has to give the same bits.
+    """
     results = cuda.suppress(boxes, scores, **options)
+    in_block = cuda.suppress(boxes, scores, block=True, **options) if _fits_a_block(scores, options) else results
+    for one, other in zip(results, in_block, strict=True):
+        assert [array.tobytes() for array in one] == [array.tobytes() for array in other]
     for image, ours in enumerate(results):
         reference = geometry.suppress(boxes[image], scores[image].astype(np.float32), **options)
         for a, b in zip(ours, reference, strict=True):
             assert a.shape == b.shape
             np.testing.assert_array_equal(a.view(np.uint32), b.astype(a.dtype).view(np.uint32))
     return [len(labels) for _, _, labels in results]
+
+
+def _fits_a_block(scores: NDArray, options: dict[str, object]) -> bool:
+    plain = options.get("metric", "iou") == "iou" and not options.get("every_class")
+    return plain and options.get("classes") is None and scores.dtype == np.float32
 
 
 def _boxes(*shape: int, seed: int = 0, size: float = 0.2, span: float = 640, columns: int = 4) -> NDArray[np.float32]:
@@ -287,6 +298,24 @@ def test_suppress_refuses_with_a_status_and_writes_nothing(cuda, field, value, s
     assert cuda.lib.edgekd_cuda_suppress(job, cuda.ffi.NULL) == status
     job.out_count = counts
     assert cuda.field(job, "out_count").tolist() == [-7]
+    cuda.memory.free()
+
+
+@pytest.mark.parametrize(
+    ("options", "change"),
+    [
+        ({}, {"half_scores": 1}), ({"every_class": True}, {}), ({"classes": [1]}, {}), ({}, {"metric": 1}),
+        ({}, {"workspace_bytes": 1000}),  # enough for one image
+    ],
+)  # fmt: skip
+def test_one_kernel_refuses_what_it_cannot_do(cuda, options, change) -> None:
+    options = {"conf": 0.1, "iou": 0.5, "max_det": 9, "max_candidates": 9, **options}
+    job = cuda.suppress_job(_boxes(2, 9), _scores(2, 9, 2), block=True, **options)
+    for field, value in change.items():
+        setattr(job, field, value)
+    status = SMALL_WORKSPACE if "workspace_bytes" in change else BAD_ARGUMENT
+    assert cuda.lib.edgekd_cuda_suppress_block(job, cuda.ffi.NULL) == status
+    assert cuda.field(job, "out_count").tolist() == [-7, -7]
     cuda.memory.free()
 
 
