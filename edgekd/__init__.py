@@ -16,7 +16,7 @@ from ._detector import Detector, DetectorInfo, load
 from ._distill import distill
 from ._doctor import Health, TargetHealth, doctor
 from ._eval import EvalReport, evaluate
-from ._export import ExportReport, export
+from ._export import EngineReport, ExportReport, export, export_engine
 from ._flash.fleet import BoardResult as FleetBoard
 from ._flash.fleet import FleetReport, flash_fleet
 from ._flash.keys import Key, keys_list, keys_new, keys_sign
@@ -57,6 +57,7 @@ __all__ = [
     "Detections",
     "Detector",
     "DetectorInfo",
+    "EngineReport",
     "EvalReport",
     "ExportReport",
     "FlashReport",
@@ -97,6 +98,7 @@ __all__ = [
     "errors",
     "evaluate",
     "export",
+    "export_engine",
     "flash",
     "flash_fleet",
     "geometry",

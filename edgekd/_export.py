@@ -1,4 +1,4 @@
-"""`export`: a bundle as an artifact for a fleet that Mender, RAUC or SWUpdate looks after."""
+"""`export`: a bundle as an artifact for a fleet that Mender, RAUC or SWUpdate looks after, or as one engine."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .errors import BuildError, UsageError
 
 if TYPE_CHECKING:
     from ._export_files import Made
+    from ._target import Progress
 
 WORD = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
 COMPATIBLE = {"mender": WORD, "rauc": WORD, "swupdate": rf"{WORD}:{WORD}"}
@@ -46,6 +47,117 @@ class ExportReport:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """What `export_engine` wrote.
+
+    Attributes:
+        engine: path of TensorRT's engine.
+        size_bytes: of it.
+        precision: of the artifact that it was made of.
+        runtime: TensorRT and its version; no other takes the engine.
+        gpu: that it is for.
+        input: name, shape without the batch, colour order and range of the letterboxed pixels.
+        outputs: shape without the batch, by name, in their order.
+        conf: least score, in the engine for good; as are
+        iou: the most overlap, and
+        max_det: the rows of the outputs.
+        batch: largest that it takes.
+    """
+
+    engine: str
+    size_bytes: int
+    precision: str
+    runtime: str
+    gpu: str
+    input: dict[str, Any]
+    outputs: dict[str, tuple[int, ...]]
+    conf: float
+    iou: float
+    max_det: int
+    batch: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return asdict(self)
+
+
+def export_engine(
+    path: str | Path,
+    out: str | Path,
+    *,
+    precision: str = "auto",
+    conf: float | None = None,
+    iou: float | None = None,
+    max_det: int | None = None,
+    batch: int = 1,
+    progress: Progress | None = None,
+) -> EngineReport:
+    """Write one TensorRT engine from pixels to detections, on the GPU that it is for: for DeepStream, Triton, C++.
+
+    It takes letterboxed pixels, `(B, 3, H, W)` float32, 0 to 255, and gives `num_detections` `(B, 1)` int32,
+    `detection_boxes` `(B, max_det, 4 or 5)` float32 in pixels of the network, `detection_scores` `(B, max_det)`
+    float32 and `detection_classes` `(B, max_det)` int32, padded with 0 and -1. Suppression is a kernel of ours inside
+    the engine, with the bits of `predict`'s. Wants TensorRT 10.9 or later.
+
+    Args:
+        path: `model.bin` with an artifact of target tensorrt.
+        out: file to write.
+        precision: "fp32", "fp16", "int8", or "auto", which chooses as `load`.
+        conf: least score; None: as the bundle says, like the next two.
+        iou: most overlap.
+        max_det: rows of the outputs.
+        batch: largest batch.
+        progress: told one short line a stage.
+
+    Raises:
+        UsageError: a number out of its range, or the bundle has no such artifact.
+        BundleError: the file is not a sound bundle, or `out` cannot be written.
+        BuildError: no detector, or this TensorRT cannot hold the kernel, or made no engine.
+        TargetUnavailableError: no GPU, no TensorRT, no nvcc, or too little memory.
+    """
+    from ._select import choose
+
+    target = Path(out)
+    with Bundle.read(path) as bundle:
+        chosen = choose(bundle, "tensorrt", precision)
+        defaults, spec = bundle.manifest.predict, bundle.manifest.input
+        wish = {
+            "conf": defaults.conf if conf is None else conf, "iou": defaults.iou if iou is None else iou,
+            "max_det": defaults.max_det if max_det is None else max_det,
+            "max_candidates": defaults.max_candidates, "batch": batch,
+        }  # fmt: skip
+        _check_wish(wish)
+        make: Any = chosen.target
+        plan, runtime, gpu = make.single_engine(
+            bundle, chosen.artifact, wish, target.resolve().parent, progress or (lambda _: None)
+        )
+        columns = bundle.manifest.outputs[0].shape[1]
+    write_file(target, [plan])
+    rows = int(wish["max_det"])
+    outputs = {
+        "num_detections": (1,), "detection_boxes": (rows, columns), "detection_scores": (rows,),
+        "detection_classes": (rows,),
+    }  # fmt: skip
+    taken = {"name": spec.name, "shape": (3, spec.height, spec.width), "color": spec.color, "range": (0, 255)}
+    return EngineReport(
+        str(target), len(plan), chosen.artifact.precision, runtime, gpu, taken, outputs,
+        float(wish["conf"]), float(wish["iou"]), rows, batch,
+    )  # fmt: skip
+
+
+def _check_wish(wish: dict[str, float | int]) -> None:
+    """Refuse what the kernel in the engine could not check any more.
+
+    Raises:
+        UsageError: a number is out of its range.
+    """
+    ranges = {"conf": (0, 1), "iou": (0, 1), "max_det": (1, 4096), "max_candidates": (1, 4096), "batch": (1, 64)}
+    for name, (low, high) in ranges.items():
+        if not low <= wish[name] <= high:
+            raise UsageError(f"{name} should be {low} to {high} in an engine, got {wish[name]}")
 
 
 def export(

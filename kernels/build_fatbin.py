@@ -46,6 +46,11 @@ def command(out: Path, architectures: list[int]) -> list[str]:
     return ["nvcc", *FLAGS, *code, newest, "-fatbin", str(SOURCE), "-o", str(out)]
 
 
+def ptx_command(out: Path, architecture: int) -> list[str]:
+    """Return the call of nvcc that writes PTX for GPUs from one architecture on to `out`."""
+    return ["nvcc", *FLAGS, f"-arch=compute_{architecture}", "-ptx", str(SOURCE), "-o", str(out)]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parse, compile, return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from edgekd._bundle import Bundle
@@ -85,6 +86,28 @@ def load(
     from ._session import TensorRTSession
 
     return TensorRTSession(bundle, artifact, device=device, mode=mode, cache=cache)
+
+
+def single_engine(
+    bundle: Bundle, artifact: Artifact, wish: Mapping[str, float | int], folder: Path, progress: Progress
+) -> tuple[bytes, str, str]:
+    """Return an engine from pixels to detections for the GPU that is here, the TensorRT that made it, and the GPU.
+
+    Args:
+        bundle: holds the typed graph.
+        artifact: what `build` made.
+        wish: conf, iou, max_det, max_candidates and batch; the engine keeps them.
+        folder: that the engine goes to; its room is looked at.
+        progress: told each stage.
+
+    Raises:
+        BuildError: no detector, or this TensorRT cannot hold the kernel or made no engine.
+        TargetUnavailableError: no GPU, no nvcc, or too little memory.
+    """
+    from ._nms_node import Wish
+    from ._single import single_engine as make
+
+    return make(bundle, artifact, Wish(**wish), folder, progress)  # type: ignore[arg-type]
 
 
 def board(root: Path | None = None) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ FOR_TESTS = """
 void emulation_order(uint32_t order);
 void emulation_trace(void (*on_launch)(const char *kernel, unsigned x, unsigned y, unsigned z, unsigned threads));
 int32_t emulation_launch(const char *kernel, unsigned x, unsigned y, unsigned z, unsigned threads, const void *job);
+int32_t emulation_launch_block(const char *kernel, unsigned batch, unsigned threads, void **given);
 void *edgekd_device_alloc(int64_t bytes);
 void edgekd_device_free(void *memory);
 int32_t edgekd_device_copy(void *to, const void *from, int64_t bytes);

@@ -53,13 +53,16 @@ struct Outputs {
           scores(int64_t(job.batch) * job.max_det) {}
 };
 
-void run(edgekd_suppress_job job, const Outputs& out) {
+// By the kernels in a row, or (`block`) by the one that does it all.
+void run(edgekd_suppress_job job, const Outputs& out, bool block) {
     job.out_count = out.count.data, job.out_boxes = out.boxes.data;
     job.out_scores = out.scores.data, job.out_labels = out.labels.data;
-    Exact<char> workspace(edgekd_cuda_suppress_workspace(job.batch, job.rows, job.columns, job.classes, job.every_class,
-                                                         job.max_candidates));
+    const int32_t together = block ? 1 : job.batch, times = block ? job.batch : 1;
+    Exact<char> workspace(times * edgekd_cuda_suppress_workspace(together, job.rows, job.columns, job.classes,
+                                                                 job.every_class, job.max_candidates));
     job.workspace = workspace.data, job.workspace_bytes = workspace.bytes;
-    expect(edgekd_cuda_suppress(&job, nullptr) == EDGEKD_OK, "suppress");
+    const auto function = block ? edgekd_cuda_suppress_block : edgekd_cuda_suppress;
+    expect(function(&job, nullptr) == EDGEKD_OK, "suppress");
 }
 
 template <typename T>
@@ -67,23 +70,24 @@ bool same(const Exact<T>& a, const Exact<T>& b) {
     return std::memcmp(a.data, b.data, a.bytes) == 0;
 }
 
-void suppress(Random& random, bool every_class) {
+void suppress(Random& random, bool every_class, bool block) {
     edgekd_suppress_job job{};
     job.batch = pick(random, 1, 2), job.rows = pick(random, 0, 150), job.classes = pick(random, 1, 40);
     job.columns = pick(random, 4, 5), job.metric = job.columns == 5 ? pick(random, 0, 1) : 0;
     job.half_scores = pick(random, 0, 1), job.every_class = every_class;
     job.max_candidates = pick(random, 1, 200), job.max_det = pick(random, 1, 80);
     job.conf = 0.3f, job.iou = 0.4f;
+    if (block) job.metric = job.half_scores = 0;
     const int64_t rows = int64_t(job.batch) * job.rows, size = job.half_scores ? 2 : 4;
     Exact<float> boxes(rows * job.columns);
     for (int64_t i = 0; i < rows * job.columns; ++i) boxes.data[i] = hostile(random) + 3 * float(i % job.columns / 2);
     Exact<unsigned char> scores(rows * job.classes * size), allowed(job.classes);
     for (int64_t i = 0; i < scores.bytes; ++i) scores.data[i] = uint8_t(random());
     for (int64_t i = 0; i < allowed.bytes; ++i) allowed.data[i] = random() % 4 != 0;
-    job.boxes = boxes.data, job.scores = scores.data, job.allowed = allowed.data;
+    job.boxes = boxes.data, job.scores = scores.data, job.allowed = block ? nullptr : allowed.data;
     const Outputs first(job), second(job);
-    run(job, first);
-    run(job, second);
+    run(job, first, false);
+    run(job, second, block);
     expect(same(first.count, second.count) && same(first.labels, second.labels), "suppress differs");
     expect(same(first.boxes, second.boxes) && same(first.scores, second.scores), "suppress differs");
 }
@@ -137,7 +141,8 @@ void letterbox(Random& random, int32_t pixels, int32_t values) {
 int main(int, char** arguments) {
     Random random(1);
     for (int i = 0; i < std::atoi(arguments[1]); ++i) {
-        suppress(random, i % 2 == 1);
+        suppress(random, i % 2 == 1, false);
+        suppress(random, false, true);
         for (int32_t pixels = EDGEKD_GREY; pixels <= EDGEKD_YUYV; ++pixels) letterbox(random, pixels, (i + pixels) % 4);
     }
     std::puts("ok");

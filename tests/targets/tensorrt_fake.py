@@ -18,6 +18,7 @@ import onnxruntime
 from edgekd.targets.tensorrt._runtime import TensorRT
 
 from .tensorrt_host import STREAMS, view
+from .tensorrt_plugin_fake import FakePlugins
 
 MAGIC = b"ftrt"
 LAYERS = {"TopK": "TOPK", "QuantizeLinear": "QUANTIZE", "NonZero": "NON_ZERO", "NonMaxSuppression": "NMS"}
@@ -86,16 +87,18 @@ class FakeTensorRT:
             MemoryPoolType=SimpleNamespace(WORKSPACE="workspace"),
             DataType=SimpleNamespace(FLOAT=FLOAT, HALF=HALF), DeviceType=SimpleNamespace(DLA="DLA", GPU="GPU"),
             Builder=lambda log: FakeBuilder(self, log), OnnxParser=FakeParser,
-            Runtime=lambda log: FakeRuntime(self, log),
+            Runtime=lambda log: FakeRuntime(self, log), float32="float32", int32="int32",
         )  # fmt: skip
+        if (major, minor) >= (10, 9):
+            self.module.plugin = FakePlugins()
 
     def found(self) -> TensorRT:
         return TensorRT(self.module, "TensorRT", self.version)
 
 
 class FakeNetwork:
-    def __init__(self, flags: int) -> None:
-        self.flags, self.graph = flags, b""
+    def __init__(self, flags: int, module: Any = None) -> None:
+        self.flags, self.graph, self.module = flags, b"", module
         self.layers: list[Any] = []
 
     @property
@@ -141,6 +144,13 @@ class FakeParser:
         except Exception as error:
             self._errors.append(f"Failed to parse the ONNX model: {error}")
             return False
+        unknown = [node for node in model.graph.node if node.domain not in ("", "ai.onnx")]
+        plugins = getattr(self._network.module, "plugin", None)
+        for node in unknown:
+            names = {item.name: item.s.decode() for item in node.attribute if item.name == "plugin_namespace"}
+            if plugins is None or f"{names.get('plugin_namespace')}::{node.op_type}" not in plugins.registry:
+                self._errors.append(f"No importer registered for op: {node.op_type}. Plugin not found")
+                return False
         halves = {item.name for item in inferred.value_info if item.type.tensor_type.elem_type == 10}
         self._network.graph = graph
         self._network.layers = [
@@ -157,7 +167,7 @@ class FakeBuilder:
 
     def create_network(self, flags: int) -> FakeNetwork:
         self._fake.calls.append(("flags", flags))
-        return FakeNetwork(flags)
+        return FakeNetwork(flags, self._fake.module)
 
     def create_builder_config(self) -> Any:
         calls = self._fake.calls
