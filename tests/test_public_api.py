@@ -51,6 +51,7 @@ def test_every_verb_is_a_command() -> None:
         "load": "predict",
     }
     verbs |= {
+        "export_engine": "export",
         "guard_unit": "guard",
         "flash_fleet": "flash",
         "keys_list": "keys",
