@@ -1,10 +1,11 @@
 #!/bin/sh
 # Everything that only a GPU can prove, in one call; JSON goes to benchmarks/results/, logs to $OUT or out/gpu/.
 #
-#   benchmarks/gpu.sh            # PYTHON=... to choose the interpreter; it needs numpy, pytest, hypothesis, cffi; torch for 4
+#   benchmarks/gpu.sh            # PYTHON=... to choose the interpreter; it needs numpy, pytest, hypothesis, cffi; torch for 5
 #
 # 1. the CUDA kernels against the reference, bit for bit   2. the same under compute-sanitizer
-# 3. how long they take, as captured graphs                4. distillation, size full, on the synthetic scenes
+# 3. how long they take, as captured graphs                4. the session end to end (it wants pycuda and onnxruntime)
+# 5. distillation, size full, on the synthetic scenes
 set -u
 cd "$(dirname "$0")/.." || exit 2
 PYTHON=${PYTHON:-python3}
@@ -39,5 +40,6 @@ else
     echo "no compute-sanitizer on PATH: skipped"
 fi
 step timings "$PYTHON" benchmarks/cuda_kernels.py
+step session "$PYTHON" benchmarks/cuda_session.py
 step evidence "$PYTHON" benchmarks/distill.py run --size full --pairs r101-r50,yolov4 --data xray --minutes 8
 exit $failed
