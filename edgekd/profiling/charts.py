@@ -100,7 +100,7 @@ def scatter(dots: Sequence[Dot], limit: float, limit_name: str, below: str, besi
     """Return at least one named point, steps through those of the front, and a limit of x."""
     x0, x1 = _span(0.0, 1.08 * max(limit, *(dot.x for dot in dots)))
     low, high = _span(min(dot.y for dot in dots), max(dot.y for dot in dots))
-    y0, y1 = low - 0.12 * (high - low), high + 0.12 * (high - low)
+    y0, y1 = low - 0.12 * (high - low), high + 0.22 * (high - low)  # above: room for the name of the limit
     height = 340
     shapes = _axes(x0, x1, y0, y1, below, beside, height)
     at, side = _x(limit, x0, x1), "end" if limit > 0.6 * x1 else "start"
