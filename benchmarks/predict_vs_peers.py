@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +189,8 @@ def contenders(exported: Path, folder: Path, python: str | None) -> dict[str, Co
     edgekd.build(path, targets="openvino")
     with Bundle.read(path) as bundle:
         (artifact,) = (item for item in bundle.manifest.artifacts if item.target == "openvino")
-        for name in ("model.xml", "model.bin"):
-            (folder / name).write_bytes(bundle.file(artifact, name))
+        (folder / "model.xml").write_bytes(zlib.decompress(bundle.file(artifact, "model.xml.z")))
+        (folder / "model.bin").write_bytes(bundle.file(artifact, "model.bin"))
         (folder / "model.onnx").write_bytes(bundle.graph())
     plain, cached = EDGEKD.format(cache=None), EDGEKD.format(cache=str(folder / "cache"))
     found = {
