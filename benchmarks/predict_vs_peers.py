@@ -298,7 +298,7 @@ def main() -> None:
             "start, edgekd over bare OpenVINO": "at most 1.2",
             "memory, edgekd over bare OpenVINO": "at most 1.15",
         },
-        "note": "two cores that other work shared the whole time; ways took turns, so compare ratios, not times",
+        "note": "ways took turns; the load average says what else ran on the cores",
         "load_average": {"before": load_before, "after": os.getloadavg()},
         "samples": samples,
         **conditions("openvino", "onnxruntime", "pillow"),
