@@ -78,6 +78,10 @@ class MapTolerance:
         """Return the bound of maps, in words."""
         return f"{self.map:g}"
 
+    def times(self, share: float) -> MapTolerance:
+        """Return a part of both bounds."""
+        return MapTolerance(self.score * share, self.map * share)
+
 
 MAP_TOLERANCES = {
     "fp32": MapTolerance(1e-3, 1e-3),
@@ -85,6 +89,7 @@ MAP_TOLERANCES = {
     "bf16": MapTolerance(1e-2, 2e-2),
     "w8a32": MapTolerance(5e-2, 5e-2),
 }
+USUAL_SPAN = 0.1  # of normal images' scores, up to the threshold: ten times what fp16 may change
 
 
 @dataclass(frozen=True)
@@ -173,7 +178,8 @@ def verify(
     (fp32) or 1 px in rows above `conf` (fp16, bf16), and the keep-lists at the manifest's thresholds must agree but for
     borderline rows (see `edgekd/_decisions.py`). Of oriented boxes the corners are compared, however the rectangle is
     written. Of anomaly networks raw scores must lie within 1e-3 (fp32) or 1e-2 (fp16, bf16), raw maps within 1e-3 or
-    2e-2, and the verdicts must agree but for scores that close to the threshold. int8 artifacts are held to what their
+    2e-2, less where normal images' scores span less than 0.1 up to the threshold, and the verdicts must agree but for
+    scores that close to the threshold. int8 artifacts are held to what their
     receipt says of the golden set, and fail without a passing one.
 
     Args:
@@ -221,18 +227,27 @@ def check_artifact(bundle: Bundle, artifact: Artifact, samples: Samples) -> Arti
     report = measure_artifact(bundle, artifact, samples)
     if report.status != "reported":
         return report
+    share = _share(bundle.manifest)
     if needs_receipt(artifact):
-        return _judged_by_receipt(report, bundle.manifest)
+        return _judged_by_receipt(report, bundle.manifest, share)
     golden = golden_when_judged(bundle.manifest, artifact)
-    return _judged(report) if golden is None else _as_when_judged(report, golden)
+    return _judged(report) if golden is None else _as_when_judged(report, golden, share)
+
+
+def _share(manifest: Manifest) -> float:
+    """Return what part of the usual bounds an anomaly network may lose: scores of STFPM, products, span thousandths."""
+    limits = manifest.thresholds
+    span = USUAL_SPAN if limits is None else limits.image - limits.low
+    return min(1.0, span / USUAL_SPAN) if span > 0 else 1.0
 
 
 def measure_artifact(bundle: Bundle, artifact: Artifact, samples: Samples) -> ArtifactReport:
     """Run one artifact on the golden set: "reported", with the differences and no verdict; "skipped"; or "failed"."""
-    tolerances: Mapping[str, Tolerance | MapTolerance] = (
-        TOLERANCES if bundle.manifest.thresholds is None else MAP_TOLERANCES
-    )
-    skipped = ArtifactReport(artifact.target, artifact.precision, "skipped", "", tolerances.get(artifact.precision))
+    tolerance: Tolerance | MapTolerance | None = TOLERANCES.get(artifact.precision)
+    if bundle.manifest.thresholds is not None:
+        usual = MAP_TOLERANCES.get(artifact.precision)
+        tolerance = None if usual is None else usual.times(_share(bundle.manifest))
+    skipped = ArtifactReport(artifact.target, artifact.precision, "skipped", "", tolerance)
     if artifact.target not in target_names():
         return dataclasses.replace(skipped, reason=f"this edgekd has no target {artifact.target!r}")
     target = load_target(artifact.target)
@@ -312,17 +327,17 @@ def _larger(so_far: float, reference: NDArray[np.float32], output: NDArray[np.fl
     return float(np.maximum(so_far, np.abs(output.astype(np.float64) - reference).max(initial=0.0)))
 
 
-def _judged_by_receipt(report: ArtifactReport, manifest: Manifest) -> ArtifactReport:
+def _judged_by_receipt(report: ArtifactReport, manifest: Manifest, share: float) -> ArtifactReport:
     """Return the report of an int8 artifact with its verdict: it must do here what it did where its gates held."""
     receipt = int8_receipt(manifest, report.target)
     if receipt is None:
         return dataclasses.replace(report, status="failed", reason=f"{report.precision} has no receipt to compare with")
     if not receipt.passed:
         return dataclasses.replace(report, status="failed", reason=f"{report.precision} failed its gates when built")
-    return _as_when_judged(report, receipt.row["quantization"]["golden"])
+    return _as_when_judged(report, receipt.row["quantization"]["golden"], share)
 
 
-def _as_when_judged(report: ArtifactReport, golden: Mapping[str, float | None]) -> ArtifactReport:
+def _as_when_judged(report: ArtifactReport, golden: Mapping[str, float | None], share: float) -> ArtifactReport:
     """Return the report with its verdict: on the golden set it must do here what it did where its gates held.
 
     Another chip rounds elsewhere, and errors of rounding are as large as those that were judged: half as much again is
@@ -330,7 +345,7 @@ def _as_when_judged(report: ArtifactReport, golden: Mapping[str, float | None]) 
     """
     found = {"score": report.score_difference, "box_px": report.box_difference_px, "map": report.map_difference}
     reasons = [] if golden["score"] is not None else ["its receipt says nothing of the golden set"]
-    for name, unit, slack in (("score", "", 0.01), ("box_px", " px", 1.0), ("map", "", 0.02)):
+    for name, unit, slack in (("score", "", 0.01 * share), ("box_px", " px", 1.0), ("map", "", 0.02 * share)):
         was, now = golden[name], found[name]
         if was is not None and now is not None and not now <= 1.5 * was + slack:
             reasons.append(f"{name} differs by {now:.3g}{unit} from the float network, by {was:.3g}{unit} when built")

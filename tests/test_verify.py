@@ -75,8 +75,12 @@ def bent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., _veri
         *,
         oriented: bool = False,
         anomaly: bool = False,
+        low: float | None = None,
     ) -> _verify.ArtifactReport:
         bundle = bundle_for(precision, oriented=oriented, anomaly=anomaly)
+        if low is not None:
+            limits = dataclasses.replace(bundle.manifest.thresholds, low=low)
+            bundle = bundle.replace(dataclasses.replace(bundle.manifest, thresholds=limits))
         session = BentSession(bundle, bend)
 
         def load(*_: Any, **__: Any) -> BentSession:
@@ -393,6 +397,17 @@ def test_anomaly_network_that_gives_nan_fails(bent: Callable[..., _verify.Artifa
         return outputs
 
     assert bent(bend, anomaly=True).status == "failed"
+
+
+@pytest.mark.parametrize(("low", "status"), [(2.43, "passed"), (2.4299, "passed"), (2.52, "failed"), (2.6, "passed")])
+def test_small_scores_of_an_anomaly_network_have_small_bounds(
+    bent: Callable[..., _verify.ArtifactReport], low: float, status: str
+) -> None:
+    """Up to the threshold, 2.53, normal scores span 0.1, as usual; 0.01; or nothing that could be a scale."""
+    found = bent(lambda raw, score: (raw, score + np.float32(5e-4)), anomaly=True, low=low)
+    assert found.status == status
+    assert isinstance(found.tolerance, _verify.MapTolerance)
+    assert found.tolerance.score == pytest.approx(1e-4 if status == "failed" else 1e-3, rel=1e-3)
 
 
 def test_anomaly_network_of_a_precision_without_a_bound_is_reported(

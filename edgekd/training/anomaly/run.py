@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from .pyramid import Pyramid
 
 OUTPUTS = ("map", "score")
-SMALL = 0.1  # ten times the coarsest tolerance that engines are compared by
 ENGINE = "the portable graph on ONNX Runtime, fp32"
 
 
@@ -104,19 +103,6 @@ def notes_on(teachers: Sequence[Pyramid]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def notes_on_scores(thresholds: Thresholds, method: str) -> tuple[str, ...]:
-    """Return what to know of scores that are products: small ones, beside tolerances that are fixed."""
-    span = thresholds.image - thresholds.low
-    if method != "stfpm" or span >= SMALL:
-        return ()
-    note = (
-        f"scores of normal images span {span:.2g} up to the threshold, since scales are multiplied: `edgekd build` and "
-        "`edgekd verify` allow differences of 0.001 (fp32) and 0.01 (fp16), which may change verdicts unseen; type "
-        "`edgekd eval` with the artifact that will run, and `edgekd thresholds --data` where it differs"
-    )
-    return (note,)
-
-
 def read_splits(recipe: AnomalyRecipe) -> dict[str, Dataset]:
     """Return "train", "calibration" and, where the folder holds one, "test".
 
@@ -144,10 +130,6 @@ def _finish(trainer: AnomalyTrainer, splits: dict[str, Dataset], folder: Path, n
     )
     infer, spec = Portable(graph, OUTPUTS), input_spec(recipe.input)
     thresholds = _calibrate(infer, splits["calibration"], spec, recipe)
-    small = notes_on_scores(thresholds, recipe.model.method)
-    for note in small:
-        announce(note)
-    notes = (*notes, *small)
     metrics: dict[str, dict[str, Any]] = {}
     found: list[Scored] = []
     if "test" in splits:
