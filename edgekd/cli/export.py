@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import argparse
 
 OK, NOT_MADE = 0, 4
+FLEETS = ("mender", "rauc", "swupdate")
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     """Export; exit code 4 where a program that makes the artifact is missing."""
     if args.to == "tensorrt":
         return _engine(args)
+    if args.to not in FLEETS:
+        raise UsageError(f"nothing is exported to {args.to!r}; possible: {', '.join(FLEETS)}, tensorrt")
     if args.compatible is None:
         raise UsageError(f"--to {args.to} wants --compatible: the boards that take it")
     report = edgekd.export(

@@ -174,6 +174,8 @@ def test_the_command_says_what_goes_in_and_out(thor: Board, tmp_path: Path, caps
     assert "--to tensorrt has no --restart" in capsys.readouterr().err
     assert main(["export", str(path), "--to", "rauc", "--out", str(tmp_path / "r")]) == 2
     assert "--to rauc wants --compatible" in capsys.readouterr().err
+    assert main(["export", str(path), "--to", "foo", "--out", str(tmp_path / "r")]) == 2
+    assert "possible: mender, rauc, swupdate, tensorrt" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(_kernels.shutil.which("nvcc") is None, reason="no nvcc")
