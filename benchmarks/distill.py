@@ -8,8 +8,9 @@
     python benchmarks/distill.py ship                              # the synthetic teacher, for example 01
 
 A run that has its JSON is skipped; a killed one resumes from its checkpoint; two processes side by side share the work.
-Teachers are trained once and kept in the work folder; what they show is cached there, by data set and seed, for all
-methods. Every figure is of the last checkpoint on the test split, which nothing was chosen on.
+Teachers are trained once, where something is distilled, and kept in the work folder; what they show is cached there,
+by data set and seed, for all methods. Every figure is of the last checkpoint on the test split, which nothing was
+chosen on.
 """
 
 from __future__ import annotations
@@ -108,10 +109,12 @@ def main() -> None:
         if time.monotonic() > end:
             return
         provide(cell)
+        alone = args.command != "teacher" and not entries  # nobody teaches it
         with claimed(cell.folder("teacher")) as free:
-            if free:
+            if free and not alone:
                 train_teacher(cell)
-        if args.command != "teacher" and cell.folder("teacher").joinpath("student.safetensors").exists():
+        taught = args.command != "teacher" and cell.folder("teacher").joinpath("student.safetensors").exists()
+        if alone or taught:
             with claimed(cell.folder(f"{method}-seed{seed}")) as free:
                 if free:
                     train_student(cell, method, entries, seed, tuning=args.command == "tune")
