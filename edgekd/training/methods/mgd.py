@@ -62,8 +62,9 @@ class MGD:
         return losses
 
     def observe(self, student: Taps, _teacher: Taps, adapters: nn.Module, _scene: Scene) -> Observed:
-        """Show the aligned maps, as they are before masking; the masks are chance and nothing to draw."""
-        return Observed(aligned(student, adapters.get_submodule("align")))
+        """Show what is restored from whole maps: the student's own need not look like the teacher's, and do not."""
+        ours = aligned(student, adapters.get_submodule("align"))
+        return Observed({level: adapters.get_submodule(f"generate.p{level}")(each) for level, each in ours.items()})
 
 
 def kept_cells(features: Tensor, lam: float) -> Tensor:

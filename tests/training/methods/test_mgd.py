@@ -115,10 +115,10 @@ def test_other_channels_and_another_grid_run_through_the_harness_and_stay_finite
     assert all(parameter.grad is not None for parameter in distiller.parameters())
 
 
-def test_shows_the_aligned_maps_before_masking() -> None:
-    features = noise(2, 4, 8, 8)
-    seen = MGD().observe(Taps({3: features}), Taps({3: features}), MGD().adapters({3: (4, 4)}), SCENE)
-    assert torch.equal(seen.aligned[3], features)
+def test_shows_what_is_restored_from_whole_maps() -> None:
+    features, adapters = noise(2, 4, 8, 8), MGD().adapters({3: (4, 4)})
+    seen = MGD().observe(Taps({3: features}), Taps({3: features}), adapters, SCENE)
+    assert torch.equal(seen.aligned[3], adapters.get_submodule("generate.p3")(features))
     assert not seen.maps
 
 
