@@ -14,8 +14,14 @@ from distill_settings import ROOT
 from machine import RESULTS
 
 mpl.use("Agg")
-COLOURS = {"teacher": "black", "longer": "tab:gray", "baseline": "tab:blue", "xfkd": "tab:red", "fad": "tab:orange"}
-NAMES = {"longer": "student alone, twice the steps", "baseline": "student alone"}
+COLOURS = {
+    "teacher": "black", "longer": "tab:gray", "baseline": "tab:blue", "xfkd": "tab:red", "fad": "tab:orange",
+    "nsd": "tab:purple", "nsd_pos": "tab:green",
+}  # fmt: skip
+NAMES = {
+    "longer": "student alone, twice the steps", "baseline": "student alone", "xfkd": "XFKD", "fad": "FAD",
+    "nsd": "NSD", "nsd_pos": "NSD, positives too",
+}  # fmt: skip
 
 
 def main() -> None:
