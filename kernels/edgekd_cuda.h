@@ -5,7 +5,8 @@
  *
  * Every kernel of an operation takes the operation's job, whole and by value, as its only parameter (but for those of
  * edgekd_cuda_suppress_block). So a fatbin (build_fatbin.py) may be used without these functions: pack the struct,
- * launch the kernels below by name, in order. Whoever does so makes sure of the ranges himself: kernels check nothing. */
+ * launch the kernels below by name, in order. Whoever does so makes sure of the ranges himself: kernels check nothing.
+ */
 #ifndef EDGEKD_CUDA_H
 #define EDGEKD_CUDA_H
 

@@ -81,8 +81,8 @@ extern "C" __global__ void __launch_bounds__(edgekd::kBlockThreads)
                                float* out_boxes, float* out_scores, int32_t* out_labels, void* workspace) {
     __shared__ edgekd::Shared<edgekd::UprightIou> shared;
     edgekd::run_all(edgekd::job_of<edgekd::UprightIou>(boxes, scores, rows, classes, max_candidates, max_det, conf, iou,
-                                                     out_count, out_boxes, out_scores, out_labels, workspace),
-                  shared);
+                                                       out_count, out_boxes, out_scores, out_labels, workspace),
+                    shared);
 }
 
 extern "C" __global__ void __launch_bounds__(edgekd::kBlockThreads)
@@ -91,8 +91,8 @@ extern "C" __global__ void __launch_bounds__(edgekd::kBlockThreads)
                                 float* out_boxes, float* out_scores, int32_t* out_labels, void* workspace) {
     __shared__ edgekd::Shared<edgekd::RotatedIou> shared;
     edgekd::run_all(edgekd::job_of<edgekd::RotatedIou>(boxes, scores, rows, classes, max_candidates, max_det, conf, iou,
-                                                     out_count, out_boxes, out_scores, out_labels, workspace),
-                  shared);
+                                                       out_count, out_boxes, out_scores, out_labels, workspace),
+                    shared);
 }
 
 extern "C" int32_t edgekd_cuda_suppress_block(const edgekd_suppress_job* job, void* stream) {

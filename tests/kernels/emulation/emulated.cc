@@ -45,14 +45,14 @@ extern "C" int32_t emulation_launch(const char* kernel, unsigned x, unsigned y, 
 extern "C" int32_t emulation_launch_block(const char* kernel, unsigned batch, unsigned threads, void** given) {
     const auto pointer = [&](int at) { return *static_cast<void**>(given[at]); };
     const auto whole = [&](int at) { return *static_cast<int32_t*>(given[at]); };
-#define EDGEKD_BLOCK_BY_NAME(name)                                                                                     \
-    if (std::strcmp(kernel, #name) == 0) {                                                                             \
-        emulation::launch(kernel, dim3(batch), dim3(threads), [&] {                                                    \
-            name(static_cast<float*>(pointer(0)), static_cast<float*>(pointer(1)), whole(2), whole(3), whole(4),       \
-                 whole(5), whole(6), whole(7), static_cast<int32_t*>(pointer(8)), static_cast<float*>(pointer(9)),     \
-                 static_cast<float*>(pointer(10)), static_cast<int32_t*>(pointer(11)), pointer(12));                   \
-        });                                                                                                            \
-        return 0;                                                                                                      \
+#define EDGEKD_BLOCK_BY_NAME(name)                                                                                 \
+    if (std::strcmp(kernel, #name) == 0) {                                                                         \
+        emulation::launch(kernel, dim3(batch), dim3(threads), [&] {                                                \
+            name(static_cast<float*>(pointer(0)), static_cast<float*>(pointer(1)), whole(2), whole(3), whole(4),   \
+                 whole(5), whole(6), whole(7), static_cast<int32_t*>(pointer(8)), static_cast<float*>(pointer(9)), \
+                 static_cast<float*>(pointer(10)), static_cast<int32_t*>(pointer(11)), pointer(12));               \
+        });                                                                                                        \
+        return 0;                                                                                                  \
     }
     EDGEKD_BLOCK_BY_NAME(edgekd_suppress_block_xyxy)
     EDGEKD_BLOCK_BY_NAME(edgekd_suppress_block_xywhr)
