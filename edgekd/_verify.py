@@ -179,8 +179,8 @@ def verify(
     borderline rows (see `edgekd/_decisions.py`). Of oriented boxes the corners are compared, however the rectangle is
     written. Of anomaly networks raw scores must lie within 1e-3 (fp32) or 1e-2 (fp16, bf16), raw maps within 1e-3 or
     2e-2, less where normal images' scores span less than 0.1 up to the threshold, and the verdicts must agree but for
-    scores that close to the threshold. int8 artifacts are held to what their
-    receipt says of the golden set, and fail without a passing one.
+    scores that close to the threshold. int8 artifacts are held to what their receipt says of the golden set, and fail
+    without a passing one.
 
     Args:
         path: `model.bin`.

@@ -9,7 +9,6 @@ from edgekd.errors import BuildError
 from . import _boards, _device, _plugin, _runtime
 from ._compile import WORKSPACE_BYTES, Order, compile_engine
 from ._engines import typed_graph
-from ._jobs import MAX_CANDIDATES
 from ._memory import preflight
 from ._nms_node import with_suppression
 
@@ -37,7 +36,7 @@ def single_engine(bundle: Bundle, artifact: Artifact, wish: Wish, folder: Path, 
     Args:
         bundle: holds the typed graph.
         artifact: names it.
-        wish: what to keep, for good.
+        wish: what to keep, for good; the verb has checked its ranges.
         folder: that the engine goes to; its room is looked at.
         progress: told each stage.
 
@@ -48,8 +47,6 @@ def single_engine(bundle: Bundle, artifact: Artifact, wish: Wish, folder: Path, 
     manifest = bundle.manifest
     if manifest.task == "anomaly":
         raise BuildError("an anomaly network has no boxes to suppress: its own engine gives map and score")
-    if wish.max_candidates > MAX_CANDIDATES:
-        raise BuildError(f"{wish.max_candidates} candidates an image; on the GPU {MAX_CANDIDATES} can be suppressed")
     tensorrt = _runtime.find()
     _plugin.register(tensorrt)
     device = _device.open_device(0)
