@@ -173,6 +173,7 @@ def export(
     restart: str | None = None,
     health: str | None = None,
     max_p99_ms: float | None = None,
+    max_slowdown: float | None = None,
     cert: str | None = None,
     key: str | None = None,
 ) -> ExportReport:
@@ -190,16 +191,20 @@ def export(
         restart: as in `flash`.
         health: as in `flash`.
         max_p99_ms: as in `flash`.
+        max_slowdown: as in `flash`; None: its default.
         cert: file of the signer's certificate (PEM); RAUC needs it.
         key: file of the signer's private key (PEM), or for RAUC a PKCS#11 address; RAUC needs it, the others may.
 
     Raises:
-        UsageError: another fleet manager, a word that it would not take, or no key where one is needed.
+        UsageError: another fleet manager, a word that it would not take, a limit that no gate could hold, or no key
+            where one is needed.
         BundleError: the file is not a sound bundle.
         BuildError: the program that makes the artifact failed; with its words.
     """
     from ._export_files import KINDS, Plan
+    from ._flash.host import check_limits
 
+    check_limits({"max_p99_ms": max_p99_ms, "max_slowdown": max_slowdown})
     if to not in KINDS:
         raise UsageError(f"no fleet manager {to!r}; possible: {', '.join(KINDS)}")
     if not re.fullmatch(COMPATIBLE[to], compatible):
@@ -211,8 +216,11 @@ def export(
     if not re.fullmatch(WORD, wanted):
         raise UsageError(f"--artifact-version {wanted}: letters, digits and ._+- only, at most 64")
     where = ["--name", name, "--root", root, "--python", python]
-    limits = {"--restart": restart, "--health": health, "--max-p99": None if max_p99_ms is None else f"{max_p99_ms:g}"}
-    given = [word for option, value in limits.items() if value is not None for word in (option, value)]
+    limits = {"--restart": restart, "--health": health, "--max-p99": max_p99_ms, "--max-slowdown": max_slowdown}
+    given = [
+        word for option, value in limits.items() if value is not None
+        for word in (option, f"{value:g}" if isinstance(value, float | int) else value)
+    ]  # fmt: skip
     program = [python, "-m", "edgekd.cli.main"]
     plan = Plan(
         wanted, compatible, [*program, "flash", "$MODEL", "local", *where, *given],

@@ -61,7 +61,7 @@ def ran(*command: str, **options: Any) -> str:
 def test_mender_takes_the_artifact_and_its_module_flashes_and_goes_back(model: Path, tmp_path: Path) -> None:
     need("mender-artifact")
     where = here(tmp_path)
-    report = edgekd.export(model, "mender", "out", compatible="orin", version="cam-2", **where)
+    report = edgekd.export(model, "mender", "out", compatible="orin", version="cam-2", max_slowdown=100, **where)
     assert report.artifact == "out/cam-2.mender"
     assert "validated successfully" in ran("mender-artifact", "validate", report.artifact)
     about = ran("mender-artifact", "read", report.artifact)
@@ -197,6 +197,7 @@ def test_a_program_that_fails_is_quoted(model: Path, tmp_path: Path, monkeypatch
         ("mender", {"version": "../x"}, "--artifact-version ../x"),
         ("mender", {"cert": "cert.pem"}, "Mender signs by a key alone"),
         ("mender", {"key": "none.pem"}, "there is no file none.pem"),
+        ("mender", {"max_slowdown": float("nan")}, "max_slowdown should be a number from 0 on, got nan"),
         ("rauc", {}, "RAUC bundles are always signed"),
         ("swupdate", {"compatible": "orin:1", "key": "key.pem"}, "a signature needs both"),
     ],

@@ -31,6 +31,8 @@ Check = Callable[[Path, int], Checked]
 Tell = Callable[[str, str, str], None]
 """Told (step, state, detail)."""
 POLL_S = 0.5
+LOOKS = 3
+"""At the times of both versions, before the new one is called slower."""
 RESTART_S, HEALTH_S = 60, 10
 
 
@@ -201,16 +203,24 @@ class Transaction:
             raise GateError(f"{said}: more than --max-p99 {limit:g} ms")
         if before is None:
             return f"{said}; nothing in service to compare with"
-        try:
-            old = self.check(self.store.release(before) / MODEL, self.order.runs).percentile(0.5)
-        except EdgekdError as error:  # the new version may be the cure
-            return f"{said}; the version in service does not run: {error}"
-        if found["p50_ms"] > old * (1 + self.order.max_slowdown):
-            raise GateError(
-                f"{said}: slower than the version in service (p50 {old:.2f} ms) by more than "
-                f"{self.order.max_slowdown:.0%}; --max-slowdown allows more"
-            )
-        return f"{said}; in service p50 {old:.2f} ms"
+        fresh = found["p50_ms"]
+        for look in range(1, LOOKS + 1):  # other work may have fallen on one of the two: slower each time is slower
+            try:
+                old = self._median_ms(self.store.release(before))
+            except EdgekdError as error:  # the new version may be the cure
+                return f"{said}; the version in service does not run: {error}"
+            if fresh <= old * (1 + self.order.max_slowdown):
+                again = f"; in look {look} p50 {fresh:.2f} ms" if look > 1 else ""
+                return f"{said}{again}; in service p50 {old:.2f} ms"
+            if look < LOOKS:
+                fresh = self._median_ms(self.store.staging)
+        raise GateError(
+            f"{said}: slower than the version in service (p50 {old:.2f} ms) by more than "
+            f"{self.order.max_slowdown:.0%}, {LOOKS} times out of {LOOKS}; --max-slowdown allows more"
+        )
+
+    def _median_ms(self, release: Path) -> float:
+        return self.check(release / MODEL, self.order.runs).percentile(0.5)
 
     def arm(self, before: str | None) -> str:
         """Move the release to its place, and prepare the way back."""

@@ -37,6 +37,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--restart", metavar="CMD", help="as in flash")
     parser.add_argument("--health", metavar="CMD", help="as in flash")
     parser.add_argument("--max-p99", type=float, metavar="MS", help="as in flash")
+    parser.add_argument("--max-slowdown", type=float, metavar="SHARE", help="as in flash")
     parser.add_argument("--cert", metavar="PEM", help="the signer's certificate (RAUC; SWUpdate if it wants one)")
     parser.add_argument("--key", metavar="PEM", help="the signer's private key (RAUC; the others if they want one)")
     engine = parser.add_argument_group("with --to tensorrt: one engine from pixels to detections, for the GPU here")
@@ -59,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--to {args.to} wants --compatible: the boards that take it")
     report = edgekd.export(
         args.bundle, args.to, args.out, compatible=args.compatible, version=args.artifact_version,
-        **board_options(args), restart=args.restart, health=args.health, max_p99_ms=args.max_p99, cert=args.cert,
-        key=args.key,
+        **board_options(args), restart=args.restart, health=args.health, max_p99_ms=args.max_p99,
+        max_slowdown=args.max_slowdown, cert=args.cert, key=args.key,
     )  # fmt: skip
     if args.json:
         print(json.dumps(report.to_dict(), indent=2))
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _engine(args: argparse.Namespace) -> int:
-    others = ("compatible", "artifact_version", "restart", "health", "max_p99", "cert", "key")
+    others = ("compatible", "artifact_version", "restart", "health", "max_p99", "max_slowdown", "cert", "key")
     given = [name for name in others if getattr(args, name) is not None]
     if given:
         raise UsageError(f"--to tensorrt has no --{given[0].replace('_', '-')}: an engine is one file")

@@ -240,6 +240,27 @@ def test_times_are_compared_with_the_limit_and_with_the_version_in_service(bench
     edgekd.flash(bench.new, board, max_p99_ms=16, **{**quick, "max_slowdown": 0.6})
 
 
+@pytest.mark.parametrize(("slow", "taken"), [(0, True), (1, True), (2, True), (3, False)])
+def test_a_version_is_slower_only_if_it_is_so_in_each_of_three_looks(
+    bench: Any, board: FakeDevice, slow: int, taken: bool
+) -> None:
+    looks: list[str] = []
+
+    def check(path: Path, runs: int) -> checking.Checked:
+        looks.append("old" if path.read_bytes() == bench.old.read_bytes() else "new")
+        late = looks[-1] == "new" and looks.count("new") <= slow
+        return checking.Checked("reference", "fp32", "fp32", 1, 5, 0, (16.0 if late else 10.0,) * runs)
+
+    board.modules[MODULE] = program(check)
+    if taken:
+        edgekd.flash(bench.new, board, **{**FAST, "max_slowdown": 0.5})
+    else:
+        with pytest.raises(GateError, match="by more than 50%, 3 times out of 3; --max-slowdown allows more"):
+            edgekd.flash(bench.new, board, **{**FAST, "max_slowdown": 0.5})
+    assert bench.served(board.folder) == ("new" if taken else "old")
+    assert looks == ["new", "old"] * min(slow + 1, 3), "in turn, and no more often than needed"
+
+
 def test_commands_that_fail_take_the_new_version_back_and_are_not_quoted(bench: Any, board: FakeDevice) -> None:
     for options in ({"restart": "false # token=s3cret"}, {"health": "exit 3 # token=s3cret"}):
         with pytest.raises(GateError, match="command ended with status") as raised:
