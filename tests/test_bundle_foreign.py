@@ -78,7 +78,7 @@ def test_file_of_absurd_size_is_refused_at_once(tmp_path: Path) -> None:
     with (tmp_path / "sparse").open("wb") as file:
         file.write(MAGIC)
         file.truncate(1 << 40)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(NotABundleError, match="1099511627776 bytes"):
         Bundle.read(tmp_path / "sparse")
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 5  # a terabyte would take minutes

