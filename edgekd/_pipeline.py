@@ -50,15 +50,17 @@ class Pipeline:
         if isinstance(session, PipelineSession) and self.manifest.task == "detect":
             return self._run_there(session, list(images), request)
         spec = self.manifest.input
-        pixels = self._pixels(count)
+        pixels, bordered = self._pixels(count)
         clocks, placements = [], []
         for row, (array, decode_s) in enumerate(images):
             start = time.perf_counter()
+            before, bordered[row] = bordered[row], None  # an interrupt may come before it is noted
             _, placement = ops.letterbox(
                 array.pixels, spec.height, spec.width,
                 swap=array.swaps(spec.color), mean=spec.mean, std=spec.std, pad=spec.pad, out=pixels[row],
-                stretch=self.manifest.task == "anomaly",
+                stretch=self.manifest.task == "anomaly", bordered=before,
             )  # fmt: skip
+            bordered[row] = placement
             clocks.append((decode_s, time.perf_counter() - start))
             placements.append(placement)
         start = time.perf_counter()
@@ -121,21 +123,24 @@ class Pipeline:
         timings = {**stages, "total": sum(stages.values())}
         return Detections(**columns, classes=self.manifest.classes, image_size=_size(placement), timings_ms=timings)
 
-    def _pixels(self, batch: int) -> NDArray[np.float32]:
-        """Return this thread's network input."""
-        spec = self.manifest.input
-        return self._buffers("pixels", batch, [(3, spec.height, spec.width)])[0]
+    def _pixels(self, batch: int) -> tuple[NDArray[np.float32], list[ops.Placement | None]]:
+        """Return this thread's network input, and where the image lay in each row, whose border is still there.
+
+        Allocated once, as the outputs are: fresh pages cost more than the letterbox itself.
+        """
+        held: tuple[NDArray[np.float32], list[ops.Placement | None]] | None = getattr(self._local, "pixels", None)
+        if held is None or len(held[0]) < batch:
+            spec = self.manifest.input
+            held = np.empty((batch, 3, spec.height, spec.width), np.float32), [None] * batch
+            self._local.pixels = held
+        return held[0][:batch], held[1]
 
     def _outputs(self, batch: int) -> Outputs:
         """Return this thread's network outputs; what `suppress` makes of them is copied out."""
-        return self._buffers("outputs", batch, [spec.shape for spec in self.manifest.outputs])
-
-    def _buffers(self, name: str, batch: int, shapes: Sequence[tuple[int, ...]]) -> Outputs:
-        """Return arrays of this thread, allocated once: fresh pages cost more than the letterbox itself."""
-        held: Outputs | None = getattr(self._local, name, None)
+        held: Outputs | None = getattr(self._local, "outputs", None)
         if held is None or len(held[0]) < batch:
-            held = tuple(np.empty((batch, *shape), np.float32) for shape in shapes)
-            setattr(self._local, name, held)
+            held = tuple(np.empty((batch, *spec.shape), np.float32) for spec in self.manifest.outputs)
+            self._local.outputs = held
         return tuple(array[:batch] for array in held)
 
 

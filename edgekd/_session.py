@@ -53,7 +53,7 @@ class Session(Protocol):
         """Run the network on a batch.
 
         Args:
-            pixels: `(B, 3, H, W)` float32, C-contiguous, B >= 1.
+            pixels: `(B, 3, H, W)` float32, C-contiguous, B >= 1; read, and not written.
             out: float32 arrays to write to and return, `(B, *shape)` for each of the manifest's outputs; None: new
                 ones. Fresh pages for a detector's outputs cost as much as its suppression: a loop keeps its own.
 

@@ -69,10 +69,12 @@ typedef struct edgekd_canvas {
 } edgekd_canvas;
 
 /* Letterbox: resize, pad, order of channels, normalise, quantize, in one pass. frame.width and canvas.new_width say how
- * much workspace. */
+ * much workspace.
+ *
+ * keep_border: not 0: what lies around the image is left as it is, because a call before has written it. */
 int64_t edgekd_letterbox_workspace(int64_t width, int64_t new_width);
-int32_t edgekd_letterbox(const edgekd_frame* frame, const edgekd_canvas* canvas, int32_t instructions, void* workspace,
-                         int64_t workspace_bytes);
+int32_t edgekd_letterbox(const edgekd_frame* frame, const edgekd_canvas* canvas, int32_t keep_border,
+                         int32_t instructions, void* workspace, int64_t workspace_bytes);
 
 /* Candidates of scores (n, classes): rows whose best class scores more than `conf`, or, if `every_class` is not 0, each
  * class of a row that does; by (score descending, row ascending, class ascending).

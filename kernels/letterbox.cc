@@ -204,8 +204,8 @@ extern "C" int64_t edgekd_letterbox_workspace(int64_t width, int64_t new_width) 
     return workspace.needed();
 }
 
-extern "C" int32_t edgekd_letterbox(const edgekd_frame* frame, const edgekd_canvas* canvas, int32_t instructions,
-                                    void* workspace_memory, int64_t workspace_bytes) {
+extern "C" int32_t edgekd_letterbox(const edgekd_frame* frame, const edgekd_canvas* canvas, int32_t keep_border,
+                                    int32_t instructions, void* workspace_memory, int64_t workspace_bytes) {
     if (!frame || !canvas || !edgekd::sound(*frame) || !edgekd::sound(*canvas)) return EDGEKD_BAD_ARGUMENT;
     const int32_t chosen = edgekd::resolve(instructions);
     if (chosen < 0) return chosen;
@@ -214,6 +214,6 @@ extern "C" int32_t edgekd_letterbox(const edgekd_frame* frame, const edgekd_canv
     if (!workspace.fits()) return EDGEKD_SMALL_WORKSPACE;
     const edgekd::Job job = edgekd::prepare(*frame, *canvas, edgekd::steps_of(chosen));
     edgekd::write_image(job, scratch);
-    edgekd::pad(job);
+    if (!keep_border) edgekd::pad(job);
     return EDGEKD_OK;
 }

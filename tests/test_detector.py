@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import gc
 import io
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekd import Bundle, Detections, load
+from edgekd import Bundle, Detections, load, ops
 from edgekd._detector import BATCH, Detector, DetectorInfo
 from edgekd._manifest import ANGLE, InputSpec, Manifest, OutputSpec
 from edgekd._session import SessionInfo
@@ -99,6 +100,39 @@ def test_letterboxed_images_are_undone_with_their_padding() -> None:
     detector, _ = _detector()
     found = detector.predict(_picture(64, 128))  # scaled by one half to 64x32, 16 px of padding above
     assert found.boxes[0].tolist() == [16, 0, 48, 64]
+
+
+def test_images_of_one_size_and_of_many_reach_the_network_as_if_each_were_the_first() -> None:
+    rng = np.random.default_rng(0)
+    sizes = [(64, 128), (64, 128), (128, 64), (64, 128), (64, 64), (10, 60), (10, 60), (32, 64), (64, 128)]
+    images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    for batches in ([[image] for image in images], [images, images[::-1]], [images[:2], images, images[4:]]):
+        detector, session = _detector()
+        for batch in batches:
+            with contextlib.suppress(ImageError):
+                detector.predict([batch[0], "no such file"])  # the second row is not filled
+            detector.predict(batch)
+            pixels = np.concatenate(session.calls)[-len(batch) :]
+            alone = [ops.letterbox(image, 64, 64, swap=True, mean=(0, 0, 0), std=(1, 1, 1))[0] for image in batch]
+            np.testing.assert_array_equal(pixels, alone)
+
+
+def test_an_interrupt_after_the_letterbox_leaves_no_border_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector, session = _detector()
+    tall, wide = _picture(128, 64), _picture(64, 128)
+    detector.predict(tall)
+
+    def interrupted(*args: object, **options: object) -> None:
+        letterbox(*args, **options)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    letterbox = ops.letterbox
+    monkeypatch.setattr(ops, "letterbox", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        detector.predict(wide)
+    monkeypatch.undo()
+    detector.predict(tall)
+    np.testing.assert_array_equal(session.calls[1], session.calls[0])
 
 
 def test_array_colour_order_reaches_the_network_as_the_manifest_says() -> None:

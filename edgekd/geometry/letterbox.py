@@ -151,6 +151,7 @@ def letterbox(
     scale: float = 1.0,
     zero_point: int = 0,
     stretch: bool = False,
+    bordered: Placement | None = None,
 ) -> tuple[NDArray[Any], Placement]:
     """Resize an image into a `height` x `width` canvas of grey, reorder its channels, normalise and quantize it.
 
@@ -173,6 +174,8 @@ def letterbox(
         scale: of uint8 and int8, which are value / scale + zero_point; positive.
         zero_point: likewise; in the range of the type.
         stretch: fill the canvas, each axis with a scale of its own; there is no border.
+        bordered: where the call that filled `out` last put its image, all else being the same: if this image goes there
+            too, as those of a camera do, the border is left as it is. None: it is written.
 
     Returns:
         The network's input, and the placement.
@@ -192,7 +195,8 @@ def letterbox(
     columns = slice(placement.left, placement.left + new_width)
     for channel, values in enumerate(table):
         plane = filled[channel] if layout == "nchw" else filled[:, :, channel]
-        plane[...] = values[pad]
+        if placement != bordered:
+            plane[...] = values[pad]
         plane[rows, columns] = values[resized[:, :, min(channel, resized.shape[2] - 1)]]
     return filled, placement
 

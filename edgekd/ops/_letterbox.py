@@ -38,6 +38,7 @@ def letterbox(
     scale: float = 1.0,
     zero_point: int = 0,
     stretch: bool = False,
+    bordered: Placement | None = None,
 ) -> tuple[NDArray[Any], Placement]:
     """Resize, pad, reorder, normalise and quantize an image in one pass; see `edgekd.geometry.letterbox` for the bits.
 
@@ -60,6 +61,8 @@ def letterbox(
         scale: of uint8 and int8, which are value / scale + zero_point; positive.
         zero_point: likewise; in the range of the type.
         stretch: fill the canvas, each axis with a scale of its own; there is no border.
+        bordered: where the call that filled `out` last put its image, all else being the same: if this image goes there
+            too, as those of a camera do, the border is left as it is. None: it is written.
 
     Returns:
         The network's input, and the placement.
@@ -71,7 +74,7 @@ def letterbox(
     if not instructions:
         return geometry.letterbox(
             image, height, width, swap=swap, mean=mean, std=std, pad=pad, out=out, pixels=pixels, dtype=dtype,
-            layout=layout, scale=scale, zero_point=zero_point, stretch=stretch,
+            layout=layout, scale=scale, zero_point=zero_point, stretch=stretch, bordered=bordered,
         )  # fmt: skip
     size = geometry.check_frame(image, pixels)
     kind = geometry.check_values(mean, std, pad, dtype, scale, zero_point)
@@ -85,7 +88,8 @@ def letterbox(
         "zero_point": zero_point,
     })  # fmt: skip
     workspace = kernels.workspace(kernels.lib.edgekd_letterbox_workspace(size[1], new_width))
-    status = kernels.lib.edgekd_letterbox(_frame(image, size, pixels), to, instructions, *workspace)
+    frame, keep_border = _frame(image, size, pixels), placement == bordered
+    status = kernels.lib.edgekd_letterbox(frame, to, keep_border, instructions, *workspace)
     kernels.check(status, "letterbox")
     return filled, placement
 

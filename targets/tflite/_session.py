@@ -87,7 +87,7 @@ class TFLiteSession:
                     interpreter.set_tensor(self._input_index, pixels[row : row + 1])
                     interpreter.invoke()
                     for index, output in zip(self._output_indices, outputs, strict=True):
-                        output[row] = interpreter.get_tensor(index)[0]
+                        output[row] = interpreter.tensor(index)()[0]  # a view; `get_tensor` would copy once more
             except (RuntimeError, ValueError) as error:
                 raise SessionError(f"LiteRT failed: {error}") from error
         return outputs

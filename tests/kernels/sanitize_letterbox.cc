@@ -74,8 +74,10 @@ void letterbox(Random& random) {
         to.data = first ? expected.data : out.data;
         std::memset(to.data, first ? 0x55 : 0xaa, size_t(size));
         const Tight workspace(edgekd_letterbox_workspace(from.width, to.new_width));
-        expect(edgekd_letterbox(&from, &to, instructions, workspace.data, workspace.size) == EDGEKD_OK, "letterbox");
+        expect(edgekd_letterbox(&from, &to, 0, instructions, workspace.data, workspace.size) == EDGEKD_OK, "letterbox");
         expect(first || !std::memcmp(expected.data, out.data, size_t(size)), "letterbox differs");
+        expect(edgekd_letterbox(&from, &to, 1, instructions, workspace.data, workspace.size) == EDGEKD_OK, "again");
+        expect(first || !std::memcmp(expected.data, out.data, size_t(size)), "letterbox with its border differs");
         if (first) note(expected.data, size_t(size));
     }
 }

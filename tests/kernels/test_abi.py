@@ -105,7 +105,7 @@ def _letterbox(space: int | None = None, instructions: int = 0, **change: object
     needed = lib.edgekd_letterbox_workspace(4, 4)
     memory, bytes_given = ffi.new("char[]", needed), needed if space is None else space
     frame, canvas = ffi.new("edgekd_frame *", frame), ffi.new("edgekd_canvas *", canvas)
-    status: int = lib.edgekd_letterbox(frame, canvas, instructions, memory, bytes_given)
+    status: int = lib.edgekd_letterbox(frame, canvas, 0, instructions, memory, bytes_given)
     return status
 
 
@@ -154,9 +154,9 @@ def test_letterbox_looks_at_no_more_than_it_needs(change) -> None:
 
 def test_letterbox_without_its_structs_refuses() -> None:
     frame, canvas = ffi.new("edgekd_frame *"), ffi.new("edgekd_canvas *")
-    assert lib.edgekd_letterbox(ffi.NULL, canvas, 0, ffi.NULL, 0) == BAD_ARGUMENT
-    assert lib.edgekd_letterbox(frame, ffi.NULL, 0, ffi.NULL, 0) == BAD_ARGUMENT
-    assert lib.edgekd_letterbox(frame, canvas, 0, ffi.NULL, 0) == BAD_ARGUMENT
+    assert lib.edgekd_letterbox(ffi.NULL, canvas, 0, 0, ffi.NULL, 0) == BAD_ARGUMENT
+    assert lib.edgekd_letterbox(frame, ffi.NULL, 0, 0, ffi.NULL, 0) == BAD_ARGUMENT
+    assert lib.edgekd_letterbox(frame, canvas, 0, 0, ffi.NULL, 0) == BAD_ARGUMENT
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,29 @@ def test_letterbox_to_any_type_and_layout_equals_the_reference(h, w, height, wid
     _assert_same(_noise(h, w, channels, seed), height, width, **options)
 
 
+@settings(max_examples=100, deadline=None)
+@given(sides, sides, sides, sides, st.booleans(), outputs())
+def test_only_the_border_of_the_same_placement_is_left_as_it_is(h, w, height, width, stretch, options) -> None:
+    options = {"swap": False, "mean": MEAN, "std": STD, "stretch": stretch, **options}
+    out, there = ops.letterbox(_noise(h, w, 3), height, width, **options)
+    expected, _ = geometry.letterbox(_noise(h, w, 3, 1), height, width, **options)
+    again, placement = ops.letterbox(_noise(h, w, 3, 1), height, width, out=out, bordered=there, **options)
+    assert (placement, again is out) == (there, True)
+    np.testing.assert_array_equal(out.view(BITS[out.itemsize]), expected.view(BITS[out.itemsize]))
+
+    _, new_height, new_width = geometry.place(h, w, height, width, stretch=stretch)
+    border = np.ones((height, width), bool)
+    border[there.top : there.top + new_height, there.left : there.left + new_width] = False
+    pixels = out.transpose(1, 2, 0) if options["layout"] == "nchw" else out  # a view
+    pixels[border] = 0
+    ops.letterbox(_noise(h, w, 3, 1), height, width, out=out, bordered=there, **options)
+    assert not pixels[border].any(), "the border was written"
+
+    other, _ = geometry.letterbox(_noise(h + 1, w, 3), height, width, **options)
+    ops.letterbox(_noise(h + 1, w, 3), height, width, out=out, bordered=there, **options)
+    np.testing.assert_array_equal(out.view(BITS[out.itemsize]), other.view(BITS[out.itemsize]))
+
+
 @settings(max_examples=250, deadline=None)
 @given(sides, sides, sides, sides, st.sampled_from(["nv12", "yuyv"]), outputs(), st.integers(0, 99))
 def test_letterbox_of_a_camera_frame_equals_the_reference(h, w, height, width, pixels, options, seed) -> None:
