@@ -181,10 +181,7 @@ def contenders(
     mean, std = np.float32(spec.mean)[:, None, None], np.float32(spec.std)[:, None, None]
     found = detector.predict(image, conf=CONF, iou=IOU)
     assert len(found) == OBJECTS, f"{len(found)} detections"
-    pixels, held = (
-        detector._pipeline._pixels(1),
-        detector._pipeline._outputs(1),
-    )  # predict's own memory: as warm for the bare inference
+    (pixels, _), held = detector._pipeline._pixels(1), detector._pipeline._outputs(1)  # predict's own: as warm
     assert np.abs(pixels - chain(image, size, mean, std)).max() < 0.05
     request = detector._engine._session._compiled.create_infer_request()
     request.set_input_tensor(openvino.Tensor(pixels, shared_memory=True))
