@@ -140,6 +140,8 @@ METHODS: dict[str, list[dict[str, Any]]] = {  # [[distill]] entries
     "cwd": [{"method": "cwd"}],
     "xfkd": [{"method": "xfkd"}],
     "xfkd_features": [{"method": "xfkd", "options": {"alpha": 1e-2, "beta": 5e-3}}],  # features ten times the masks
+    "xfkd_none": [{"method": "xfkd", "options": {"mode": "none"}}],  # nothing of the teacher mixed in
+    "xfkd_linear": [{"method": "xfkd", "options": {"rho_schedule": "linear"}}],  # less and less of it
     "fad": [{"method": "fad", "warmup": 100}],
     "nsd": [{"method": "nsd"}],
     "nsd_pos": [{"method": "nsd", "options": {"sample": "both", "pixel_foreground": 3.0}}],

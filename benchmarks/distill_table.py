@@ -7,6 +7,7 @@ import math
 import statistics
 from typing import TYPE_CHECKING, Any
 
+from distill_settings import ABLATIONS
 from tables import between, spread
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ ORIENTED = ("AP", "AP50", "AP50 (VOC07)")
 FIRST = ("teacher", "regress", "baseline", "longer")
 LABELS = {
     "xfkd_features": "+ XFKD, features ten times the masks",
+    "xfkd_none": "+ XFKD, teacher not mixed in",
+    "xfkd_linear": "+ XFKD, teacher mixed in less and less",
     "teacher": "teacher",
     "regress": "student alone, angle regressed",
     "baseline": "student alone",
@@ -31,7 +34,7 @@ def write_tables(results: Path, page: Path) -> None:
     rows = [json.loads(file.read_text()) for file in sorted((results / "distill").glob("*.json"))]
     parts = {"distill": [row for row in rows if "-" not in row["method"]]}
     parts["tuning"] = [json.loads(file.read_text()) for file in sorted((results / "tuning").glob("*-tune-*.json"))]
-    parts["ablation"] = [row for row in rows if "-" in row["method"] or row["method"] in FIRST]
+    parts["ablation"] = [row for row in rows if row["method"] in (*FIRST, *ABLATIONS)]
     text = page.read_text()
     for name, members in parts.items():
         body = tuning(members) if name == "tuning" else tables(members, ablation=name == "ablation")
@@ -46,7 +49,7 @@ def tables(rows: list[Row], *, ablation: bool) -> str:
     for row in rows:
         cells.setdefault((row["size"], row.get("pair", "tiny"), row["data"]), []).append(row)
     wanted = [
-        key for key, members in sorted(cells.items()) if not ablation or {r["method"] for r in members} - set(FIRST)
+        key for key, members in sorted(cells.items()) if not ablation or any("-" in row["method"] for row in members)
     ]
     return "\n\n".join(table(key, cells[key]) for key in wanted)
 
