@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from ._target import Progress
 
 WORD = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
-COMPATIBLE = {"mender": WORD, "rauc": WORD, "swupdate": rf"{WORD}:{WORD}"}
+COMPATIBLE = {"mender": WORD, "rauc": WORD, "swupdate": rf"[A-Za-z][A-Za-z0-9_-]{{0,63}}:{WORD}"}  # its board is a key
+MADE = "export.json"  # the report, beside what it is about: a folder of ours, which may be written anew
 EXAMPLE = {"mender": "jetson-orin-nano", "rauc": "jetson-orin-nano", "swupdate": "jetson-orin-nano:1.0"}
 PACKAGES = {"mender-artifact": "mender-artifact", "rauc": "rauc", "openssl": "openssl"}  # of Debian, by program
 
@@ -196,8 +198,8 @@ def export(
         key: file of the signer's private key (PEM), or for RAUC a PKCS#11 address; RAUC needs it, the others may.
 
     Raises:
-        UsageError: another fleet manager, a word that it would not take, a limit that no gate could hold, or no key
-            where one is needed.
+        UsageError: another fleet manager, a word that it would not take, a name or root that no board has, a limit that
+            no gate could hold, no key where one is needed, or a folder that holds something else.
         BundleError: the file is not a sound bundle.
         BuildError: the program that makes the artifact failed; with its words.
     """
@@ -210,6 +212,8 @@ def export(
     if not re.fullmatch(COMPATIBLE[to], compatible):
         raise UsageError(f"--compatible {compatible}: {to} expects something like {EXAMPLE[to]}")
     _check_signer(to, cert, key)
+    _check_place(name, root)
+    _check_folder(Path(out))
     with Bundle.read(path) as bundle:
         stem = re.sub(r"[^A-Za-z0-9._+-]", "-", bundle.manifest.name).lstrip("._+-")[:48] or "model"
         wanted = version if version is not None else f"{stem}-{bundle.digest[:12]}"
@@ -224,7 +228,8 @@ def export(
     program = [python, "-m", "edgekd.cli.main"]
     plan = Plan(
         wanted, compatible, [*program, "flash", "$MODEL", "local", *where, *given],
-        [*program, "rollback", "local", *where], _absolute(cert), _absolute(key),
+        [*program, "rollback", "local", *where, *([] if restart is None else ["--restart", restart])],
+        _absolute(cert), _absolute(key),
     )  # fmt: skip
     return _write(to, KINDS[to](plan, Path(path).read_bytes()), Path(out), wanted)
 
@@ -241,6 +246,22 @@ def _check_signer(to: str, cert: str | None, key: str | None) -> None:
             raise UsageError(f"there is no file {file}")
 
 
+def _check_place(name: str, root: str) -> None:
+    """Refuse here what every board would refuse."""
+    from ._flash.store import Store
+    from .device import Disk
+
+    if not root.startswith(("/", "~")):
+        raise UsageError(f"--root should be an absolute path on the board, or begin with ~; got {root!r}")
+    Store(Path(root), name, Disk())
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder of the user's own: files of the same names would be lost."""
+    if folder.exists() and not (folder / MADE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is no empty folder, and no export lies in it: name another with --out")
+
+
 def _absolute(file: str | None) -> str:
     return "" if file is None else file if file.startswith("pkcs11:") else str(Path(file).resolve())
 
@@ -254,7 +275,15 @@ def _write(to: str, made: Made, folder: Path, version: str) -> ExportReport:
     build = "\n".join(["#!/bin/sh", 'cd "$(dirname "$0")" && set -e', *commands, ""])
     if commands:
         files["build.sh"] = build.encode()
+    lacking = [command[0] for command in made.commands if shutil.which(command[0]) is None]
+    packages = " ".join(PACKAGES[program] for program in lacking)
+    install = f"{', '.join(lacking)} is not installed: apt install {packages}, then give the command again"
+    report = ExportReport(
+        to, version, None, tuple(str(folder / name) for name in files), commands, made.on_board,
+        install if lacking else "",
+    )  # fmt: skip
     try:
+        _note(report, folder)  # first: a folder in which something failed is ours all the same
         for name, content in files.items():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -263,17 +292,16 @@ def _write(to: str, made: Made, folder: Path, version: str) -> ExportReport:
                 target.chmod(0o755)
     except OSError as error:
         raise UsageError(f"cannot write {folder}: {error.strerror}") from error
-    lacking = [command[0] for command in made.commands if shutil.which(command[0]) is None]
-    missing = ""
-    if lacking:
-        packages = " ".join(PACKAGES[program] for program in lacking)
-        missing = f"{', '.join(lacking)} is not installed: apt install {packages}, then give the command again"
-    else:
+    if not lacking:
         _run(made, folder)
-    return ExportReport(
-        to, version, None if lacking else str(folder / made.artifact), tuple(str(folder / name) for name in files),
-        commands, made.on_board, missing,
-    )  # fmt: skip
+        report = replace(report, artifact=str(folder / made.artifact))
+        _note(report, folder)
+    return report
+
+
+def _note(report: ExportReport, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / MADE, [json.dumps(report.to_dict(), indent=2).encode()])
 
 
 def _run(made: Made, folder: Path) -> None:

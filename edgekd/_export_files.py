@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 MODEL = "model.bin"
+ORDERS = "edgekd.sh"  # beside the model in a Mender artifact: what its module does with it
 NEWC = b"070702"  # cpio with checksums, which SWUpdate reads
 BLOCK_BYTES = 512
 
@@ -27,7 +28,7 @@ class Plan:
         version: of the artifact; each needs its own.
         compatible: boards that take it, in the fleet's own words.
         flash: words of the command that the board runs on `$MODEL`.
-        rollback: words of the command that goes back.
+        rollback: words of the command that goes back; it restarts the service, as `flash` does.
         cert: file of the signer's certificate; "": none.
         key: file of the signer's private key; "": none.
     """
@@ -56,27 +57,44 @@ class Made:
 
 
 def mender(plan: Plan, model: bytes) -> Made:
-    """Return a Mender artifact for an update module, which comes with it."""
+    """Return a Mender artifact for an update module, which comes with it and is the same for all models and options."""
     out = f"{plan.version}.mender"
     command = ["mender-artifact", "write", "module-image", "-T", "edgekd", "-n", plan.version, "-t", plan.compatible]
-    command += ["-f", MODEL, "-o", out, "--software-name", "edgekd", *(["-k", plan.key] if plan.key else [])]
+    command += [
+        "-f",
+        MODEL,
+        "-f",
+        ORDERS,
+        "-o",
+        out,
+        "--software-name",
+        "edgekd",
+        *(["-k", plan.key] if plan.key else []),
+    ]
     note = "install `edgekd` once on each board as /usr/share/mender/modules/v3/edgekd, mode 0755"
-    return Made({MODEL: model, "edgekd": _mender_module(plan).encode()}, out, [command], note)
+    orders = f"flash() {{ {_shell(plan.flash)} --json; }}\nback() {{ {_shell(plan.rollback)}; }}\n"
+    return Made({MODEL: model, ORDERS: orders.encode(), "edgekd": MENDER_MODULE.encode()}, out, [command], note)
 
 
-def _mender_module(plan: Plan) -> str:
-    return f"""#!/bin/sh
+MENDER_MODULE = f"""#!/bin/sh
 # Mender update module: a model goes into service by edgekd's own transaction on this board.
+# The artifact says how: {ORDERS} defines flash and back.
 set -e
 STATE="$1"
 FILES="$2"
 MODEL="$FILES/files/{MODEL}"
 case "$STATE" in
-    ArtifactInstall) {_shell(plan.flash)} --json > "$FILES/tmp/edgekd.json" ;;
+    ArtifactInstall)
+        cp "$FILES/files/{ORDERS}" "$FILES/tmp/{ORDERS}"  # kept until the end, whatever becomes of the payload
+        . "$FILES/tmp/{ORDERS}"
+        flash > "$FILES/tmp/edgekd.json" ;;
     NeedsArtifactReboot) echo No ;;
     SupportsRollback) echo Yes ;;
     ArtifactRollback)  # a flash that failed or changed nothing has left what was in service
-        if grep -q '"changed": true' "$FILES/tmp/edgekd.json" 2>/dev/null; then {_shell(plan.rollback)}; fi ;;
+        if grep -q '"changed": true' "$FILES/tmp/edgekd.json" 2>/dev/null; then
+            . "$FILES/tmp/{ORDERS}"
+            back
+        fi ;;
 esac
 exit 0
 """  # noqa: S608 - "update" of a board, not of a table

@@ -61,7 +61,10 @@ def ran(*command: str, **options: Any) -> str:
 def test_mender_takes_the_artifact_and_its_module_flashes_and_goes_back(model: Path, tmp_path: Path) -> None:
     need("mender-artifact")
     where = here(tmp_path)
-    report = edgekd.export(model, "mender", "out", compatible="orin", version="cam-2", max_slowdown=100, **where)
+    log = tmp_path / "restarts"
+    restart = f"readlink {where['root']}/cam/current >> {log}"
+    options: dict[str, Any] = {"compatible": "orin", "max_slowdown": 100, **where}
+    report = edgekd.export(model, "mender", "out", version="cam-2", restart=restart, **options)
     assert report.artifact == "out/cam-2.mender"
     assert "validated successfully" in ran("mender-artifact", "validate", report.artifact)
     about = ran("mender-artifact", "read", report.artifact)
@@ -75,6 +78,7 @@ def test_mender_takes_the_artifact_and_its_module_flashes_and_goes_back(model: P
     (work / "files").mkdir(parents=True)
     (work / "tmp").mkdir()
     shutil.copy(model, work / "files/model.bin")
+    shutil.copy("out/edgekd.sh", work / "files/edgekd.sh")
 
     def state(name: str) -> str:
         return ran(str(tmp_path / "out/edgekd"), name, str(work))
@@ -89,14 +93,28 @@ def test_mender_takes_the_artifact_and_its_module_flashes_and_goes_back(model: P
     changed.write(work / "files/model.bin")
     state("ArtifactInstall")
     assert edgekd.status("local", **where)["in_service"]["release"] != now["in_service"]["release"]
+    (work / "files/edgekd.sh").unlink()  # Mender may have cleaned up by then
     state("ArtifactRollback")
     assert edgekd.status("local", **where)["in_service"]["release"] == now["in_service"]["release"]
+    restarts = log.read_text().split()
+    assert len(restarts) == 3
+    assert restarts[0] == restarts[2] == f"releases/{now['in_service']['release']}", "the service has the old one again"
+    shutil.copy("out/edgekd.sh", work / "files/edgekd.sh")
     model.write_bytes(b"no bundle")
     shutil.copy(model, work / "files/model.bin")
     failed = subprocess.run([tmp_path / "out/edgekd", "ArtifactInstall", work], capture_output=True, check=False)
     assert failed.returncode == 2
     state("ArtifactRollback")  # nothing was changed, so nothing goes back
     assert edgekd.status("local", **where)["in_service"]["release"] == now["in_service"]["release"]
+
+
+def test_one_mender_module_serves_every_model_and_every_option(model: Path) -> None:
+    for name, limit in (("cam1", 20), ("cam2", 5)):
+        edgekd.export(model, "mender", name, compatible="orin", name=name, max_p99_ms=limit)
+    assert Path("cam1/edgekd").read_bytes() == Path("cam2/edgekd").read_bytes()
+    assert "--name cam2" in Path("cam2/edgekd.sh").read_text()
+    assert "--max-p99 5" in Path("cam2/edgekd.sh").read_text()
+    assert "-f model.bin -f edgekd.sh" in Path("cam2/build.sh").read_text()
 
 
 @pytest.mark.slow
@@ -176,7 +194,7 @@ def test_commands_are_kept_where_the_program_is_missing(
     assert "mender-artifact is not installed: apt install mender-artifact, then give the command again" in shown
     assert Path("out/build.sh").read_text().startswith("#!/bin/sh\n")
     assert os.access("out/build.sh", os.X_OK)
-    assert "--restart 'it'\"'\"'s one'" in Path("out/edgekd").read_text()
+    assert "--restart 'it'\"'\"'s one'" in Path("out/edgekd.sh").read_text()
 
 
 def test_a_program_that_fails_is_quoted(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +204,29 @@ def test_a_program_that_fails_is_quoted(model: Path, tmp_path: Path, monkeypatch
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     with pytest.raises(BuildError, match=r"(?s)mender-artifact failed: no such type.*it was: mender-artifact write"):
         edgekd.export(model, "mender", "out", compatible="orin")
+    shutil.rmtree(tmp_path / "bin")
+    edgekd.export(model, "mender", "out", compatible="orin")  # the folder is the export's all the same
+
+
+def test_files_of_the_users_own_are_not_overwritten(model: Path) -> None:
+    before = model.read_bytes()
+    for folder in (".", "model.bin"):
+        with pytest.raises(UsageError, match=r"is no empty folder, and no export lies in it: name another with --out"):
+            edgekd.export(model, "swupdate", folder, compatible="orin:1.0")
+    assert model.read_bytes() == before
+    Path("empty").mkdir()
+    for _ in range(2):
+        report = edgekd.export(model, "swupdate", "empty", compatible="orin:1.0")
+        assert json.loads(Path("empty/export.json").read_text())["artifact"] == report.artifact
+
+
+def test_options_of_the_other_kind_are_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export", "model.bin", "--out", "out", "--to"]
+    assert main([*words, "swupdate", "--compatible", "orin:1.0", "--conf", "0.9"]) == 2
+    assert "--to swupdate has no --conf: that is chosen on the board, at every predict" in capsys.readouterr().err
+    assert main([*words, "tensorrt", "--root", "/models"]) == 2
+    assert "--to tensorrt has no --root: an engine is one file" in capsys.readouterr().err
+    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize(
@@ -194,6 +235,10 @@ def test_a_program_that_fails_is_quoted(model: Path, tmp_path: Path, monkeypatch
         ("balena", {}, "no fleet manager 'balena'; possible: mender, rauc, swupdate"),
         ("mender", {"compatible": "a b"}, "--compatible a b: mender expects something like jetson-orin-nano"),
         ("swupdate", {"compatible": "orin"}, "expects something like jetson-orin-nano:1.0"),
+        ("swupdate", {"compatible": "cam.v2:1.0"}, "expects something like jetson-orin-nano:1.0"),
+        ("swupdate", {"compatible": "4cam:1.0"}, "expects something like jetson-orin-nano:1.0"),
+        ("mender", {"name": "../evil name"}, "'../evil name' cannot name a model on a board"),
+        ("mender", {"root": "relative/dir"}, "--root should be an absolute path on the board, or begin with ~"),
         ("mender", {"version": "../x"}, "--artifact-version ../x"),
         ("mender", {"cert": "cert.pem"}, "Mender signs by a key alone"),
         ("mender", {"key": "none.pem"}, "there is no file none.pem"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .._signature import key_id
 from ..device import Disk
-from ..errors import DeviceError, EdgekdError, UsageError
+from ..errors import DeviceError, EdgekdError, GateError, UsageError
 from . import wire
 from .check import check_apart
 from .chunks import Piece
@@ -21,7 +21,7 @@ from .facts import facts
 from .lock import holder, locked
 from .recovery import recover, trial
 from .store import MODEL, MissingChunksError, Store, checked_chunks, require_whole, summary
-from .transaction import Check, Order, Transaction
+from .transaction import RESTART_S, Check, Order, Transaction, shell
 from .trust import allowed_keys
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..device.fake import Program
 
 JOURNAL_SHOWN = 20
+MOST_NAMED = 30_000  # missing chunks in one answer, which is one line: the host cuts what is longer than 4 MiB
 OFFERS = 3  # attempts to note a file that somebody else tidies up
 
 
@@ -46,7 +47,7 @@ class Board:
         return {**found, "in_service": summary(self.store, self.store.in_service())}
 
     def offer(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Note what a file consists of, and say which chunks are missing.
+        """Note what a file consists of, and say which chunks are missing; of very many, the first.
 
         No lock is held while chunks come in: another flash of the same file may end and tidy up in between. Whoever
         then misses something is told so, and sends it again.
@@ -55,7 +56,7 @@ class Board:
         self.store.prepare()
         for _ in range(OFFERS):
             with contextlib.suppress(FileNotFoundError):
-                return {"missing": self.store.expect(str(fields.get("file")), chunks)}
+                return {"missing": self.store.expect(str(fields.get("file")), chunks)[:MOST_NAMED]}
         raise DeviceError("the same file is being flashed by others again and again: try later")
 
     def receive(self, fields: dict[str, Any]) -> dict[str, Any]:
@@ -109,6 +110,11 @@ class Board:
             self.check(store.release(wanted) / MODEL, 1)
             store.disk.link(store.current, f"releases/{wanted}")
             store.journal.add("rollback", "ok", f"from {before}", flash=flash, who=who, release=wanted)
+            code = shell(fields.get("restart"), RESTART_S)
+            if code:
+                raise GateError(
+                    f"release {wanted} is in service again, but the restart command ended with status {code}"
+                )
             return {"release": wanted, "before": before, "record": summary(store, wanted)}
 
     def status(self, _fields: dict[str, Any]) -> dict[str, Any]:

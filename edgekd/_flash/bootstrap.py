@@ -52,13 +52,12 @@ def bootstrap(
     wheels = read_wheels(folder)
     board = _ask(device, python, "probe", root=root)
     chosen = choose_wheels(wheels, board, device.name)
-    size_bytes = sum(wheel.path.stat().st_size for wheel in chosen)
-    _check_room(device.name, root, board, size_bytes)
     hashes = {wheel.path.name: _sha256(wheel) for wheel in chosen}
     name = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:32]  # stands for the contents of all
     home = str(board["root"])
     if board["runtime"] == name:
         return Runtime(f"{home}/.runtime/current/bin/python", "", known=True, sent_bytes=0)
+    _check_room(device.name, root, board, sum(wheel.path.stat().st_size for wheel in chosen))
     place = _ask(device, python, "prepare", root=home, id=name)
     lacking = [wheel for wheel in chosen if place["have"].get(wheel.path.name) != hashes[wheel.path.name]]
     for number, wheel in enumerate(lacking, 1):

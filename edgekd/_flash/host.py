@@ -6,6 +6,7 @@ import hashlib
 import math
 import secrets
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from .verbs import Progress
 
 MODULE = "edgekd._flash.board"
-ROUNDS = 5  # of sending what is missing; each but the last must bring something
+ROUNDS = 5  # of sending the same chunk, or of a transaction that lacks some
 SKEW_S = 300.0
 REQUIRED = ("board", "edgekd", "l4t", "machine", "power_mode", "python", "sm", "tensorrt")
 RAM_MARGIN_BYTES, DISK_MARGIN_BYTES = 64 << 20, 16 << 20
@@ -137,19 +138,23 @@ def run(
     require: Mapping[str, str],
     progress: Progress | None,
     wheels: Path | None = None,
+    sha256: str | None = None,
 ) -> FlashReport:
     """Do what `flash` says, with its errors."""
     steps = _Steps(progress)
     with Bundle.read(path) as bundle:
         targets = {item.target for item in all_artifacts(bundle)} | {item.partition(":")[0] for item in wanted.build}
     with mapped(path) as view:
-        size_bytes = len(view)
+        size_bytes, file = len(view), hashlib.sha256(view).hexdigest()
+        if sha256 not in (None, file):
+            raise UsageError(f"{path} is not what it was: its SHA-256 is {file}, not {sha256}; nothing was sent")
         if wheels is not None:
             talk = replace(talk, python=_bootstrapped(talk, steps, wheels))
         steps.begin("preflight")
         facts = talk.ask("facts")
-        steps.end("preflight", preflight(facts, talk, targets, require, size_bytes))
-        order = {"file": hashlib.sha256(view).hexdigest(), **ident(), **asdict(wanted)}
+        served = (facts["in_service"] or {}).get("sha256") == file  # then nothing is sent, and nothing put together
+        steps.end("preflight", preflight(facts, talk, targets, require, 0 if served else size_bytes))
+        order = {"file": file, **ident(), **asdict(wanted)}
         sent, result = _transfer(talk, steps, view, order)
     return FlashReport(
         talk.device.name, talk.name, str(result["release"]), result["before"], bool(result["changed"]), size_bytes,
@@ -172,6 +177,8 @@ def preflight(
     facts: Mapping[str, Any], talk: Conversation, targets: set[str], require: Mapping[str, str], size_bytes: int
 ) -> str:
     """Refuse a board on which the flash would fail, before a byte is sent; return what is worth knowing about it.
+
+    `size_bytes`: what may have to be sent.
 
     Raises:
         DeviceError: what is wrong, all of it, one line each.
@@ -229,18 +236,22 @@ def _transfer(talk: Conversation, steps: _Steps, view: memoryview, order: dict[s
 
 
 def _upload(talk: Conversation, steps: _Steps, view: memoryview, pieces: Sequence[Piece], file: str) -> tuple[int, int]:
-    """Send until nothing is missing; return the bytes sent and how many chunks had to be sent again."""
+    """Send until nothing is missing; return the bytes sent and how many chunks had to be sent again.
+
+    The board names so many at a time, so that there is no end to the rounds that bring something new.
+    """
     where = {piece.sha256: piece for piece in pieces}
     listed = [[piece.sha256, piece.length] for piece in pieces]
-    sent = resent = 0
-    for turn in range(ROUNDS):
+    times: Counter[str] = Counter()
+    while True:
         missing = [where[sha256] for sha256 in talk.ask("offer", {"file": file, "chunks": listed})["missing"]]
         if not missing:
-            return sent, resent
-        resent += len(missing) if turn else 0
-        sent += sum(piece.length for piece in missing)
+            again = sum(count - 1 for count in times.values())
+            return sum(count * where[sha256].length for sha256, count in times.items()), again
+        times.update(piece.sha256 for piece in missing)
+        if max(times.values()) > ROUNDS:
+            raise DeviceError(f"{talk.device.name}: chunks arrived damaged {ROUNDS} times: check the link")
         talk.ask("receive", {"file": file}, wire.frames(_told(steps, view, missing)))
-    raise DeviceError(f"{talk.device.name}: chunks arrived damaged {ROUNDS} times: check the link")
 
 
 def _told(steps: _Steps, view: memoryview, missing: Sequence[Piece]) -> Iterator[tuple[str, memoryview]]:

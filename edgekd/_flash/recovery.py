@@ -61,12 +61,19 @@ def roll_back(store: Store) -> str | None:
     return store.in_service()
 
 
+def drop_refused(store: Store, release: str) -> None:
+    """Remove a release whose trial has failed, unless it was in service before: nobody may come back to it."""
+    if release != store.in_service() and release not in store.journal.committed():
+        store.disk.remove(store.release(release))
+
+
 def recover(store: Store, flash: str, who: str) -> list[str]:
     """Undo what an interrupted flash left; call it with the lock held. Returns what was done, one line each."""
     done = []
     found = trial(store)
     if found is not None:
         now = roll_back(store)
+        drop_refused(store, str(found.get("release")))
         done.append(f"an interrupted trial of {found.get('release')} ended: back to {now or 'nothing in service'}")
     else:
         commit(store)  # a trial that was never armed, or a commit that was cut short, leaves its helpers behind
@@ -86,9 +93,12 @@ def recover(store: Store, flash: str, who: str) -> list[str]:
 
 
 def _replace_damaged(store: Store, damaged: str) -> str:
-    """Put the latest whole release in place of one whose bytes have changed on the disk."""
+    """Put the latest whole release in place of one whose bytes have changed on the disk.
+
+    Of those that were in service for good: another may have failed its tests. Without a journal nobody can tell.
+    """
     here = set(store.releases()) - {damaged}
-    for name in [*reversed(store.journal.committed()), *sorted(here)]:
+    for name in [*reversed(store.journal.committed())] or sorted(here):
         if name in here and store.whole(name):
             store.disk.link(store.current, f"releases/{name}")
             return f"release {damaged} is damaged: back to {name}"

@@ -89,7 +89,8 @@ class Rollout:
             self.tell(index, step, step=step.name)
 
         try:
-            report = flash(self.path, board.device, **{**self.common, **board.options}, progress=told)
+            options = {**self.common, **board.options, "sha256": self.bundle}  # no board gets what the first did not
+            report = flash(self.path, board.device, **options, progress=told)
             self.tell(index, **_served(report), seconds=round(time.monotonic() - begin, 3))
         except EdgekdError as error:
             self.failed(index, str(error), time.monotonic() - begin)

@@ -19,7 +19,7 @@ from .._bundle import Bundle
 from ..errors import DeviceError, EdgekdError, GateError
 from .check import Checked
 from .lock import locked
-from .recovery import STARTS_ALLOWED, arm, commit, recover, roll_back, starts
+from .recovery import STARTS_ALLOWED, arm, commit, drop_refused, recover, roll_back, starts
 from .store import MODEL, MissingChunksError, Store, require_whole, summary
 from .trust import allowed_keys, check_order, check_signature
 
@@ -148,9 +148,10 @@ class Transaction:
         with contextlib.suppress(OSError):
             if self._armed:
                 now = roll_back(self.store)
-                self._shell(self.order.restart, RESTART_S)
+                shell(self.order.restart, RESTART_S)
                 self.tell("roll back", "ok", f"in service: {now or 'nothing'}")
         with contextlib.suppress(OSError):
+            drop_refused(self.store, self.release)
             self.store.disk.remove(self.store.staging)
             if self._complete:  # it was all here and was refused: nothing is left to go on with
                 self.store.disk.remove(self.store.incoming(self.order.file))
@@ -238,7 +239,7 @@ class Transaction:
         self.store.disk.link(self.store.current, f"releases/{self.release}")
         if self.order.restart is None:
             return self.release
-        code = self._shell(self.order.restart, RESTART_S)
+        code = shell(self.order.restart, RESTART_S)
         if code:
             raise GateError(f"the restart command ended with status {code}")
         return f"{self.release}; restarted"
@@ -250,7 +251,7 @@ class Transaction:
             count = starts(self.store)
             if count > STARTS_ALLOWED:
                 raise GateError(f"the service started {count} times within {self.order.watch_s:g} s: it crashes")
-            code = self._shell(self.order.health, HEALTH_S)
+            code = shell(self.order.health, HEALTH_S)
             if code:
                 raise GateError(f"the health command ended with status {code}")
             if time.monotonic() >= deadline:
@@ -263,17 +264,18 @@ class Transaction:
         self._armed = False
         return self.release
 
-    def _shell(self, command: str | None, seconds: float) -> int:
-        """Run the user's command; 0 if there is none, 124 if it took too long. It may hold secrets."""
-        if command is None:
-            return 0
-        import subprocess
 
-        try:
-            done = subprocess.run(
-                ["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL, timeout=seconds, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return 124
-        return done.returncode
+def shell(command: str | None, seconds: float) -> int:
+    """Run the user's command; 0 if there is none, 124 if it took too long. It may hold secrets."""
+    if command is None:
+        return 0
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            ["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, timeout=seconds, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return 124
+    return done.returncode

@@ -107,6 +107,7 @@ def flash(
     quota_bytes: int = 1 << 40,
     wait_s: float = 30.0,
     bootstrap: str | Path | None = None,
+    sha256: str | None = None,
     progress: Progress | None = None,
 ) -> FlashReport:
     """Make a bundle the version that a board serves; killed anywhere, it leaves the old or the new in service.
@@ -131,11 +132,12 @@ def flash(
         wait_s: seconds to wait for another flash of the same name to end.
         bootstrap: folder of wheels; edgekd and all that it needs on the board is installed there from them first, into
             `ROOT/.runtime`, and used. None: the board has edgekd.
+        sha256: of the file, in hexadecimal: another one is not sent. None: whatever it is.
         progress: told each step.
 
     Raises:
         BundleError: the file is not a sound bundle; SignatureError where the board wants another signature.
-        UsageError: a downgrade, or an argument that the board refuses.
+        UsageError: a downgrade, another file than `sha256` says, or an argument that the board refuses.
         GateError: golden test, latency, restart, health or watch failed on the board.
         DeviceError: no connection, no room, a fact that is not as required, another flash in progress.
     """
@@ -146,7 +148,8 @@ def flash(
         health=health, allow_downgrade=allow_downgrade, keep=keep, quota_bytes=quota_bytes, wait_s=wait_s,
     )  # fmt: skip
     talk = _talk(device, python, root, name)
-    return run(Path(path), talk, wanted, dict(require or {}), progress, None if bootstrap is None else Path(bootstrap))
+    wheels = None if bootstrap is None else Path(bootstrap)
+    return run(Path(path), talk, wanted, dict(require or {}), progress, wheels, sha256)
 
 
 def rollback(
@@ -156,6 +159,7 @@ def rollback(
     root: str = ROOT,
     python: str = "python3",
     to: str | None = None,
+    restart: str | None = None,
     wait_s: float = 30.0,
 ) -> dict[str, Any]:
     """Return a board to the release that was in service before, or to another that it keeps.
@@ -166,6 +170,7 @@ def rollback(
         root: as `flash`.
         python: as `flash`.
         to: a release that `status` lists; None: the one before.
+        restart: command that restarts your service on the board; without it the service keeps what it has open.
         wait_s: as `flash`.
 
     Returns:
@@ -173,12 +178,14 @@ def rollback(
 
     Raises:
         BundleError: there is no such release, or it is damaged.
-        GateError: it fails its golden test; what is in service stays.
+        GateError: it fails its golden test, and what is in service stays; or it is in service, and `restart` failed.
         DeviceError: no connection, or nothing to go back to.
     """
     from .host import ident
 
-    return _talk(device, python, root, name).ask("rollback", {"to": to, "wait_s": wait_s, **ident()})
+    return _talk(device, python, root, name).ask(
+        "rollback", {"to": to, "restart": restart, "wait_s": wait_s, **ident()}
+    )
 
 
 def status(device: str | Device, *, name: str = NAME, root: str = ROOT, python: str = "python3") -> dict[str, Any]:

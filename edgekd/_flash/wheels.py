@@ -22,10 +22,11 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Wheel:
-    """One file: the project's name (normalised), and what its name says that it runs on."""
+    """One file: the project's name (normalised) and version, and what its name says that it runs on."""
 
     path: Path
     project: str
+    version: str
     pythons: tuple[str, ...]
     abis: tuple[str, ...]
     platforms: tuple[str, ...]
@@ -56,7 +57,7 @@ def read_wheels(folder: Path) -> list[Wheel]:
         if match is None:
             raise UsageError(f"{path} is no name of a wheel: NAME-VERSION-PYTHON-ABI-PLATFORM.whl")
         project = re.sub(r"[-_.]+", "-", match[1]).lower()
-        found.append(Wheel(path, project, *(tuple(part.split(".")) for part in match.groups()[2:])))
+        found.append(Wheel(path, project, match[2], *(tuple(part.split(".")) for part in match.groups()[2:])))
     if not any(wheel.project == "edgekd" for wheel in found):
         raise UsageError(
             f"{folder} holds no wheel of edgekd; fill it on a machine with a network, see docs/flash.md: "
@@ -67,9 +68,10 @@ def read_wheels(folder: Path) -> list[Wheel]:
 
 
 def choose_wheels(wheels: list[Wheel], board: Facts, device: str) -> list[Wheel]:
-    """Return one wheel a project, the last by name that fits.
+    """Return one wheel a project that fits; of several builds of one version the last by name.
 
     Raises:
+        UsageError: two versions of a project fit.
         DeviceError: the board's Python is too old, or a project has no wheel for it.
     """
     python, said = tuple(board["python"]), _said(board)
@@ -80,6 +82,11 @@ def choose_wheels(wheels: list[Wheel], board: Facts, device: str) -> list[Wheel]
     chosen: dict[str, Wheel] = {}
     for wheel in wheels:
         if wheel.fits(board):
+            other = chosen.setdefault(wheel.project, wheel)
+            if other.version != wheel.version:
+                raise UsageError(
+                    f"two versions fit {device}: {other.path.name} and {wheel.path.name}; leave one of them"
+                )
             chosen[wheel.project] = wheel
     foreign = sorted({wheel.project for wheel in wheels} - set(chosen))
     if foreign:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import edgekd
 from edgekd.errors import UsageError
 
-from ._board import add_name, board_options
 from ._text import plain
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
 OK, NOT_MADE = 0, 4
 FLEETS = ("mender", "rauc", "swupdate")
+OF_ENGINES = ("precision", "conf", "iou", "max_det", "batch")
+OF_FLEETS = (
+    "compatible", "artifact_version", "name", "root", "python", "restart", "health", "max_p99", "max_slowdown", "cert",
+    "key",
+)  # fmt: skip
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,8 +37,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="boards that take it: device type (Mender), compatible, or BOARD:REVISION; all but tensorrt",
     )
     parser.add_argument("--artifact-version", metavar="TEXT", help="(default: name of the model and its digest)")
-    add_name(parser)
-    parser.add_argument("--python", default="python3", help="interpreter on the board that has edgekd")
+    parser.add_argument("--name", help="of the model on the board (default model)")
+    parser.add_argument("--root", help="folder on the board (default /var/lib/edgekd)")
+    parser.add_argument("--python", help="interpreter on the board that has edgekd (default python3)")
     parser.add_argument("--restart", metavar="CMD", help="as in flash")
     parser.add_argument("--health", metavar="CMD", help="as in flash")
     parser.add_argument("--max-p99", type=float, metavar="MS", help="as in flash")
@@ -41,11 +47,11 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--cert", metavar="PEM", help="the signer's certificate (RAUC; SWUpdate if it wants one)")
     parser.add_argument("--key", metavar="PEM", help="the signer's private key (RAUC; the others if they want one)")
     engine = parser.add_argument_group("with --to tensorrt: one engine from pixels to detections, for the GPU here")
-    engine.add_argument("--precision", default="auto", help="fp32, fp16 or int8 (default: as load chooses)")
+    engine.add_argument("--precision", help="fp32, fp16 or int8 (default: as load chooses)")
     engine.add_argument("--conf", type=float, help="least score, for good (default: the bundle's; as the next two)")
     engine.add_argument("--iou", type=float, help="most overlap")
     engine.add_argument("--max-det", type=int, metavar="N", help="rows of the outputs")
-    engine.add_argument("--batch", type=int, default=1, metavar="N", help="largest batch (default 1)")
+    engine.add_argument("--batch", type=int, metavar="N", help="largest batch (default 1)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
 
@@ -58,10 +64,11 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"nothing is exported to {args.to!r}; possible: {', '.join(FLEETS)}, tensorrt")
     if args.compatible is None:
         raise UsageError(f"--to {args.to} wants --compatible: the boards that take it")
+    _refuse(args, OF_ENGINES, "that is chosen on the board, at every predict")
     report = edgekd.export(
         args.bundle, args.to, args.out, compatible=args.compatible, version=args.artifact_version,
-        **board_options(args), restart=args.restart, health=args.health, max_p99_ms=args.max_p99,
-        max_slowdown=args.max_slowdown, cert=args.cert, key=args.key,
+        restart=args.restart, health=args.health, max_p99_ms=args.max_p99, max_slowdown=args.max_slowdown,
+        cert=args.cert, key=args.key, **_given(args, ("name", "root", "python")),
     )  # fmt: skip
     if args.json:
         print(json.dumps(report.to_dict(), indent=2))
@@ -76,15 +83,21 @@ def run(args: argparse.Namespace) -> int:
     return OK if report.artifact else NOT_MADE
 
 
+def _given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """Return those options that were given: the verb knows the others' defaults."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def _refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    for name in _given(args, names):
+        raise UsageError(f"--to {args.to} has no --{name.replace('_', '-')}: {why}")
+
+
 def _engine(args: argparse.Namespace) -> int:
-    others = ("compatible", "artifact_version", "restart", "health", "max_p99", "max_slowdown", "cert", "key")
-    given = [name for name in others if getattr(args, name) is not None]
-    if given:
-        raise UsageError(f"--to tensorrt has no --{given[0].replace('_', '-')}: an engine is one file")
+    _refuse(args, OF_FLEETS, "an engine is one file")
     report = edgekd.export_engine(
-        args.bundle, args.out, precision=args.precision, conf=args.conf, iou=args.iou, max_det=args.max_det,
-        batch=args.batch, progress=lambda line: print(line, file=sys.stderr),
-    )  # fmt: skip
+        args.bundle, args.out, **_given(args, OF_ENGINES), progress=lambda line: print(line, file=sys.stderr)
+    )
     if args.json:
         print(json.dumps(report.to_dict(), indent=2))
         return OK

@@ -18,6 +18,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = subparsers.add_parser("rollback", help="return a board to the version before", description=__doc__)
     add_board(parser)
     parser.add_argument("--to", metavar="RELEASE", help="one that `edgekd status` lists (default: the one before)")
+    parser.add_argument("--restart", metavar="CMD", help="restarts your service on the board, afterwards")
     parser.add_argument("--wait", type=float, default=30.0, metavar="S", help="for a flash to end (default 30)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
@@ -25,12 +26,13 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Roll back and say what is in service."""
-    result = edgekd.rollback(args.device, **board_options(args), to=args.to, wait_s=args.wait)
+    result = edgekd.rollback(args.device, **board_options(args), to=args.to, restart=args.restart, wait_s=args.wait)
     if args.json:
         print(json.dumps(result, indent=2))
     else:
         print(
             f"{args.device} serves release {result['release']} of {args.name}, before: {result['before'] or 'nothing'}"
         )
-        print("a service that has the other one open goes on with it until it is restarted")
+        if args.restart is None:
+            print("a service that has the other one open goes on with it until it is restarted")
     return 0

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class LocalDevice:
-    """This machine; needs no `ssh`."""
+    """This machine; needs no `ssh`. As over `ssh`, what was begun goes on when its caller is interrupted."""
 
     name = "local"
 
     def run(self, command: Sequence[str], *, stdin: Iterable[bytes] = (), listen: Listen | None = None) -> Done:
         """Run a command, see `Device.run`."""
-        return run_process(command, stdin, listen)
+        return run_process(command, stdin, listen, apart=True)
 
     def put(self, source: Path, path: str) -> None:
         """Copy a file, see `Device.put`."""

@@ -18,8 +18,10 @@ ERROR_BYTES = 4000  # kept of standard error, from its end
 LINE_BYTES = 1 << 22  # a longer line is cut: no output can fill the memory
 
 
-def run_process(command: Sequence[str], stdin: Iterable[bytes], listen: Listen | None) -> Done:
+def run_process(command: Sequence[str], stdin: Iterable[bytes], listen: Listen | None, *, apart: bool = False) -> Done:
     """Run a program of this machine to its end.
+
+    An interrupt kills it; one that runs `apart`, away from the terminal and its ^C, goes on, and nobody listens to it.
 
     Raises:
         HostError: there is no such program.
@@ -27,7 +29,9 @@ def run_process(command: Sequence[str], stdin: Iterable[bytes], listen: Listen |
     import subprocess
 
     try:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=apart
+        )
     except OSError as error:
         raise HostError(f"cannot start {command[0]}: {error.strerror}; install it or put it on the PATH") from error
     assert process.stdin is not None
@@ -45,8 +49,9 @@ def run_process(command: Sequence[str], stdin: Iterable[bytes], listen: Listen |
                 listen(line.decode("utf-8", errors="replace").rstrip("\r\n"))
         code = process.wait()
     except BaseException:  # an interrupt, or the listener gave up: nobody waits for the child any more
-        process.kill()
-        process.wait()
+        if not apart:
+            process.kill()
+            process.wait()
         raise
     finally:
         process.stdout.close()

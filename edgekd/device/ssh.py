@@ -24,8 +24,13 @@ OPTIONS = (
 )
 NO_CONNECTION = 255  # ssh's own exit status
 PIECE_BYTES = 1 << 16
-# `sync FILE` needs coreutils 8.24 (2015); `$1` is the path, so no name is ever read as shell.
-RECEIVE = 'set -e; mkdir -p "$(dirname "$1")"; cat >"$1.part"; sync "$1.part"; mv -f "$1.part" "$1"'
+# `sync FILE` needs coreutils 8.24 (2015); `$1` is the path, so no name is ever read as shell. A host that dies is the
+# end of the file to `cat`: hence the size, `$2`.
+RECEIVE = (
+    'set -e; mkdir -p "$(dirname "$1")"; cat >"$1.part"; '
+    'if [ "$(wc -c <"$1.part")" -ne "$2" ]; then echo "only a part arrived" >&2; exit 1; fi; '
+    'sync "$1.part"; mv -f "$1.part" "$1"'
+)
 
 
 class SshDevice:
@@ -59,7 +64,8 @@ class SshDevice:
 
     def put(self, source: Path, path: str) -> None:
         """Copy a file, see `Device.put`. A copy that breaks off leaves `PATH.part`, which the next one overwrites."""
-        done = self.run(["sh", "-c", RECEIVE, "sh", path], stdin=_pieces(source))
+        size_bytes = source.stat().st_size
+        done = self.run(["sh", "-c", RECEIVE, "sh", path, str(size_bytes)], stdin=_pieces(source))
         if done.code:
             raise DeviceError(f"{self.name}: cannot write {path}: {done.errors or done.code}")
 

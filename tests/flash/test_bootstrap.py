@@ -76,6 +76,15 @@ def test_of_several_boards_wheels_those_that_fit_are_taken(tmp_path: Path) -> No
     assert all("x86" not in wheel.path.name for wheel in chosen)
 
 
+def test_of_two_versions_none_is_guessed(tmp_path: Path) -> None:
+    names = ["edgekd-0.9.0-py3-none-any.whl", "edgekd-0.10.0-cp310-abi3-linux_aarch64.whl"]
+    with pytest.raises(UsageError, match=r"two versions fit orin: edgekd-0\.10\.0.* and edgekd-0\.9\.0.*; leave one"):
+        choose_wheels(read_wheels(touch(tmp_path / "w", *names)), ORIN, "orin")
+    other = touch(tmp_path / "v", names[0], "edgekd-0.10.0-cp310-abi3-linux_x86_64.whl")
+    (chosen,) = choose_wheels(read_wheels(other), ORIN, "orin")
+    assert chosen.version == "0.9.0"
+
+
 def test_wheels_for_others_and_old_pythons_are_refused(tmp_path: Path) -> None:
     folder = touch(
         tmp_path / "w", "edgekd-0.1.0-cp310-abi3-linux_aarch64.whl", "numpy-2.0-cp311-cp311-linux_aarch64.whl"
@@ -122,7 +131,9 @@ def test_a_bare_board_is_flashed_and_the_second_time_nothing_is_installed(
 
 
 @pytest.mark.slow
-def test_wheels_that_do_not_install_leave_what_was_there(wheels: Path, tmp_path: Path) -> None:
+def test_wheels_that_do_not_install_leave_what_was_there(
+    wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "board"
     first = bootstrap(LocalDevice(), wheels, str(root), base_python())
     assert (first.known, first.version) == (False, edgekd.__version__)
@@ -136,7 +147,9 @@ def test_wheels_that_do_not_install_leave_what_was_there(wheels: Path, tmp_path:
     with pytest.raises(DeviceError, match=r"local: edgekd failed: RuntimeError: broken"):
         bootstrap(LocalDevice(), empty, str(root), base_python())
     assert (root / ".runtime/current").readlink() == before
-    assert bootstrap(LocalDevice(), wheels, str(root), base_python()).known
+    with monkeypatch.context() as patch:
+        patch.setattr("edgekd._flash.bootstrap.ROOM", 1 << 50)  # nothing is installed, so none is needed
+        assert bootstrap(LocalDevice(), wheels, str(root), base_python()).known
     again = tmp_path / "again"
     shutil.copytree(wheels, again)
     write_wheel(again, "more", "1.0", {"more.py": ""})

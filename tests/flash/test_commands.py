@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -42,6 +44,23 @@ def test_the_commands_on_this_machine(bench: Any, tmp_path: Path, capsys: pytest
     guarded = json.loads(capsys.readouterr().out)
     assert "an interrupted trial" in guarded["done"][0]
     assert bench.predict(guarded["model"]) == bench.seen["old"]
+
+    # ^C in a terminal: the board, which is this machine, goes on to its end.
+    command[-1] = "2"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while not (tmp_path / "model/trial.json").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+    assert process.returncode == 130
+    for _ in range(600):
+        if not (tmp_path / "model/trial.json").exists():
+            break
+        time.sleep(0.1)
+    assert bench.predict(tmp_path / "model/current/model.bin") == bench.seen["new"]
+    assert main(["rollback", *where, "--restart", f"touch {tmp_path}/restarted"]) == 0
+    assert "until it is restarted" not in capsys.readouterr().out
+    assert (tmp_path / "restarted").exists()
 
     assert main(["flash", str(bench.new), *where, *quick, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
+import shutil
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,8 +20,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 import edgekd
 from edgekd import Bundle
 from edgekd._flash import check as checking
-from edgekd._flash.board import program
+from edgekd._flash import host
+from edgekd._flash.board import MOST_NAMED, program
 from edgekd.device import FakeDevice, Fault
+from edgekd.device.process import LINE_BYTES
 from edgekd.errors import BundleError, DeviceError, GateError, HostError, SignatureError, UsageError
 
 from ..conformance import bundles
@@ -402,6 +406,90 @@ def test_percentiles_are_samples() -> None:
     found = checking.Checked("t", "p", "c", 1, 1, 0, tuple(float(item) for item in range(100, 0, -1)))
     assert (found.percentile(0.5), found.percentile(0.99), found.percentile(1.0)) == (50.0, 99.0, 100.0)
     assert checking.Checked("t", "p", "c", 1, 1, 0, (7.0,)).percentile(0.99) == 7.0
+
+
+def test_a_file_with_more_chunks_than_one_answer_names_is_asked_for_in_parts(
+    bench: Any, board: FakeDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 70 * MOST_NAMED < LINE_BYTES, "an answer is one line"
+    with Bundle.read(bench.old) as bundle:
+        bundle.replace(add={"weights.raw": np.random.default_rng(0).bytes(400_000)}).write(tmp_path / "large.bin")
+    monkeypatch.setattr("edgekd._flash.board.MOST_NAMED", 3)
+    report = edgekd.flash(tmp_path / "large.bin", board, **FAST)
+    (upload,) = [step for step in report.steps if step.name == "upload"]
+    assert "once more" not in upload.detail
+    assert report.sent_bytes > 390_000
+    assert edgekd.status(board)["whole"]
+
+
+def test_what_failed_its_trial_is_not_kept_and_never_comes_into_service(
+    bench: Any, board: FakeDevice, tmp_path: Path
+) -> None:
+    (old,) = edgekd.status(board)["releases"]
+    for note in (b"a", b"b"):
+        with Bundle.read(bench.new) as bundle:
+            bundle.replace(add={"note": note}).write(tmp_path / "refused.bin")
+        with pytest.raises(GateError, match="health"):
+            edgekd.flash(tmp_path / "refused.bin", board, health="false", **FAST)
+        assert edgekd.status(board)["releases"] == [old]
+    edgekd.flash(bench.new, board, **FAST)
+    with pytest.raises(
+        GateError, match="health"
+    ):  # one that was in service before stays, whatever becomes of its trial
+        edgekd.flash(bench.old, board, health="false", allow_downgrade=True, **FAST)
+    assert old["release"] in [item["release"] for item in edgekd.status(board)["releases"]]
+
+
+def test_a_damaged_release_is_not_replaced_by_one_that_was_never_in_service(bench: Any, board: FakeDevice) -> None:
+    store = models(board) / "model"
+    now = edgekd.status(board)["in_service"]["release"]
+    shutil.copytree(store / "releases" / now, store / "releases/0123")  # whole, and nothing is known of it
+    model = store / "releases" / now / "model.bin"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    with pytest.raises(DeviceError, match="nothing is in service"):
+        edgekd.guard(root=str(models(board)))
+    (store / "journal.jsonl").unlink()
+    (store / "current").symlink_to(f"releases/{now}")
+    assert edgekd.guard(root=str(models(board))).done == (f"release {now} is damaged: back to 0123",)
+
+
+def test_a_board_that_serves_the_file_needs_no_room_for_it(
+    bench: Any, board: FakeDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    real = host.preflight
+
+    def preflight(*arguments: Any) -> str:
+        asked.append(arguments[-1])
+        return real(*arguments)
+
+    monkeypatch.setattr(host, "preflight", preflight)
+    for path in (bench.old, bench.new, bench.new):
+        edgekd.flash(path, board, **FAST)
+    assert asked == [0, bench.new.stat().st_size, 0]
+
+
+def test_another_file_than_was_meant_is_not_sent(bench: Any, board: FakeDevice) -> None:
+    digest = hashlib.sha256(bench.new.read_bytes()).hexdigest()
+    with pytest.raises(
+        UsageError, match=f"is not what it was: its SHA-256 is [0-9a-f]+, not {digest}; nothing was sent"
+    ):
+        edgekd.flash(bench.old, board, sha256=digest, **FAST)
+    assert edgekd.flash(bench.new, board, sha256=digest, **FAST).changed
+
+
+def test_a_rollback_restarts_the_service(bench: Any, board: FakeDevice, tmp_path: Path) -> None:
+    edgekd.flash(bench.new, board, **FAST)
+    now = edgekd.status(board)["previous"]
+    log = tmp_path / "restarts"
+    restart = f"readlink {models(board)}/model/current >> {log}"
+    assert edgekd.rollback(board, restart=restart)["release"] == now
+    assert log.read_text() == f"releases/{now}\n"
+    with pytest.raises(GateError, match=r"release [0-9a-f]+ is in service again, but the restart command ended with"):
+        edgekd.rollback(board, restart="exit 3 # token=s3cret")
+    assert bench.served(board.folder) == "new"
 
 
 @pytest.mark.parametrize("wrong", [{"runs": 0}, {"max_p99_ms": float("nan")}, {"max_slowdown": -0.1}, {"keep": 0}])

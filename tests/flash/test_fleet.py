@@ -108,6 +108,20 @@ def test_a_bad_canary_stops_everything(fleet: Fleet) -> None:
     assert found.boards[0].step == "upload"
 
 
+def test_a_file_that_changes_meanwhile_reaches_no_further_board(fleet: Fleet, tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    shutil.copy(fleet.bench.new, path)
+
+    def told(board: edgekd.FleetBoard, step: edgekd.FlashStep | None) -> None:
+        if step is None and board.state == "serves it":
+            shutil.copy(fleet.bench.old, path)
+
+    found = edgekd.flash_fleet(path, fleet.file(3), progress=told, **QUICK)
+    assert list(states(found).values()) == ["serves it", "failed", "waiting"]
+    assert "is not what it was" in found.boards[1].reason
+    assert fleet.served() == {"cam-01": "new", "cam-02": "old"}
+
+
 def test_stages_follow_one_another_and_no_more_run_at_once_than_allowed(fleet: Fleet) -> None:
     running: set[str] = set()
     most, order = 0, []
