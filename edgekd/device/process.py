@@ -49,7 +49,9 @@ def run_process(command: Sequence[str], stdin: Iterable[bytes], listen: Listen |
                 listen(line.decode("utf-8", errors="replace").rstrip("\r\n"))
         code = process.wait()
     except BaseException:  # an interrupt, or the listener gave up: nobody waits for the child any more
-        if not apart:
+        if apart:
+            threading.Thread(target=process.wait, daemon=True).start()  # but for this, which takes notice of its end
+        else:
             process.kill()
             process.wait()
         raise
