@@ -44,6 +44,7 @@ def test_the_commands_on_this_machine(bench: Any, tmp_path: Path, capsys: pytest
     guarded = json.loads(capsys.readouterr().out)
     assert "an interrupted trial" in guarded["done"][0]
     assert bench.predict(guarded["model"]) == bench.seen["old"]
+    assert len(list((tmp_path / "model/releases").iterdir())) == 1, "the one that failed is gone"
 
     # ^C in a terminal: the board, which is this machine, goes on to its end.
     command[-1] = "2"
