@@ -14,7 +14,7 @@ from ._sidecar import read_sidecar
 from .errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from .importing.heads import Head
 
@@ -39,6 +39,7 @@ class Request:
         std: the same.
         predict: defaults of `predict`.
         sidecar: the file that said some of it, or None.
+        files: all that is read: the model, the sidecar, class names, every image that was named.
     """
 
     head: Head
@@ -52,6 +53,7 @@ class Request:
     std: tuple[float, float, float]
     predict: Suppression
     sidecar: Path | None
+    files: tuple[Path, ...]
 
     def manifest(
         self,
@@ -116,11 +118,13 @@ def request(path: Path, sidecar: Path | None, given: dict[str, Any]) -> Request:
             f"a sidecar with {'it' if len(missing) == 1 else 'them'} (--sidecar model.toml)"
         )
     head, size = _head(found["head"]), found.get("size")
+    pictures = image_files(found["images"])
+    named = [Path(found["classes"])] if isinstance(found["classes"], (str, Path)) else []
     return Request(
         head=head,
         head_name=found["head"] if isinstance(found["head"], str) else "generic",
         classes=_classes(found["classes"]),
-        pictures=tuple(image_files(found["images"])[:GOLDEN_IMAGES]),
+        pictures=tuple(pictures[:GOLDEN_IMAGES]),
         name=found.get("name", path.stem),
         size=(size, size) if isinstance(size, int) else size,
         color=found.get("color", head.pixels.color),
@@ -128,7 +132,18 @@ def request(path: Path, sidecar: Path | None, given: dict[str, Any]) -> Request:
         std=_three("std", found.get("std", head.pixels.std)),
         predict=Suppression(conf=found.get("conf", CONF), iou=found.get("iou", head.iou)),
         sidecar=sidecar,
+        files=(path, *([] if sidecar is None else [sidecar]), *named, *pictures),
     )
+
+
+def refuse_to_overwrite(out: Path, files: Iterable[Path]) -> None:
+    """Refuse a bundle's name that is one of the files it is made of: writing would destroy what the user has.
+
+    Raises:
+        UsageError: it is one, under this name or another.
+    """
+    if out.exists() and any(file.exists() and out.samefile(file) for file in files):
+        raise UsageError(f"{out} is a file that the import reads; give the bundle another name (--out)")
 
 
 def digests(files: Sequence[Path]) -> dict[str, str]:

@@ -208,3 +208,25 @@ def test_classes_images_and_heads_are_checked(network: Network, photo: Path, tmp
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no image in"):
         edgekd.import_model(path, tmp_path / "model.bin", **{**good, "images": tmp_path / "empty"})
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "weights.data", "names.txt", "photo.png", "later.png", "net.toml"])
+def test_a_bundle_is_not_written_over_what_it_is_made_of(
+    name: str, network: Network, photo: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(network({"out": ROWS}))
+    path = tmp_path / "net.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="weights.data", size_threshold=0)
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    (tmp_path / "later.png").write_bytes(photo.read_bytes())
+    pictures = [*["photo.png"] * 4, "later.png"]  # the last is not of the golden set, and still the user's
+    (tmp_path / "net.toml").write_text(f'head = "yolox"\nclasses = "names.txt"\nimages = {pictures}\n')
+    other = tmp_path / "other.bin"
+    other.symlink_to(name)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    for out in (tmp_path / name, other):
+        with pytest.raises(UsageError, match=rf"{out.name} is a file that the import reads; give the bundle another"):
+            edgekd.import_model(path, out, sidecar=tmp_path / "net.toml")
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+    edgekd.import_model(path, tmp_path / "model.bin", sidecar=tmp_path / "net.toml")
+    edgekd.import_model(path, tmp_path / "model.bin", sidecar=tmp_path / "net.toml")  # an earlier bundle may go
