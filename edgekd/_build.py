@@ -260,9 +260,12 @@ def _by_stand_in(
 
 def _judged(judge: Judge | None, pair: Pair, built: Built, golden: ArtifactReport) -> dict[str, Any]:
     """Return the receipt of an artifact that the golden set refuses and validation images do not."""
-    if judge is None or pair[1] == EXACT:
-        hint = "" if pair[1] == EXACT else "to judge it by AP, scores and decisions on validation images: --val DATA"
-        raise GateError(hint or "build it again, or report it: in float32 it should be the same network")
+    if pair[1] == EXACT:
+        raise GateError("build it again, or report it: in float32 it should be the same network")
+    if not golden.measured:  # a network that breaks on one image is not saved by those on which it does not
+        raise GateError("what does not run, or gives what is not finite, is not judged on other images")
+    if judge is None:
+        raise GateError("to judge it by AP, scores and decisions on validation images: --val DATA")
     return judge.receipt(*pair, built, golden)
 
 
