@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .._build import BuiltArtifact, with_artifact
 from .._manifest import Artifact
 from .._verify import measure_artifact
-from ..errors import BuildError, GateError, SessionError
+from ..errors import BuildError, EdgekdError, GateError, SessionError
 from .data import calibration_images, judging_images
 from .options import bounds
 from .receipt import int8_row
@@ -65,6 +65,8 @@ class Int8Builder:
             return bundle, type(error)(f"{target} {precision}: {error}")
         except SessionError as error:
             return bundle, BuildError(f"{target} {precision}: the engine does not run here: {error}")
+        except EdgekdError as error:  # an image that cannot be read; what else was built is kept
+            return bundle, GateError(f"{target} {precision} could not be judged: {error}")
         if not found.reported.passed:
             listed = "; ".join(str(gate) for gate in found.reported.gates if not gate.passed)
             return bundle, GateError(

@@ -13,12 +13,12 @@ import pytest
 
 import edgekd
 from edgekd import _manifest, _verify
-from edgekd._int8 import search
+from edgekd._int8 import judged, search
 from edgekd._int8.options import Calibration
 from edgekd._manifest_json import manifest_to_json
 from edgekd._target import load_target
 from edgekd.cli.main import main
-from edgekd.errors import BundleError, GateError, SessionError, UsageError
+from edgekd.errors import BundleError, DataError, GateError, SessionError, UsageError
 from edgekd.quantization import FloatGraph, layers_of, weight_only_graph
 
 if TYPE_CHECKING:
@@ -140,6 +140,30 @@ def test_what_breaks_on_the_golden_set_is_not_judged_on_other_images(
         edgekd.build(path, targets=[target], precisions=["fp16"], calibration=calibration)
     assert "--val" not in str(told.value)
     assert path.read_bytes() == before
+
+
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize("broken", [SessionError("the engine gave up"), DataError("011.png cannot be decoded")])
+def test_what_cannot_be_judged_does_not_take_the_others_with_it(
+    trained: Trained, path: Path, monkeypatch: pytest.MonkeyPatch, broken: Exception
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise broken
+
+    monkeypatch.setattr(judged, "run_set", refuse)
+    why = rf"openvino fp16 failed the golden set: scores differ .*; {broken}; \S+ was written with openvino fp32"
+    with pytest.raises(GateError, match=why):
+        edgekd.build(path, targets=[QUICK], precisions=["fp32", "fp16"], calibration=Calibration(val=trained.folder))
+    with edgekd.Bundle.read(path) as bundle:
+        assert [item.precision for item in bundle.manifest.artifacts] == ["fp32"]
+
+
+def test_validation_images_are_looked_for_though_nothing_has_to_be_judged(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_target(QUICK), "build", lambda *_: pytest.fail("built"))
+    with pytest.raises(DataError, match="no file or folder"):
+        edgekd.build(path, targets=[QUICK], precisions=["fp16"], calibration=Calibration(val=tmp_path / "none.json"))
 
 
 @pytest.mark.usefixtures("strict")
