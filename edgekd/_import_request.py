@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._manifest import ANGLE, InputSpec, Manifest, OutputSpec, Suppression
+from ._manifest_json import MAX_SIDE
 from ._preprocess import image_files
 from ._sidecar import read_sidecar
 from .errors import UsageError
@@ -117,7 +118,7 @@ def request(path: Path, sidecar: Path | None, given: dict[str, Any]) -> Request:
             f"nobody says which {', '.join(missing)} {path} has: give {', '.join(f'--{key}' for key in missing)}, or "
             f"a sidecar with {'it' if len(missing) == 1 else 'them'} (--sidecar model.toml)"
         )
-    head, size = _head(found["head"]), found.get("size")
+    head = _head(found["head"])
     pictures = image_files(found["images"])
     named = [Path(found["classes"])] if isinstance(found["classes"], (str, Path)) else []
     return Request(
@@ -126,7 +127,7 @@ def request(path: Path, sidecar: Path | None, given: dict[str, Any]) -> Request:
         classes=_classes(found["classes"]),
         pictures=tuple(pictures[:GOLDEN_IMAGES]),
         name=found.get("name", path.stem),
-        size=(size, size) if isinstance(size, int) else size,
+        size=_size(found.get("size")),
         color=found.get("color", head.pixels.color),
         mean=_three("mean", found.get("mean", head.pixels.mean)),
         std=_three("std", found.get("std", head.pixels.std)),
@@ -173,6 +174,15 @@ def _classes(given: Sequence[str] | str | Path) -> tuple[str, ...]:
             f"class names should be different and at least one, got {len(given)}: {', '.join(given)[:200]}"
         )
     return tuple(given)
+
+
+def _size(given: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    if given is None:
+        return None
+    sides = (given, given) if isinstance(given, int) else tuple(given)
+    if len(sides) != 2 or not all(isinstance(side, int) and 1 <= side <= MAX_SIDE for side in sides):
+        raise UsageError(f"size should be one side or (height, width), each 1 to {MAX_SIDE} pixels, got {given}")
+    return sides
 
 
 def _three(what: str, values: Sequence[float]) -> tuple[float, float, float]:

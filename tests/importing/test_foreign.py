@@ -175,6 +175,22 @@ def test_what_does_not_fit_is_refused(
     assert not (tmp_path / "model.bin").exists()
 
 
+def test_an_output_without_a_batch_is_refused(network: Network, photo: Path, tmp_path: Path) -> None:
+    model = onnx.load(network({"out": ROWS}))
+    model.graph.node.append(helper.make_node("ReduceSum", ["out"], ["count"], keepdims=0))
+    model.graph.output.append(helper.make_tensor_value_info("count", TensorProto.FLOAT, []))
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UsageError, match=r"output count of .* has the shape \[\]"):
+        imported(tmp_path / "net.onnx", photo, tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, -1, 16385, 99999, (64, 99999), (64,), (64, 64.0)])
+def test_sizes_that_no_input_has_are_refused(size: Any, network: Network, photo: Path, tmp_path: Path) -> None:
+    path = network({"out": ROWS}, shape=(1, 3, "h", "w"))
+    with pytest.raises(UsageError, match=r"size should be one side or .* each 1 to 16384 pixels, got "):
+        imported(path, photo, tmp_path, size=size)
+
+
 @pytest.mark.parametrize("content", [b"", b"\x08\x07", b"no onnx at all", b"PK\x03\x04"])
 def test_files_that_are_no_onnx_are_refused(content: bytes, photo: Path, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
