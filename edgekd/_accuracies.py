@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from ._manifest import Manifest
+
 METRICS = {"detect": "AP", "anomaly": "image_AUROC"}  # of a task, unless another is asked for
 SPLITS = ("test", "val")  # looked at first
+DEFAULT_MODE = "area"  # of `evaluate`, for oriented boxes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,9 @@ class Accuracy:
         value: in [0, 1], larger is better.
         data_sha256: fingerprint of the split.
         images: how many it has; None: not said.
+        mode: how the curve of oriented boxes became a number, "area" or "voc07"; None: as COCO does.
+        target: of the artifact that was measured; empty: not said.
+        precision: of that artifact; a training, which does not say, measures fp32.
     """
 
     metric: str
@@ -33,13 +39,36 @@ class Accuracy:
     value: float
     data_sha256: str
     images: int | None
+    mode: str | None
+    target: str
+    precision: str
+
+    @property
+    def measured_by(self) -> tuple[str, str | None]:
+        """What has to be the same in figures that are compared."""
+        return self.data_sha256, self.mode
 
 
-def accuracies(paths: Sequence[Path], metric: str | None, split: str | None) -> list[Accuracy]:
-    """Return one comparable figure a bundle.
+def default_mode(manifest: Manifest) -> str | None:
+    """Return how a curve became a number where a receipt does not say."""
+    return None if manifest.angle is None else DEFAULT_MODE
+
+
+def of_artifact(rows: Sequence[Accuracy], target: str, precision: str) -> Accuracy:
+    """Return the latest figure of the artifact that ran; without one, of its precision; without that, of any."""
+
+    def nearness(index: int) -> tuple[bool, bool, int]:
+        row = rows[index]
+        return (row.target, row.precision) == (target, precision), row.precision == precision, index
+
+    return rows[max(range(len(rows)), key=nearness)]
+
+
+def accuracies(paths: Sequence[Path], metric: str | None, split: str | None) -> list[list[Accuracy]]:
+    """Return the comparable figures of each bundle, which differ in the artifact that was measured; latest last.
 
     Raises:
-        UsageError: there is none, or they are of different tasks or data.
+        UsageError: there are none, or they are of different tasks, data or modes.
     """
     if not paths:
         raise UsageError("no bundle to choose from: edgekd pick --budget '8 ms p99' a.bin b.bin")
@@ -69,28 +98,31 @@ def _splits(figures: dict[str, list[Accuracy]]) -> list[str]:
     return list(dict.fromkeys([*SPLITS, *(row.split for rows in figures.values() for row in rows)]))
 
 
-def _of_one_data(fitting: dict[str, list[Accuracy]]) -> dict[str, Accuracy]:
-    """Return one figure a bundle, the latest of the data that all have a figure of.
+def _of_one_data(fitting: dict[str, list[Accuracy]]) -> dict[str, list[Accuracy]]:
+    """Return the figures of each bundle on the data, and in the mode, that all have one of.
 
     Raises:
         UsageError: there are no such data, or nobody knows which they are.
     """
     first, *others = fitting.values()
-    known = [row.data_sha256 for row in first if all(_of(rows, row.data_sha256) for rows in others)]
+    known = [row.measured_by for row in first if all(_of(rows, row.measured_by) for rows in others)]
     if not known:
         listed = "\n  ".join(
             f"{path}: {row.metric} {row.value:.3f} on {row.split} {row.data_sha256[:16] or '(no fingerprint)'}"
+            + ("" if row.mode is None else f", mode {row.mode}")
             for path, rows in fitting.items()
             for row in rows
         )
-        raise UsageError(f"the accuracies are of different data and cannot be compared:\n  {listed}")
-    if not known[-1] and others:
+        raise UsageError(
+            f"the accuracies are of different data, or in different modes, and cannot be compared:\n  {listed}"
+        )
+    if not known[-1][0] and others:
         raise UsageError(f"the receipts do not say which data {first[0].metric} was measured on: it cannot be compared")
-    return {path: _of(rows, known[-1])[-1] for path, rows in fitting.items()}
+    return {path: _of(rows, known[-1]) for path, rows in fitting.items()}
 
 
-def _of(rows: Sequence[Accuracy], data_sha256: str) -> list[Accuracy]:
-    return [row for row in rows if row.data_sha256 == data_sha256]
+def _of(rows: Sequence[Accuracy], measured_by: tuple[str, str | None]) -> list[Accuracy]:
+    return [row for row in rows if row.measured_by == measured_by]
 
 
 def _has(rows: Sequence[Accuracy], metric: str, split: str) -> bool:
@@ -98,12 +130,17 @@ def _has(rows: Sequence[Accuracy], metric: str, split: str) -> bool:
 
 
 def _figures(bundle: Bundle) -> list[Accuracy]:
-    """Return the figures in [0, 1] of a bundle's receipts, with the fingerprints of their data."""
+    """Return the figures in [0, 1] of a bundle's receipts, with the fingerprints of their data.
+
+    Figures by tiles are left out: they take many calls of what is timed once.
+    """
     data = bundle.manifest.provenance.get("data")
     found = []
     for row in bundle.manifest.receipts:
         split = row.get("split")
         if "comparison" in row or not isinstance(split, str) or not 0 <= float(row["value"]) <= 1:
+            continue
+        if row.get("tile") is not None:
             continue
         about = data.get(split) if isinstance(data, dict) else None
         known = str(about.get("sha256", "")) if isinstance(about, dict) else ""
@@ -112,6 +149,8 @@ def _figures(bundle: Bundle) -> list[Accuracy]:
             Accuracy(
                 metric=str(row["what"]), split=split, value=float(row["value"]),
                 data_sha256=str(row.get("data_sha256", known)), images=images if isinstance(images, int) else None,
+                mode=row.get("mode", default_mode(bundle.manifest)), target=str(row.get("target", "")),
+                precision=str(row.get("precision", "fp32")),
             )
         )  # fmt: skip
     return found
@@ -119,7 +158,10 @@ def _figures(bundle: Bundle) -> list[Accuracy]:
 
 def _missing(path: str, rows: Sequence[Accuracy], metric: str, split: str, figures: dict[str, list[Accuracy]]) -> str:
     if not rows:
-        return f"{path} has no accuracy in its receipts; to measure it: edgekd eval {path} DATA --receipt"
+        return (
+            f"{path} has no accuracy in its receipts (by tiles does not count: whole images are timed); to measure it: "
+            f"edgekd eval {path} DATA --receipt"
+        )
     have = ", ".join(dict.fromkeys(f"{row.metric} on {row.split}" for row in rows))
     if split:
         return f"{path} has no {metric} on {split}; it has: {have}"

@@ -8,6 +8,7 @@ import math
 import platform
 from typing import TYPE_CHECKING, Any
 
+from ._accuracies import default_mode
 from ._bundle import Bundle
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from ._eval import EvalReport
 
-SAME = ("what", "split", "data_sha256", "target", "precision", "tile")  # one row of each: the latest
+SAME = ("what", "split", "data_sha256", "target", "precision", "tile", "mode")  # one row of each: the latest
 
 
 def write_accuracy(path: Path, report: EvalReport, split: str, data_sha256: str) -> bool:
@@ -32,6 +33,7 @@ def write_accuracy(path: Path, report: EvalReport, split: str, data_sha256: str)
         "unit": "fraction", "split": split, "images": report.images, "data": report.data, "data_sha256": data_sha256,
         "target": session.target, "precision": session.precision, "compute": session.compute,
         "runtime": session.runtime, "machine": f"{platform.machine()} {platform.system()}", "tile": report.tile,
+        "mode": report.metrics.get("mode"),
         "date": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
     }  # fmt: skip
     rows = tuple(
@@ -39,9 +41,10 @@ def write_accuracy(path: Path, report: EvalReport, split: str, data_sha256: str)
         for name, value in report.metrics.items()
         if isinstance(value, float) and math.isfinite(value)
     )
-    keys = {_key(row) for row in rows}
     with Bundle.read(path) as bundle:
-        kept = tuple(row for row in bundle.manifest.receipts if _key(row) not in keys)
+        usual = {"mode": default_mode(bundle.manifest)}  # of receipts that do not say
+        keys = {_key(row) for row in rows}
+        kept = tuple(row for row in bundle.manifest.receipts if _key({**usual, **row}) not in keys)
         bundle.replace(dataclasses.replace(bundle.manifest, receipts=(*kept, *rows))).write(path)
         return bundle.signature is not None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import functools
+import os
 import platform
 import time
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from ._manifest import Artifact
 from ._receipts import QUANTIZED
 from ._target import load_target, target_names
 from ._verify import check_artifact, golden_samples
-from .errors import BuildError, BundleError, GateError, TargetUnavailableError, UsageError
+from .errors import BuildError, BundleError, EdgekdError, GateError, TargetUnavailableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -118,10 +119,11 @@ def build(
     Raises:
         BundleError: not a sound bundle, or it has no golden set.
         UsageError: no such target, or a precision that one of them does not have; `calibration` for fp32 alone,
-            `report` without int8; images that may not calibrate or judge.
-        DataError: images of int8 that cannot be read.
+            `report` without int8; images that may not calibrate or judge; a folder of `out` or `report` that is not
+            there. Nothing was built.
+        DataError: the sets of images cannot be read; nothing was built.
         TargetUnavailableError: a target named cannot build here; nothing was built.
-        GateError: an artifact differs too much from the golden set; the others were written.
+        GateError: an artifact differs too much from the golden set, or could not be judged; the others were written.
         BuildError: a vendor's compiler refused the graph; the other artifacts were written.
     """
     tell = progress or (lambda _: None)
@@ -136,27 +138,19 @@ def build(
             raise BundleError(bundle.why_no_graph())
         if not bundle.manifest.golden:
             raise BundleError(f"{path} has no golden set to check a build with; `edgekd train` and `distill` write one")
+        destination, page = Path(path if out is None else out), None if report is None else Path(report)
+        for place in (destination, *([] if page is None else [page])):
+            _check_place(place)
+        builders = _builders(bundle, {precision for _, precision in pairs}, calibration, page, tell)
         samples = golden_samples(bundle)
-        builders: dict[str, Builder] = {}
-        usual: Builder = build_one
-        if calibration is not None:
-            from ._int8.judged import Judge
-
-            usual = functools.partial(build_one, judge=Judge(bundle, calibration, tell))
-        if wants_int8:  # first of all: images may be refused, and nothing should have been built in vain
-            from ._int8.builder import Int8Builder
-
-            int8 = Int8Builder(bundle, calibration or Calibration(), None if report is None else Path(report), tell)
-            builders = dict.fromkeys(QUANTIZED, int8.build_one)
         current, done, problems = bundle, [], []
         for pair in pairs:
-            candidate, result = builders.get(pair[1], usual)(current, pair, samples, tell)
+            candidate, result = builders[pair[1]](current, pair, samples, tell)
             if isinstance(result, BuiltArtifact):
                 current = candidate
                 done.append(result)
             else:
                 problems.append(result)
-        destination = Path(path if out is None else out)
         if done:
             current.write(destination)
     if problems:
@@ -166,6 +160,46 @@ def build(
     return BuildReport(
         str(destination), destination.stat().st_size, tuple(done), unavailable, bundle.signature is not None
     )
+
+
+def _check_place(path: Path) -> None:
+    """Refuse what cannot be written before hours are spent on what is to be there.
+
+    Raises:
+        UsageError: it is a folder, or in none that takes files.
+    """
+    folder = path.resolve().parent
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file in it")
+    if not folder.is_dir():
+        raise UsageError(f"cannot write {path}: there is no folder {folder}; name another, or: mkdir -p {folder}")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"cannot write {path}: the folder {folder} may not be written to; name another")
+
+
+def _builders(
+    bundle: Bundle, precisions: set[str], calibration: Calibration | None, page: Path | None, tell: Progress
+) -> dict[str, Builder]:
+    """Return what builds each precision. All images are looked at here: they may be refused, and nothing is built yet.
+
+    Raises:
+        UsageError: images that may not calibrate or judge, or none are named.
+        DataError: they cannot be read.
+    """
+    found: dict[str, Builder] = dict.fromkeys(precisions, build_one)
+    judged = precisions - {EXACT, *QUANTIZED}
+    if calibration is not None and judged:
+        from ._int8.judged import Judge
+
+        judge = Judge(bundle, calibration, tell)
+        found |= dict.fromkeys(judged, functools.partial(build_one, judge=judge))
+    quantized = precisions & set(QUANTIZED)
+    if quantized:
+        from ._int8.builder import Int8Builder
+
+        int8 = Int8Builder(bundle, calibration or Calibration(), page, tell)
+        found |= dict.fromkeys(quantized, int8.build_one)
+    return found
 
 
 def _plan(targets: str | Sequence[str], precisions: Sequence[str]) -> tuple[list[Pair], dict[str, str]]:
@@ -236,7 +270,7 @@ def build_one(
     if golden.status == "failed":
         try:
             receipt = _judged(judge, pair, built, golden)
-        except GateError as error:
+        except EdgekdError as error:  # images that cannot be read, an engine that gives up: the others are kept
             tell(f"{target} {precision}: failed the golden set")
             return bundle, GateError(f"{target} {precision} failed the golden set: {golden.reason}; {error}")
         candidate = candidate.replace(_with_row(candidate.manifest, receipt))
@@ -260,9 +294,12 @@ def _by_stand_in(
 
 def _judged(judge: Judge | None, pair: Pair, built: Built, golden: ArtifactReport) -> dict[str, Any]:
     """Return the receipt of an artifact that the golden set refuses and validation images do not."""
-    if judge is None or pair[1] == EXACT:
-        hint = "" if pair[1] == EXACT else "to judge it by AP, scores and decisions on validation images: --val DATA"
-        raise GateError(hint or "build it again, or report it: in float32 it should be the same network")
+    if pair[1] == EXACT:
+        raise GateError("build it again, or report it: in float32 it should be the same network")
+    if not golden.measured:  # a network that breaks on one image is not saved by those on which it does not
+        raise GateError("what does not run, or gives what is not finite, is not judged on other images")
+    if judge is None:
+        raise GateError("to judge it by AP, scores and decisions on validation images: --val DATA")
     return judge.receipt(*pair, built, golden)
 
 

@@ -89,7 +89,7 @@ def import_model(
     Args:
         path: ONNX file, input `(1, 3, H, W)` or `(1, H, W, 3)`, float32 or float16, weights inside or beside it;
             `.tflite`, float32 in and out; or the `.xml` of an OpenVINO model with its `.bin` beside it.
-        out: the bundle to write, atomically.
+        out: the bundle to write, atomically; none of the files that are read.
         sidecar: a `.toml` or `.json` file that gives some of the arguments below, by their names; the generic head is
             its table `generic`. Paths in it are relative to its folder. None: all are given here.
         head: nanodet, rtdetr, yolo11, yolo11-obb, yolov5, yolov8, yolov8-obb, yolox, or a `GenericHead`. Required,
@@ -109,13 +109,14 @@ def import_model(
         What was found, and how many objects the bundle sees on the images.
 
     Raises:
-        UsageError: the file, sidecar, head, classes, size or images do not fit; says what was found and what would do.
+        UsageError: the file, sidecar, head, classes, size or images do not fit, or `out` is one of these files; says
+            what was found and what would do.
         BuildError: graph and decoding cannot be joined.
         GateError: the artifact differs from the file, decoded apart from it, by more than `build` allows.
         MissingPackageError: the packages of the extra `build` are missing.
         TargetUnavailableError: a target that takes such files cannot build here.
     """
-    from ._import_request import request
+    from ._import_request import refuse_to_overwrite, request
 
     path, out = Path(path), Path(out)
     given = {
@@ -123,10 +124,11 @@ def import_model(
         "std": std, "conf": conf, "iou": iou,
     }  # fmt: skip
     asked = request(path, None if sidecar is None else Path(sidecar), given)
+    refuse_to_overwrite(out, asked.files)
     target = _taker(path)
     try:
         if target is None:
-            bundle, outputs = _from_onnx(path, asked)
+            bundle, outputs = _from_onnx(path, out, asked)
             artifact = Artifact(target="reference", precision="fp32", files={})
         else:
             from ._import_artifact import from_file
@@ -153,13 +155,14 @@ def _taker(path: Path) -> str | None:
     return None
 
 
-def _from_onnx(path: Path, asked: Request) -> tuple[Bundle, Shapes]:
+def _from_onnx(path: Path, out: Path, asked: Request) -> tuple[Bundle, Shapes]:
     """Return a bundle with a portable graph and a golden set, and the outputs of the file."""
-    from ._import_request import digests
+    from ._import_request import digests, refuse_to_overwrite
     from .importing.decoder import decode
     from .importing.foreign import read_foreign
 
     foreign = read_foreign(path, asked.size)
+    refuse_to_overwrite(out, foreign.files)
     decoding = asked.head.decoding(foreign.outputs, len(asked.classes), foreign.height, foreign.width)
     graph, boxes, scores = decode(foreign, decoding)
     imported = {"file": path.name, "sha256": digests([path])[path.name]}

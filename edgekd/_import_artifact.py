@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from ._build import BuiltArtifact, artifact_of, chunks_of, with_receipts
 from ._bundle import Bundle
-from ._import_request import digests
+from ._import_request import digests, refuse_to_overwrite
 from ._target import HeadDecoder, ImportingTarget, load_target
 from ._verify import check_artifact, golden_samples
-from .errors import GateError, TargetUnavailableError, UsageError
+from .errors import GateError, TargetUnavailableError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,8 +50,7 @@ def from_file(path: Path, out: Path, asked: Request, target: str) -> tuple[Bundl
     if reason is not None:
         raise TargetUnavailableError(f"cannot import {path} here: {reason}")
     network = module.read_foreign(path, asked.size)
-    if out.exists() and any(out.samefile(file) for file in network.files):
-        raise UsageError(f"{out} is a file that is being imported; give the bundle another name")
+    refuse_to_overwrite(out, network.files)
     decoding = asked.head.decoding(network.outputs, len(asked.classes), network.height, network.width)
     graph, boxes, scores = decoder(network.outputs, decoding)
     start = time.perf_counter()

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._manifest import ANGLE, InputSpec, Manifest, OutputSpec, Suppression
+from ._manifest_json import MAX_SIDE
 from ._preprocess import image_files
 from ._sidecar import read_sidecar
 from .errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from .importing.heads import Head
 
@@ -39,6 +40,7 @@ class Request:
         std: the same.
         predict: defaults of `predict`.
         sidecar: the file that said some of it, or None.
+        files: all that is read: the model, the sidecar, class names, every image that was named.
     """
 
     head: Head
@@ -52,6 +54,7 @@ class Request:
     std: tuple[float, float, float]
     predict: Suppression
     sidecar: Path | None
+    files: tuple[Path, ...]
 
     def manifest(
         self,
@@ -115,20 +118,33 @@ def request(path: Path, sidecar: Path | None, given: dict[str, Any]) -> Request:
             f"nobody says which {', '.join(missing)} {path} has: give {', '.join(f'--{key}' for key in missing)}, or "
             f"a sidecar with {'it' if len(missing) == 1 else 'them'} (--sidecar model.toml)"
         )
-    head, size = _head(found["head"]), found.get("size")
+    head = _head(found["head"])
+    pictures = image_files(found["images"])
+    named = [Path(found["classes"])] if isinstance(found["classes"], (str, Path)) else []
     return Request(
         head=head,
         head_name=found["head"] if isinstance(found["head"], str) else "generic",
         classes=_classes(found["classes"]),
-        pictures=tuple(image_files(found["images"])[:GOLDEN_IMAGES]),
+        pictures=tuple(pictures[:GOLDEN_IMAGES]),
         name=found.get("name", path.stem),
-        size=(size, size) if isinstance(size, int) else size,
+        size=_size(found.get("size")),
         color=found.get("color", head.pixels.color),
         mean=_three("mean", found.get("mean", head.pixels.mean)),
         std=_three("std", found.get("std", head.pixels.std)),
         predict=Suppression(conf=found.get("conf", CONF), iou=found.get("iou", head.iou)),
         sidecar=sidecar,
+        files=(path, *([] if sidecar is None else [sidecar]), *named, *pictures),
     )
+
+
+def refuse_to_overwrite(out: Path, files: Iterable[Path]) -> None:
+    """Refuse a bundle's name that is one of the files it is made of: writing would destroy what the user has.
+
+    Raises:
+        UsageError: it is one, under this name or another.
+    """
+    if out.exists() and any(file.exists() and out.samefile(file) for file in files):
+        raise UsageError(f"{out} is a file that the import reads; give the bundle another name (--out)")
 
 
 def digests(files: Sequence[Path]) -> dict[str, str]:
@@ -158,6 +174,15 @@ def _classes(given: Sequence[str] | str | Path) -> tuple[str, ...]:
             f"class names should be different and at least one, got {len(given)}: {', '.join(given)[:200]}"
         )
     return tuple(given)
+
+
+def _size(given: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    if given is None:
+        return None
+    sides = (given, given) if isinstance(given, int) else tuple(given)
+    if len(sides) != 2 or not all(isinstance(side, int) and 1 <= side <= MAX_SIDE for side in sides):
+        raise UsageError(f"size should be one side or (height, width), each 1 to {MAX_SIDE} pixels, got {given}")
+    return sides
 
 
 def _three(what: str, values: Sequence[float]) -> tuple[float, float, float]:

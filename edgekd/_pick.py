@@ -136,8 +136,9 @@ def pick(
 ) -> PickReport:
     """Measure bundles and choose the most accurate one that holds a latency budget.
 
-    Accuracy is what the receipts in the bundles say; nothing is evaluated here. Latency is measured by `profile`. The
-    figure itself has to hold the budget; where its interval does not, `surely` is False and the report says so.
+    Accuracy is what the receipts in the bundles say, of the artifact that runs where they have a figure of it; nothing
+    is evaluated here, and figures by tiles do not count. Latency is measured by `profile`. The figure itself has to
+    hold the budget; where its interval does not, `surely` is False and the report says so.
 
     Args:
         bundles: files, at least one.
@@ -160,14 +161,14 @@ def pick(
         BundleError: a file is not a sound bundle.
         DeviceError: as `profile`.
     """
-    from ._accuracies import accuracies
+    from ._accuracies import accuracies, of_artifact
 
     limit = Budget.parse(budget)
     paths = [Path(item) for item in bundles]
     found = accuracies(paths, metric, split)
     rows: list[Candidate] = []
     ran: Profile | None = None
-    for path, accuracy in zip(paths, found, strict=True):
+    for path, known in zip(paths, found, strict=True):
         if progress is not None:
             progress(str(path))
         measured: Profile | None = None
@@ -180,8 +181,10 @@ def pick(
             ran, problems = measured, list(measured.problems)
         except (TargetUnavailableError, SessionError) as error:  # of one bundle; the others may run
             problems = [str(error)]
+        session = {} if measured is None else measured.session
+        accuracy = of_artifact(known, session.get("target", ""), session.get("precision", ""))
         rows.append(_candidate(path, accuracy, measured, limit, problems))
-    made = _report(rows, limit, found[0], ran)
+    made = _report(rows, limit, ran)
     if report is not None:
         from .profiling.pareto import render
 
@@ -209,8 +212,9 @@ def _candidate(
     )  # fmt: skip
 
 
-def _report(rows: Sequence[Candidate], limit: Budget, accuracy: Accuracy, ran: Profile | None) -> PickReport:
+def _report(rows: Sequence[Candidate], limit: Budget, ran: Profile | None) -> PickReport:
     """Mark the front, choose, and order by accuracy."""
+    accuracy = rows[0].accuracy  # metric, split and data are those of all
     measured = [row for row in rows if row.latency_ms]
     if ran is None:
         listed = "\n  ".join(f"{row.path}: {row.problems[0]}" for row in rows)

@@ -33,7 +33,8 @@ def choose(bundle: Bundle, device: str, precision: str, *, unsafe: bool = False)
     """Return the first runnable artifact by the targets' RANK and by precision; arguments and errors as `edgekd.load`.
 
     Within a target, int8 is first where its receipt says that its gates held and that it is faster than the target's
-    other precisions, last where it says that it is not, and not there without a passing receipt.
+    other precisions. Where no precision is asked for, int8 that is not, and w8a32, come behind all others of every
+    target: they are less exact, and nobody gains by it. Without a passing receipt int8 is not there.
     """
     artifacts = all_artifacts(bundle)
     modules = {name: load_target(name) for name in target_names()}
@@ -49,7 +50,13 @@ def choose(bundle: Bundle, device: str, precision: str, *, unsafe: bool = False)
             f"the bundle has no {precision} artifact for device={device!r}; it has: {have}. "
             + how_to_add(bundle, f"--target {fitting[0].target} --precision {precision}")
         )
-    exact.sort(key=lambda item: (modules[item.target].RANK, _precision_rank(bundle, item)))
+    exact.sort(
+        key=lambda item: (
+            precision == "auto" and _only_if_asked(bundle, item),
+            modules[item.target].RANK,
+            _precision_rank(bundle, item),
+        )
+    )
     discarded = [
         f"{item.target} {item.precision}: not {device}, {precision}" for item in artifacts if item not in exact
     ]
@@ -90,6 +97,11 @@ def _means(module: Target, name: str, device: str) -> bool:
     return any(wanted == item or (item.endswith("*") and wanted.startswith(item[:-1])) for item in module.DEVICES)
 
 
+def _only_if_asked(bundle: Bundle, artifact: Artifact) -> bool:
+    """Whether an artifact loses accuracy without a gain that was measured, so that "auto" takes it last."""
+    return _precision_rank(bundle, artifact) >= len(PRECISION_ORDER)
+
+
 def _precision_rank(bundle: Bundle, artifact: Artifact) -> int:
     if needs_receipt(artifact):
         receipt = int8_receipt(bundle.manifest, artifact.target)
@@ -121,6 +133,8 @@ def _later(bundle: Bundle, artifact: Artifact) -> str:
     """Return why an artifact that could run comes after the chosen one."""
     name = f"{artifact.target} {artifact.precision}"
     receipt = int8_receipt(bundle.manifest, artifact.target) if needs_receipt(artifact) else None
+    if receipt is None and _only_if_asked(bundle, artifact):
+        return f"{name}: only where it is asked for (precision={artifact.precision!r})"
     if receipt is None or receipt.faster:
         return f"{name}: ranks after the chosen one"
     if receipt.speed_up is None:

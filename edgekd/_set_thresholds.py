@@ -19,6 +19,8 @@ from ._thresholds import fit, image_threshold, moved, pixel_threshold
 from .errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ._manifest import Manifest, Thresholds
     from ._session import SessionInfo
 
@@ -36,7 +38,10 @@ class ThresholdsReport:
         after: those it has now; the same where nothing was asked for.
         written: whether a file was written.
         session: what scored the images; None without images.
-        receipts_dropped: figures that held at the threshold before, and no longer.
+        receipts_dropped: figures that held at the threshold before, and no longer; those of artifacts that were judged
+            by their decisions at it, with their target.
+        judge_again: commands that judge these artifacts at the thresholds of now; until then int8 does not run, and
+            what exceeds the golden set's bound fails `verify`.
         signature_dropped: whether the bundle was signed; new contents need a new signature.
     """
 
@@ -46,6 +51,7 @@ class ThresholdsReport:
     written: bool = False
     session: SessionInfo | None = None
     receipts_dropped: tuple[str, ...] = ()
+    judge_again: tuple[str, ...] = ()
     signature_dropped: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,7 +75,8 @@ def thresholds(
     """Fit the thresholds of an anomaly bundle to a folder of normal images, or set them by hand, or only return them.
 
     Graph, artifacts and golden set stay as they are; the file is replaced whole or not at all. Receipts stay but for
-    those that the image threshold decides (`found`, `false_alarms`) where it changes. A signature is dropped.
+    those that the image threshold decides where it changes: `found`, `false_alarms`, and those of int8 and of other
+    artifacts that were judged on images. A signature is dropped.
 
     Args:
         path: `model.bin`.
@@ -106,11 +113,13 @@ def thresholds(
             after = moved(before, **by_hand)
         else:
             after, session = _fitted(bundle, Path(data), fitted, (device, precision, threads))
-        manifest, dropped = _changed(bundle.manifest, after, data, session)
+        fallen = _fallen(bundle.manifest.receipts, before, after)
+        manifest = _changed(bundle.manifest, after, fallen, data, session)
         destination = Path(path if out is None else out)
         bundle.replace(manifest).write(destination)
         return ThresholdsReport(
-            str(destination), before, after, written=True, session=session, receipts_dropped=dropped,
+            str(destination), before, after, written=True, session=session,
+            receipts_dropped=tuple(map(_name, fallen)), judge_again=_commands(destination, fallen),
             signature_dropped=bundle.signature is not None,
         )  # fmt: skip
 
@@ -150,19 +159,49 @@ def _fitted(
     return fit(scores, maps, sigma=before.sigma, **shares), info
 
 
+def _fallen(receipts: Sequence[dict[str, Any]], before: Thresholds, after: Thresholds) -> list[dict[str, Any]]:
+    """Return the receipts that do not hold at other thresholds.
+
+    Gates look at decisions at the image threshold and at calibrated scores, which `low` scales as well.
+    """
+    if (before.image, before.low) == (after.image, after.low):
+        return []
+    return [row for row in receipts if row["what"] in RESTS_ON_IT or _judged(row)]
+
+
+def _judged(row: dict[str, Any]) -> bool:
+    return "quantization" in row or "judgement" in row
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['what']} of {row['target']}" if _judged(row) else str(row["what"])
+
+
+def _commands(path: Path, fallen: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Return what to type so that artifacts are judged again, one command a precision."""
+    targets: dict[str, list[str]] = {}
+    for row in filter(_judged, fallen):
+        targets.setdefault("int8" if "quantization" in row else row["precision"], []).append(row["target"])
+    return tuple(
+        f"edgekd build {path} --target {','.join(names)} --precision {precision} "
+        + ("--calib DATA" if precision == "int8" else "--val DATA")
+        for precision, names in targets.items()
+    )
+
+
 def _changed(
-    manifest: Manifest, after: Thresholds, data: str | Path | None, session: SessionInfo | None
-) -> tuple[Manifest, tuple[str, ...]]:
-    """Return the manifest with other thresholds and where they come from, and the names of receipts that fell."""
-    assert manifest.thresholds is not None
-    fallen = RESTS_ON_IT if after.image != manifest.thresholds.image else ()
-    receipts = tuple(row for row in manifest.receipts if row["what"] not in fallen)
-    dropped = tuple(row["what"] for row in manifest.receipts if row["what"] in fallen)
+    manifest: Manifest,
+    after: Thresholds,
+    fallen: Sequence[dict[str, Any]],
+    data: str | Path | None,
+    session: SessionInfo | None,
+) -> Manifest:
+    """Return the manifest with other thresholds and where they come from, and without the receipts that fell."""
+    receipts = tuple(row for row in manifest.receipts if row not in fallen)
     origin = {
         "date": dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "from": "set by hand" if data is None else f"fitted to the folder {Path(data).resolve().name}",
         "scored_by": f"{session.target} {session.precision}, computing in {session.compute}" if session else None,
     }
     provenance = {**manifest.provenance, "thresholds": origin}
-    changed = dataclasses.replace(manifest, thresholds=after, receipts=receipts, provenance=provenance)
-    return changed, dropped
+    return dataclasses.replace(manifest, thresholds=after, receipts=receipts, provenance=provenance)

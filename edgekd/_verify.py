@@ -125,6 +125,13 @@ class ArtifactReport:
     worst_box: BoxDifference | None = None
     decisions: Decisions | None = None
 
+    @property
+    def measured(self) -> bool:
+        """Whether it ran and every difference is a number: without one, nothing can be compared with it later."""
+        found = (self.score_difference, self.box_difference_px, self.map_difference)
+        ran = self.score_difference is not None
+        return ran and all(value is None or math.isfinite(value) for value in found)
+
 
 @dataclass(frozen=True)
 class VerifyReport:

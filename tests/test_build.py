@@ -185,6 +185,17 @@ def test_what_passes_is_written_before_a_refusal_raises(path: Path) -> None:
     assert artifacts(path) == [(QUICK, "fp16")]
 
 
+@pytest.mark.parametrize("name", ["none/other.bin", "folder"])
+def test_place_that_cannot_be_written_is_refused_before_anything_is_built(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(load_target(QUICK), "build", lambda *_: pytest.fail("built"))
+    why = "there is no folder .*none; name another, or: mkdir -p" if "/" in name else "folder is a folder; name a file"
+    with pytest.raises(UsageError, match=why):
+        build(path, targets=[QUICK], out=tmp_path / name)
+
+
 def test_unknown_target_lists_those_that_exist(path: Path) -> None:
     with pytest.raises(UsageError, match="no target 'coreml'; possible: openvino, reference, tensorrt, tflite"):
         build(path, targets=["coreml"])

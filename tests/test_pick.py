@@ -27,8 +27,8 @@ def receipt(value: float, split: str = "val", what: str = "AP", **more: Any) -> 
     return {"what": what, "value": value, "split": split, "images": 50, **more}
 
 
-def write(name: str, *receipts: dict[str, Any], data: Any = DATA, anomaly: bool = False) -> str:
-    bundle = bundles.portable(anomaly=anomaly)
+def write(name: str, *receipts: dict[str, Any], data: Any = DATA, anomaly: bool = False, oriented: bool = False) -> str:
+    bundle = bundles.portable(anomaly=anomaly, oriented=oriented)
     manifest = dataclasses.replace(bundle.manifest, receipts=receipts, provenance={"data": data})
     bundle.replace(manifest).write(name)
     return name
@@ -195,6 +195,45 @@ def test_the_latest_figure_and_its_own_fingerprint_count(three: list[str], timed
     b = write("b.bin", receipt(0.4, data_sha256="ee" * 32), data=None)
     found = edgekd.pick([a, b], "8 ms p99")
     assert (found.candidates[0].accuracy.value, found.data_sha256) == (0.6, "ee" * 32)
+
+
+def test_figures_by_tiles_do_not_count(three: list[str], timed: Any) -> None:
+    """Whole images are timed; tiles take many calls each."""
+    timed(a=1, b=1)
+    a = write("a.bin", receipt(0.3, tile=None), receipt(0.55, tile=640))
+    b = write("b.bin", receipt(0.5))
+    assert edgekd.pick([a, b], "8 ms p99").chosen == b
+    only = write("a.bin", receipt(0.55, tile=640))
+    with pytest.raises(UsageError, match=r"a\.bin has no accuracy in its receipts \(by tiles does not count"):
+        edgekd.pick([only, b], "8 ms p99", split="val")
+
+
+def test_the_figure_of_the_artifact_that_ran_counts(three: list[str], timed: Any) -> None:
+    timed(a=1)  # on openvino fp32
+    rows = {
+        "exact": receipt(0.1, target="openvino", precision="fp32"),
+        "elsewhere": receipt(0.2, target="reference", precision="fp32"),
+        "trained": receipt(0.3),
+        "int8": receipt(0.4, target="openvino", precision="int8"),
+    }
+    for names, best in (("exact elsewhere trained int8", 0.1), ("trained elsewhere int8", 0.2), ("trained int8", 0.3),
+                        ("int8", 0.4)):  # fmt: skip
+        a = write("a.bin", *(rows[name] for name in names.split()))
+        assert edgekd.pick([a], "8 ms p99").candidates[0].accuracy.value == best, names
+    timed(a=TargetUnavailableError("no chip"), b=1)
+    a, b = write("a.bin", *rows.values()), write("b.bin", receipt(0.9))
+    assert edgekd.pick([a, b], "8 ms p99").candidates[1].accuracy.value == 0.4, "nothing ran: the latest"
+
+
+def test_figures_of_different_modes_are_not_compared(three: list[str], timed: Any) -> None:
+    timed(a=1, b=1)
+    a = write("a.bin", receipt(0.5, mode="voc07"), oriented=True)
+    b = write("b.bin", receipt(0.4), oriented=True)  # of a training, or an evaluation that did not say: "area"
+    with pytest.raises(UsageError, match=r"(?s)in different modes, .*a\.bin: AP 0\.500 .*, mode voc07.*, mode area"):
+        edgekd.pick([a, b], "8 ms p99")
+    a = write("a.bin", receipt(0.3, mode="area"), receipt(0.5, mode="voc07"), oriented=True)
+    assert edgekd.pick([a, b], "8 ms p99").chosen == b
+    assert {item.accuracy.mode for item in edgekd.pick([a, b], "8 ms p99").candidates} == {"area"}
 
 
 def test_of_several_data_those_count_that_all_have_a_figure_of(three: list[str], timed: Any) -> None:

@@ -129,8 +129,36 @@ def test_int8_goes_last_where_it_was_not_and_says_why(
     choice = _choose(WITH_INT8, _int8("beta", speed_up=speed_up))
     assert choice.artifact.precision == "fp32"
     assert f"beta int8: {why}" in choice.discarded
+    later = _choose((("beta", "int8"), ("gamma", "fp16")), _int8("beta", speed_up=speed_up))
+    assert (later.artifact.target, later.artifact.precision) == ("gamma", "fp16"), "a target of a later rank goes first"
+    assert f"beta int8: {why}" in later.discarded
+    targets["plain"].probe = lambda: "no interpreter"
     alone = _choose((("beta", "int8"),), _int8("beta", speed_up=speed_up))
-    assert (alone.artifact.target, alone.artifact.precision) == ("beta", "int8"), "before a target of a later rank"
+    assert (alone.artifact.target, alone.artifact.precision) == ("beta", "int8"), "there is nothing else"
+
+
+def test_weights_of_8_bits_are_taken_where_they_are_asked_for_or_nothing_else_runs(
+    targets: dict[str, SimpleNamespace],
+) -> None:
+    small = (("beta", "w8a32"),)
+    assert _chosen(_bundle(*small)) == ("plain", "fp32")
+    assert _chosen(_bundle(*small, ("gamma", "fp16"))) == ("gamma", "fp16")
+    assert "beta w8a32: only where it is asked for (precision='w8a32')" in _choose(small).discarded
+    assert _chosen(_bundle(*small), precision="w8a32") == ("beta", "w8a32")
+    assert _chosen(_bundle(*small), device="beta") == ("beta", "w8a32")
+    both = _choose((*small, ("gamma", "int8")), _int8("gamma"))
+    assert (both.artifact.target, both.artifact.precision) == ("gamma", "int8"), (
+        "int8 that was faster is no last resort"
+    )
+    targets["plain"].probe = lambda: "no interpreter"
+    assert _chosen(_bundle(*small)) == ("beta", "w8a32")
+
+
+def test_asked_for_int8_is_taken_by_rank_whatever_its_speed(targets: dict[str, SimpleNamespace]) -> None:
+    bundle = _bundle(("gamma", "int8"), ("beta", "int8"))
+    receipts = (_int8("beta", speed_up=0.7), _int8("gamma"))
+    bundle.manifest = dataclasses.replace(bundle.manifest, receipts=receipts)
+    assert _chosen(bundle, precision="int8") == ("beta", "int8")
 
 
 @pytest.mark.parametrize("receipts", [(), (_int8("beta", passed=False),), (_int8("gamma"),)])

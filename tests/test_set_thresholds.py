@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 
 import edgekd
+from edgekd._manifest import Artifact
 from edgekd._target import load_target
 from edgekd.cli.main import main
-from edgekd.errors import BundleError, ImageError, UsageError
+from edgekd.errors import BundleError, GateError, ImageError, UsageError
 
 from .conformance import bundles
 
@@ -82,6 +83,40 @@ def test_by_hand_changes_the_verdict_and_keeps_all_but_what_rested_on_it(path: P
     assert result.mask is not None
     assert result.mask.mean() > 0.9
     assert edgekd.verify(out, [QUICK]).passed
+
+
+def test_artifacts_that_were_judged_at_the_old_threshold_are_judged_no_longer(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gates = [{"name": "decisions", "value": 100.0, "bound": 99.0, "unit": "% alike", "passed": True}]
+    golden, sets = {"score": 0.01, "box_px": None, "map": 0.01}, {"name": "set", "images": 9}
+    quantization = {
+        "passed": True, "gates": gates, "golden": golden, "calibration": sets, "validation": sets,
+        "layers": [{"name": "w", "int8": True}], "ranges": {"estimator": "mse"},
+        "race": {"rival": "fp32", "speed_up": 2.0, "faster": True, "times_ms": {}},
+    }  # fmt: skip
+    int8 = {"what": "int8 image AUROC drop", "value": 0.0, "precision": "int8", "quantization": quantization}
+    judgement = {"passed": True, "gates": gates, "golden": golden, "validation": sets}
+    fp16 = {"what": "fp16 image AUROC drop", "value": 0.0, "precision": "fp16", "judgement": judgement}
+    rows = [{**int8, "target": QUICK}, {**int8, "target": "tflite"}, {**fp16, "target": QUICK}]
+    with edgekd.Bundle.read(path) as bundle:
+        held = Artifact(target=QUICK, precision="int8", files=dict(bundle.manifest.artifacts[0].files))
+        bundle.replace(dataclasses.replace(bundle.manifest, artifacts=(held,), receipts=(*RECEIPTS, *rows))).write(path)
+    kept = edgekd.thresholds(path, pixel=2.0)
+    assert (kept.receipts_dropped, kept.judge_again) == ((), ()), "no gate looks at pixels"
+    assert edgekd.thresholds(path, image=kept.after.image).receipts_dropped == ()
+    command = ["thresholds", str(path), "--image", "2.3"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert (
+        f"int8 image AUROC drop of {QUICK}, int8 image AUROC drop of tflite, fp16 image AUROC drop of {QUICK}" in shown
+    )
+    assert f": edgekd build {path} --target {QUICK},tflite --precision int8 --calib DATA\n" in shown
+    assert f": edgekd build {path} --target {QUICK} --precision fp16 --val DATA\n" in shown
+    with pytest.raises(GateError, match="int8 without a receipt"):
+        edgekd.load(path, device=QUICK, precision="int8")
+    assert main(command) == 0
+    assert "judge again" not in capsys.readouterr().out, "it is what it was"
 
 
 def test_pixel_threshold_alone_leaves_verdicts_and_their_receipts(path: Path) -> None:

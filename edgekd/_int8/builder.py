@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import math
 import time
 from typing import TYPE_CHECKING, Any
 
 from .._build import BuiltArtifact, with_artifact
 from .._manifest import Artifact
 from .._verify import measure_artifact
-from ..errors import BuildError, GateError, SessionError
+from ..errors import BuildError, EdgekdError, GateError, SessionError
 from .data import calibration_images, judging_images
 from .options import bounds
 from .receipt import int8_row
@@ -66,6 +65,8 @@ class Int8Builder:
             return bundle, type(error)(f"{target} {precision}: {error}")
         except SessionError as error:
             return bundle, BuildError(f"{target} {precision}: the engine does not run here: {error}")
+        except EdgekdError as error:  # an image that cannot be read; what else was built is kept
+            return bundle, GateError(f"{target} {precision} could not be judged: {error}")
         if not found.reported.passed:
             listed = "; ".join(str(gate) for gate in found.reported.gates if not gate.passed)
             return bundle, GateError(
@@ -75,7 +76,7 @@ class Int8Builder:
         candidate, artifact = with_artifact(bundle, pair, found.built)
         parity = measure_artifact(candidate, artifact, samples)
         golden = self._emulated(found, samples) if found.emulated else parity
-        problem = golden.reason if golden.status == "failed" else _not_finite(golden)
+        problem = "" if golden.measured else golden.reason or "it gave what is not finite"
         if parity.status == "failed" or problem:
             return bundle, GateError(f"{target} {precision} failed the golden set: {parity.reason or problem}")
         date = dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -103,12 +104,6 @@ class Int8Builder:
             from .page import write_page
 
             write_page(self.page, manifest, self.rows)
-
-
-def _not_finite(report: ArtifactReport) -> str:
-    """Return what is wrong with the differences, or nothing: a receipt without them has nothing to compare with."""
-    found = (report.score_difference, report.box_difference_px, report.map_difference)
-    return "" if all(value is None or math.isfinite(value) for value in found) else "it gave what is not finite"
 
 
 def _without_receipt(bundle: Bundle, target: str) -> Bundle:

@@ -12,6 +12,7 @@ import numpy as np
 from .. import ops
 from .._preprocess import images_in
 from ..errors import DataError, ImageError, MissingPackageError, UsageError
+from .options import FEWEST_IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from .._manifest import Manifest
     from ..training.data.sample import Dataset
     from .options import Calibration
-
-FEWEST = 8  # images; fewer say little about ranges
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,10 @@ def calibration_images(manifest: Manifest, options: Calibration, tell: Callable[
     views = [view(sample.load(), sample.labels, sample.boxes) for sample in dataset.samples]
     chosen = pick(views, options.images)
     copies = len(views) - len(distinct(views))
-    if len(chosen) < FEWEST:
+    if len(chosen) < FEWEST_IMAGES:
         raise DataError(
             f"{dataset.name} has {len(chosen)} different images ({copies} of {len(views)} are near copies of others); "
-            f"calibration takes at least {FEWEST}"
+            f"calibration takes at least {FEWEST_IMAGES}"
         )
     picked = dataclasses.replace(dataset, samples=tuple(dataset.samples[index] for index in chosen))
     pixels = np.stack([network_pixels(manifest, sample.load()) for sample in picked.samples])

@@ -32,28 +32,25 @@ if TYPE_CHECKING:
 
 
 class Judge:
-    """The gates of one bundle, for artifacts in other precisions than int8; images are read when first wanted.
+    """The gates of one bundle, for artifacts in other precisions than int8.
+
+    The set is read at once, so that a wrong word costs no build; its pixels, and the float network, when first wanted.
 
     Args:
         bundle: with the portable graph.
         options: images and bounds.
         tell: told one short line a stage.
+
+    Raises:
+        UsageError: no images are named, or they are those that the network was trained or tested on.
+        DataError: they cannot be read, or show nothing to find.
     """
 
     def __init__(self, bundle: Bundle, options: Calibration, tell: Progress) -> None:
         self.bundle, self.options, self.tell = bundle, options, tell
         manifest = bundle.manifest
         self.bounds = bounds(options, anomaly=manifest.task == "anomaly", oriented=manifest.angle is not None)
-
-    @cached_property
-    def judges(self) -> Judges:
-        """Validation images.
-
-        Raises:
-            UsageError: none are named, or they are those that the network was trained or tested on.
-            DataError: they cannot be read, or show nothing to find.
-        """
-        return judging_images(self.bundle.manifest, self.options)
+        self.judges: Judges = judging_images(manifest, options)
 
     @cached_property
     def float_run(self) -> Run:
@@ -73,6 +70,8 @@ class Judge:
 
         Raises:
             GateError: a gate does not hold; says what was measured.
+            DataError: an image cannot be read.
+            SessionError: the engine gave up.
         """
         from ..quantization import FloatGraph
 

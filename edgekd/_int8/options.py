@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ESTIMATORS = ("mse", "minmax", "percentile", "entropy")  # of ranges; the first is preferred where several are as good
+FEWEST_IMAGES = 8  # fewer say little about ranges
 MOST_IMAGES = 4096
 
 
@@ -24,7 +25,7 @@ class Calibration:
         val: set that the gates are measured on; None: the recipe's validation images, or where `train` is a folder
             with splits, its "val". Of an anomaly network: the folder that holds "test".
         format: of both; "auto": found out.
-        images: most images that calibrate.
+        images: most images that calibrate, at least 8.
         max_drop: points of AP, or of image AUROC, that may be lost; None: 0.5, 0.7 for oriented boxes, 0.3 for AUROC.
         ranges: estimator of ranges: "mse", "minmax", "percentile" or "entropy"; "auto": the one whose outputs are
             nearest to the float ones.
@@ -45,8 +46,8 @@ class Calibration:
         Raises:
             UsageError: naming the argument, what was got and what is possible.
         """
-        if not 1 <= self.images <= MOST_IMAGES:
-            raise UsageError(f"images should be 1 to {MOST_IMAGES}, got {self.images}")
+        if not FEWEST_IMAGES <= self.images <= MOST_IMAGES:
+            raise UsageError(f"images should be {FEWEST_IMAGES} to {MOST_IMAGES}, got {self.images}")
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
             raise UsageError(f"max_drop should be 0 to 100 points, got {self.max_drop}")
         if self.ranges not in ("auto", *ESTIMATORS):

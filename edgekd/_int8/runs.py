@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,7 @@ class Run:
     """What an engine gave.
 
     Attributes:
-        outputs: of each image, batch 1, float32.
+        outputs: of each image, batch 1, float32; empty once they are released.
         figures: as `edgekd eval` has them: AP and the like, or image_AUROC and the like.
         session: what ran.
     """
@@ -36,6 +36,10 @@ class Run:
     def figure(self) -> float:
         """The one that the gates look at: AP, or image AUROC; a fraction."""
         return float(self.figures["AP" if "AP" in self.figures else "image_AUROC"])
+
+    def released(self) -> Run:
+        """Return the run without its outputs, which are megabytes an image and serve the gates alone."""
+        return replace(self, outputs=())
 
 
 def run_set(session: Session, manifest: Manifest, dataset: Dataset, *, whole: bool = True) -> Run:

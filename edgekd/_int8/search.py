@@ -161,10 +161,10 @@ class Found:
         target: its name.
         built: the int8 artifact's files.
         floating: weights of the layers that stay in floating point.
-        run: of the int8 engine on the images of the search.
+        run: of the int8 engine on the images of the search, its outputs released.
         judgement: of those.
         reported: judgement on the images of the report; the same for detectors.
-        report_runs: float and int8 runs on those images.
+        report_runs: float and int8 runs on those images, their outputs released.
         steps: every try, in order.
         emulated: whether ONNX Runtime stood in for the target, which cannot run here.
         times_ms: precision -> latencies; empty where the target cannot run here.
@@ -210,20 +210,23 @@ def search(plan: Plan, target: str) -> Found:
 
 
 class _Search:
+    """The search for one target. Beside the float network's, the outputs of one engine are in memory at a time."""
+
     def __init__(self, plan: Plan, target: str) -> None:
         self.plan, self.target, self.module = plan, target, load_target(target)
         self.here = self.module.probe() is None
         self.steps: list[Step] = []
         self.sizes: dict[str, int] = {}  # of the rivals
-        self.tried: dict[frozenset[str], tuple[Step, Built, Run]] = {}
+        self.best: dict[frozenset[str], tuple[Step, Built, Run]] = {}  # the smallest set so far whose gates hold
 
     def run(self) -> Found:
         with self._rivals() as rivals:
             best = self._fewest(rivals)
-            step, built, run = self.tried[best]
-            reported, runs = self._report(step, built, run)
+            step, built, run = self.best[best]
+            reported, (before, after) = self._report(step, built, run)
             times = self._race(rivals, built, best)
-            others = self._alternatives(rivals, runs[0])
+            others = self._alternatives(rivals, before)
+        runs = (before.released(), after)
         return Found(
             self.target, built, best, run, step.judgement, reported, runs, tuple(self.steps), not self.here, times,
             alternatives=others,
@@ -268,7 +271,8 @@ class _Search:
                 p50 = race.median_ms(times["int8"])
         step = Step(floating, judgement, p50)
         self.steps.append(step)
-        self.tried[floating] = (step, built, run)
+        if judgement.passed:  # each that passes is smaller than the one before
+            self.best = {floating: (step, built, run.released())}
         failed = [str(gate) for gate in judgement.gates if not gate.passed]
         cost = "" if p50 is None else f", {p50:.2f} ms"
         what = f"{self.target} int8, {len(floating)} of {len(plan.layers)} layers in floating point{cost}"
@@ -278,8 +282,12 @@ class _Search:
     def _alternatives(self, rivals: dict[str, Session], before: Run) -> dict[str, Alternative]:
         """Measure the target's other precisions as int8 was."""
         manifest, images = self.plan.bundle.manifest, self.plan.judges.report
-        runs = {name: run_set(item, manifest, images, whole=False) for name, item in rivals.items() if name != "fp32"}
-        return {name: Alternative(self.plan.judge(before, run), self.sizes[name]) for name, run in runs.items()}
+        found = {}
+        for name, session in rivals.items():
+            if name != "fp32":
+                judgement = self.plan.judge(before, run_set(session, manifest, images, whole=False))
+                found[name] = Alternative(judgement, self.sizes[name])
+        return found
 
     def _refusal(self, rivals: dict[str, Session]) -> str:
         best = min(self.steps, key=lambda step: sum(not gate.passed for gate in step.judgement.gates))
@@ -309,7 +317,7 @@ class _Search:
             before = run_set(portable, manifest, plan.judges.report)
         with contextlib.closing(plan.session(self.target, built, quantization)) as session:
             after = run_set(session, manifest, plan.judges.report)
-        return plan.judge(before, after), (before, after)
+        return plan.judge(before, after), (before, after.released())
 
     @contextlib.contextmanager
     def _rivals(self) -> Iterator[dict[str, Session]]:

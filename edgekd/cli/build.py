@@ -42,7 +42,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     int8.add_argument("--calib", metavar="PATH", help="training images (default: those of the bundle's recipe)")
     int8.add_argument("--val", metavar="PATH", help="validation images (default: those of --calib, or of the recipe)")
     int8.add_argument("--format", metavar="NAME", help="of both (default: found out)")
-    int8.add_argument("--calib-images", type=int, metavar="N", help="most images that calibrate (default 128)")
+    int8.add_argument(
+        "--calib-images", type=int, metavar="N", help="most images that calibrate, 8 to 4096 (default 128)"
+    )
     int8.add_argument(
         "--max-drop", type=float, metavar="POINTS",
         help="of AP or image AUROC that may be lost (default 0.5; 0.7 for oriented boxes, 0.3 for AUROC)",

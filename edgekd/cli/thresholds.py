@@ -59,6 +59,8 @@ def _print(report: edgekd.ThresholdsReport) -> None:
         print(f"scored by {report.session.target} {report.session.precision} (computes in {report.session.compute})")
     if report.receipts_dropped:
         print(f"receipts that no longer hold were dropped: {', '.join(report.receipts_dropped)}")
+    for command in report.judge_again:
+        print(f"to judge again, at the thresholds of now: {command}")
     if report.written:
         dropped = "; its signature was dropped, since the contents changed" if report.signature_dropped else ""
         print(f"wrote {report.path}{dropped}")

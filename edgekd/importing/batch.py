@@ -22,8 +22,8 @@ def any_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     Args:
         model: with one input of floats; its first axis is the batch.
     """
-    first = model.graph.input[0].type.tensor_type.shape.dim[0]
-    if first.dim_value != 1:
+    ends = [value.type.tensor_type.shape.dim for value in (*model.graph.input, *model.graph.output)]
+    if not all(ends) or ends[0][0].dim_value != 1:  # a scalar has no batch
         return model
     opened = onnx.ModelProto()
     opened.CopyFrom(model)

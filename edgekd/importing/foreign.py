@@ -8,12 +8,14 @@ import onnx
 import onnx.compose
 import onnx.version_converter
 from onnx import TensorProto, helper
+from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from .._image_input import channels_come_last, image_size, inner_shape, suppresses
 from ..errors import UsageError
 from .batch import any_batch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 INPUT = "images"
@@ -30,12 +32,14 @@ class Foreign(NamedTuple):
         height: of the input, pixels.
         width: of the input, pixels.
         outputs: name, as the file has it, -> shape without the batch.
+        files: what was read: the file itself, and those beside it that hold weights.
     """
 
     model: onnx.ModelProto
     height: int
     width: int
     outputs: dict[str, tuple[int, ...]]
+    files: tuple[Path, ...]
 
 
 def read_foreign(path: Path, size: tuple[int, int] | None) -> Foreign:
@@ -49,7 +53,8 @@ def read_foreign(path: Path, size: tuple[int, int] | None) -> Foreign:
         UsageError: no ONNX file, not one input of images, another size than asked for, none at all, or operators that
             suppress boxes; says what was found.
     """
-    model = _modern(_read(path), path)
+    model, files = _read(path)
+    model = _modern(model, path)
     _refuse_suppression(model, path)
     channels_last = _image_axes(model.graph, path)
     height, width = image_size(_dims(model.graph.input[0]), channels_last, size, path)
@@ -58,12 +63,15 @@ def read_foreign(path: Path, size: tuple[int, int] | None) -> Foreign:
     model = any_batch(model)
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     outputs = {item.name: inner_shape(_dims(item), item.name, path) for item in model.graph.output}
-    return Foreign(_laid_out(model, channels_last, height, width), height, width, outputs)
+    return Foreign(_laid_out(model, channels_last, height, width), height, width, outputs, files)
 
 
-def _read(path: Path) -> onnx.ModelProto:
+def _read(path: Path) -> tuple[onnx.ModelProto, tuple[Path, ...]]:
+    """Return the graph with its weights, and the files that both are in."""
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), load_external_data=False)
+        beside = {_place(tensor) for tensor in _tensors(model.graph) if uses_external_data(tensor)}
+        load_external_data_for_model(model, str(path.parent))
         onnx.checker.check_model(model)
     except FileNotFoundError as error:
         raise UsageError(f"no file at {error.filename or path}") from error
@@ -73,7 +81,21 @@ def _read(path: Path) -> onnx.ModelProto:
     inputs = [item for item in model.graph.input if item.name not in named]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    return model
+    return model, (path, *(path.parent / place for place in sorted(beside)))
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Return every constant of a graph, wherever it stands."""
+    yield from graph.initializer
+    for attribute in (item for node in graph.node for item in node.attribute):
+        yield from (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors)
+        for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            yield from _tensors(inner)
+
+
+def _place(tensor: onnx.TensorProto) -> str:
+    """Return the file of an external constant, as the graph names it."""
+    return next((item.value for item in tensor.external_data if item.key == "location"), "")
 
 
 def _modern(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:

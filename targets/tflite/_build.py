@@ -170,12 +170,15 @@ def _run_quantizer(
 def _run_child(module: str, folder: Path) -> dict[str, Any]:
     """Run a module of this target on a folder in a child process and return its `answer.json`.
 
+    The child works in that folder: `-m` imports from the working directory first, and the user's may hold any
+    `inspect.py`.
+
     Raises:
         BuildError: it says why it cannot, or it died.
     """
     command = [sys.executable, "-m", f"edgekd.targets.tflite.{module}", str(folder)]
     done = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", env={**os.environ, **QUIET}, check=False
+        command, capture_output=True, text=True, errors="replace", env={**os.environ, **QUIET}, check=False, cwd=folder
     )
     answer = folder / "answer.json"
     if not answer.exists():

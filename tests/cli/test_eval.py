@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ import pytest
 from PIL import Image
 
 import edgekd
+from edgekd._accuracy_receipt import write_accuracy
+from edgekd._session import SessionInfo
 from edgekd.cli.main import main
 
 from ..conformance import bundles
@@ -87,3 +90,21 @@ def test_figures_go_into_the_bundle_with_the_fingerprint_of_their_data(
     found = edgekd.pick([scene[0]], "10 s max", calls=2)
     assert found.candidates[0].accuracy.value == report.metrics["AP"]
     assert found.data_sha256 == rows["AP"]["data_sha256"]
+
+
+def test_receipts_of_another_mode_or_tile_stay_beside_and_old_ones_without_a_mode_go(tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    bundle = bundles.portable(oriented=True)
+    session = SessionInfo(target="reference", precision="fp32", compute="fp32", device="cpu", runtime="ORT")
+    old = {"what": "AP", "value": 0.1, "split": "test", "data_sha256": "ab", "tile": None,
+           "target": "reference", "precision": "fp32"}  # fmt: skip
+    bundle.replace(dataclasses.replace(bundle.manifest, receipts=(old,))).write(path)
+    for value, mode, tile in ((0.2, "voc07", None), (0.3, "area", None), (0.4, "area", 64), (0.5, "voc07", None)):
+        report = edgekd.EvalReport(
+            data="set", images=1, objects=1, session=session, tile=tile, seconds=1.0,
+            metrics={"AP": value, "mode": mode},
+        )  # fmt: skip
+        write_accuracy(path, report, "test", "ab")
+    with edgekd.Bundle.read(path) as written:
+        found = [(row["value"], row["mode"], row["tile"]) for row in written.manifest.receipts]
+    assert found == [(0.3, "area", None), (0.4, "area", 64), (0.5, "voc07", None)]

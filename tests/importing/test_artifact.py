@@ -183,7 +183,7 @@ def test_import_says_where_the_bundle_runs(
     assert "It runs on openvino fp32 alone: there is no portable graph" in capsys.readouterr().out
     assert main(["predict", str(tmp_path / "model.bin"), "--json", str(photo)]) == 0
     assert main(["import", str(model), "--sidecar", str(sidecar), "-o", str(tmp_path / "net.bin")]) == 2
-    assert "net.bin is a file that is being imported" in capsys.readouterr().err
+    assert "net.bin is a file that the import reads; give the bundle another name" in capsys.readouterr().err
 
 
 def test_network_that_changes_when_it_is_joined_is_refused(

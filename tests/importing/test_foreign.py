@@ -175,6 +175,22 @@ def test_what_does_not_fit_is_refused(
     assert not (tmp_path / "model.bin").exists()
 
 
+def test_an_output_without_a_batch_is_refused(network: Network, photo: Path, tmp_path: Path) -> None:
+    model = onnx.load(network({"out": ROWS}))
+    model.graph.node.append(helper.make_node("ReduceSum", ["out"], ["count"], keepdims=0))
+    model.graph.output.append(helper.make_tensor_value_info("count", TensorProto.FLOAT, []))
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UsageError, match=r"output count of .* has the shape \[\]"):
+        imported(tmp_path / "net.onnx", photo, tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, -1, 16385, 99999, (64, 99999), (64,), (64, 64.0)])
+def test_sizes_that_no_input_has_are_refused(size: Any, network: Network, photo: Path, tmp_path: Path) -> None:
+    path = network({"out": ROWS}, shape=(1, 3, "h", "w"))
+    with pytest.raises(UsageError, match=r"size should be one side or .* each 1 to 16384 pixels, got "):
+        imported(path, photo, tmp_path, size=size)
+
+
 @pytest.mark.parametrize("content", [b"", b"\x08\x07", b"no onnx at all", b"PK\x03\x04"])
 def test_files_that_are_no_onnx_are_refused(content: bytes, photo: Path, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
@@ -208,3 +224,25 @@ def test_classes_images_and_heads_are_checked(network: Network, photo: Path, tmp
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no image in"):
         edgekd.import_model(path, tmp_path / "model.bin", **{**good, "images": tmp_path / "empty"})
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "weights.data", "names.txt", "photo.png", "later.png", "net.toml"])
+def test_a_bundle_is_not_written_over_what_it_is_made_of(
+    name: str, network: Network, photo: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(network({"out": ROWS}))
+    path = tmp_path / "net.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="weights.data", size_threshold=0)
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    (tmp_path / "later.png").write_bytes(photo.read_bytes())
+    pictures = [*["photo.png"] * 4, "later.png"]  # the last is not of the golden set, and still the user's
+    (tmp_path / "net.toml").write_text(f'head = "yolox"\nclasses = "names.txt"\nimages = {pictures}\n')
+    other = tmp_path / "other.bin"
+    other.symlink_to(name)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    for out in (tmp_path / name, other):
+        with pytest.raises(UsageError, match=rf"{out.name} is a file that the import reads; give the bundle another"):
+            edgekd.import_model(path, out, sidecar=tmp_path / "net.toml")
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+    edgekd.import_model(path, tmp_path / "model.bin", sidecar=tmp_path / "net.toml")
+    edgekd.import_model(path, tmp_path / "model.bin", sidecar=tmp_path / "net.toml")  # an earlier bundle may go

@@ -375,6 +375,35 @@ def test_engine_that_does_not_start_is_said_and_the_rest_written(
     assert receipts(path) == {}
 
 
+def test_image_that_cannot_be_read_is_said_and_the_rest_written(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.bin"
+    trained.bundle.write(path)
+
+    def unread(*_: Any, **__: Any) -> Any:
+        raise DataError("011.png cannot be decoded")
+
+    monkeypatch.setattr(search, "run_set", unread)
+    why = r"openvino int8 could not be judged: 011\.png cannot be decoded; \S+ was written with openvino fp32"
+    with pytest.raises(GateError, match=why):
+        edgekd.build(path, targets=[QUICK], precisions=["fp32", "int8"])
+    assert receipts(path) == {}
+
+
+def test_page_without_a_folder_is_said_before_anything_is_built(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.bin"
+    trained.bundle.write(path)
+    monkeypatch.setattr(builder, "search", lambda *_: pytest.fail("searched"))
+    monkeypatch.setattr(load_target(QUICK), "build", lambda *_: pytest.fail("built"))
+    with pytest.raises(
+        UsageError, match=r"cannot write .*page\.html: there is no folder .*none; name another, or: mkdir"
+    ):
+        edgekd.build(path, targets=[QUICK], precisions=["fp32", "int8"], report=tmp_path / "none" / "page.html")
+
+
 def test_sets_that_cannot_be_used_end_before_anything_is_built(trained: Trained, tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     trained.bundle.write(path)

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from edgekd._anomaly_recipe import AnomalyRecipe
-from edgekd._int8 import data
 from edgekd._int8.data import calibration_images, judging_images, network_pixels
 from edgekd._int8.options import Calibration
 from edgekd.errors import DataError, MissingPackageError, UsageError
@@ -94,6 +93,16 @@ def test_fewer_images_are_chosen_where_fewer_are_asked_for(trained: Trained) -> 
     again = chosen(trained.bundle.manifest, images=9)
     assert again.about == picked.about
     np.testing.assert_array_equal(again.pixels, picked.pixels)
+
+
+@pytest.mark.parametrize("images", [0, 1, 7, 4097])
+def test_numbers_of_images_that_cannot_calibrate_are_refused_at_once(images: int) -> None:
+    with pytest.raises(UsageError, match=rf"images should be 8 to 4096, got {images}"):
+        Calibration(images=images)
+
+
+def test_the_fewest_images_do_calibrate(trained: Trained) -> None:
+    assert len(chosen(trained.bundle.manifest, images=8).pixels) == 8
 
 
 def test_near_copies_are_counted_and_too_few_images_refused(trained: Trained, tmp_path: Path) -> None:
@@ -245,7 +254,6 @@ def test_without_the_readers_packages_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "edgekd.training.data.read", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'edgekd\[train\]'"):
         judges(trained.bundle.manifest)
-    assert data.FEWEST == 8
 
 
 @pytest.fixture

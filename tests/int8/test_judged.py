@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,12 @@ import pytest
 
 import edgekd
 from edgekd import _manifest, _verify
-from edgekd._int8 import search
+from edgekd._int8 import judged, search
 from edgekd._int8.options import Calibration
 from edgekd._manifest_json import manifest_to_json
 from edgekd._target import load_target
 from edgekd.cli.main import main
-from edgekd.errors import BundleError, GateError, UsageError
+from edgekd.errors import BundleError, DataError, GateError, SessionError, UsageError
 from edgekd.quantization import FloatGraph, layers_of, weight_only_graph
 
 if TYPE_CHECKING:
@@ -116,6 +117,53 @@ def test_gates_that_do_not_hold_refuse_it_with_both_reasons(
 def _bounds_of_nothing(self: Any, drop: float) -> None:
     for name, value in (("drop", drop), ("score_shift", 0.0), ("agreement", 0.99), ("angle_deg", 1.0)):
         object.__setattr__(self, name, value)
+
+
+@pytest.mark.parametrize("target", [QUICK, UNRUN])
+@pytest.mark.parametrize("images", [True, False])
+@pytest.mark.parametrize("broken", [math.nan, math.inf, SessionError("the engine ran out of memory")])
+def test_what_breaks_on_the_golden_set_is_not_judged_on_other_images(
+    trained: Trained, path: Path, monkeypatch: pytest.MonkeyPatch, target: str, images: bool, broken: Any
+) -> None:
+    """Its validation images are in order; a receipt of the golden set would have nothing to compare with."""
+    before = path.read_bytes()
+    real = _verify._measured
+
+    def measured(*args: Any) -> Any:
+        if isinstance(broken, Exception):
+            raise broken
+        return dataclasses.replace(real(*args), score_difference=broken)
+
+    monkeypatch.setattr(_verify, "_measured", measured)
+    calibration = Calibration(val=trained.folder) if images else None
+    with pytest.raises(GateError, match=rf"{target} fp16 failed the golden set: .*; what does not run, or .*") as told:
+        edgekd.build(path, targets=[target], precisions=["fp16"], calibration=calibration)
+    assert "--val" not in str(told.value)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize("broken", [SessionError("the engine gave up"), DataError("011.png cannot be decoded")])
+def test_what_cannot_be_judged_does_not_take_the_others_with_it(
+    trained: Trained, path: Path, monkeypatch: pytest.MonkeyPatch, broken: Exception
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise broken
+
+    monkeypatch.setattr(judged, "run_set", refuse)
+    why = rf"openvino fp16 failed the golden set: scores differ .*; {broken}; \S+ was written with openvino fp32"
+    with pytest.raises(GateError, match=why):
+        edgekd.build(path, targets=[QUICK], precisions=["fp32", "fp16"], calibration=Calibration(val=trained.folder))
+    with edgekd.Bundle.read(path) as bundle:
+        assert [item.precision for item in bundle.manifest.artifacts] == ["fp32"]
+
+
+def test_validation_images_are_looked_for_though_nothing_has_to_be_judged(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_target(QUICK), "build", lambda *_: pytest.fail("built"))
+    with pytest.raises(DataError, match="no file or folder"):
+        edgekd.build(path, targets=[QUICK], precisions=["fp16"], calibration=Calibration(val=tmp_path / "none.json"))
 
 
 @pytest.mark.usefixtures("strict")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +120,30 @@ def test_layer_with_an_outlier_channel_goes_back_to_float_and_no_other(tmp_path:
     kept = FloatGraph(plan.quantization(found.floating).graph).weights
     assert culprit in kept
     assert f"{culprit}_quantized" not in kept
+
+
+@needs_quick
+def test_outputs_of_two_engines_are_in_memory_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the float network, and those of the engine that is judged: they are megabytes an image."""
+    plan = plan_of(bundle_of(tmp_path, networks.colours(outlier=True)))
+    held: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def counted(*args: Any, **options: Any) -> Any:
+        run = run_set(*args, **options)
+        held.append(weakref.ref(run.outputs[0][0]))
+        gc.collect()
+        alive.append(sum(item() is not None for item in held))
+        return run
+
+    monkeypatch.setattr(search_module, "run_set", counted)
+    found = search(plan, QUICK)
+    assert len(held) == 5, "float, two tries, fp16, w8a32"
+    assert max(alive) == 2
+    assert len(found.steps) == 2
+    assert found.judgement.passed
+    assert set(found.alternatives) == {"fp16", "w8a32"}
+    assert not any(run.outputs for run in (found.run, *found.report_runs))
 
 
 @pytest.mark.parametrize("light", [0, 1])
@@ -339,14 +365,22 @@ def test_race_runs_every_engine_in_turn(trained: Trained) -> None:
     assert race.fastest_rival(times) == ("fp16", 1.5)
 
 
-def test_anomaly_network_is_judged_on_the_half_it_was_not_searched_on(trained: Trained) -> None:
+def test_anomaly_network_is_judged_on_the_half_it_was_not_searched_on(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The report's run is of other images than the search's."""
     plan = plan_of(trained.bundle, ranges="minmax")
     part = dataclasses.replace(plan.judges.search, samples=plan.judges.search.samples[:5])
     plan.judges = dataclasses.replace(plan.judges, report=part)
+    shown: list[int] = []
+
+    def counted(session: Any, manifest: Any, images: Any, **options: Any) -> Any:
+        shown.append(len(images))
+        return run_set(session, manifest, images, **options)
+
+    monkeypatch.setattr(search_module, "run_set", counted)
     found = search(plan, UNRUN)
-    assert [len(run.outputs) for run in found.report_runs] == [5, 5]
-    assert len(found.run.outputs) == sets.VAL
+    assert shown == [sets.VAL, sets.VAL, 5, 5], "int8 and float in the search, float and int8 for the report"
     assert found.reported is not found.judgement
 
 

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import OrderedDict
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +18,9 @@ from edgekd.errors import BuildError
 
 from ..conformance import bundles
 from ..conformance.predict import RunnableTarget
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class TestTFLite(RunnableTarget):
@@ -41,6 +44,18 @@ def test_converter_that_dies_shows_its_last_lines(build_module: Any, monkeypatch
     with pytest.raises(BuildError, match=r"ended with code -6(.|\n)*LLVM ERROR: out of luck") as caught:
         load_target("tflite").build(bundles.portable(), "fp32", lambda _: None)
     assert len(str(caught.value).splitlines()) <= build_module.LAST_LINES + 1
+
+
+def test_the_users_folder_is_not_imported_from(
+    build_module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "user").mkdir()
+    (tmp_path / "empty").mkdir()
+    for name in ("inspect", "onnx", "numpy"):
+        (tmp_path / "user" / f"{name}.py").write_text("raise SystemExit('the file of the user ran')")
+    monkeypatch.chdir(tmp_path / "user")
+    with pytest.raises(BuildError, match=r"No such file or directory: '.*empty/request\.json'"):
+        build_module._run_child("_quantize", tmp_path / "empty")
 
 
 def test_unknown_operator_comes_back_from_the_converter_as_a_build_error() -> None:
