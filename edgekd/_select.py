@@ -33,8 +33,8 @@ def choose(bundle: Bundle, device: str, precision: str, *, unsafe: bool = False)
     """Return the first runnable artifact by the targets' RANK and by precision; arguments and errors as `edgekd.load`.
 
     Within a target, int8 is first where its receipt says that its gates held and that it is faster than the target's
-    other precisions. Where no precision is asked for, int8 that is not, and w8a32, come behind all others of every
-    target: they are less exact, and nobody gains by it. Without a passing receipt int8 is not there.
+    other precisions, else last. Where no precision is asked for, int8 that is slower, and w8a32, come behind all
+    others of every target: they are less exact, and nobody gains by it. Without a passing receipt int8 is not there.
     """
     artifacts = all_artifacts(bundle)
     modules = {name: load_target(name) for name in target_names()}
@@ -98,8 +98,15 @@ def _means(module: Target, name: str, device: str) -> bool:
 
 
 def _only_if_asked(bundle: Bundle, artifact: Artifact) -> bool:
-    """Whether an artifact loses accuracy without a gain that was measured, so that "auto" takes it last."""
-    return _precision_rank(bundle, artifact) >= len(PRECISION_ORDER)
+    """Whether an artifact loses accuracy and is known to gain nothing by it, so that "auto" takes it last.
+
+    int8 whose speed nobody has measured, as TensorRT's that was built without a GPU, is only last of its target: the
+    portable graph on the CPU is no better guess.
+    """
+    receipt = int8_receipt(bundle.manifest, artifact.target) if needs_receipt(artifact) else None
+    if receipt is not None:
+        return receipt.speed_up is not None and not receipt.faster
+    return artifact.precision not in PRECISION_ORDER
 
 
 def _precision_rank(bundle: Bundle, artifact: Artifact) -> int:

@@ -130,8 +130,9 @@ def test_int8_goes_last_where_it_was_not_and_says_why(
     assert choice.artifact.precision == "fp32"
     assert f"beta int8: {why}" in choice.discarded
     later = _choose((("beta", "int8"), ("gamma", "fp16")), _int8("beta", speed_up=speed_up))
-    assert (later.artifact.target, later.artifact.precision) == ("gamma", "fp16"), "a target of a later rank goes first"
-    assert f"beta int8: {why}" in later.discarded
+    found = (later.artifact.target, later.artifact.precision)
+    assert found == (("beta", "int8") if speed_up is None else ("gamma", "fp16")), "slower: behind a later rank as well"
+    assert speed_up is None or f"beta int8: {why}" in later.discarded
     targets["plain"].probe = lambda: "no interpreter"
     alone = _choose((("beta", "int8"),), _int8("beta", speed_up=speed_up))
     assert (alone.artifact.target, alone.artifact.precision) == ("beta", "int8"), "there is nothing else"
