@@ -93,10 +93,12 @@ def check_apart(path: Path, runs: int) -> Checked:
     """
     import subprocess
 
+    path = path.absolute()
     command = [sys.executable, "-m", "edgekd._flash.check", str(path), str(runs)]
     try:
         done = subprocess.run(
             command,
+            cwd=path.parent,  # `-m` imports from there first, and a home may hold anything
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
