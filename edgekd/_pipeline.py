@@ -16,7 +16,7 @@ from ._tiles import merge
 from .errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -81,15 +81,27 @@ class Pipeline:
         return found
 
     def run_by_tiles(
-        self, session: Session, image: Any, color: str, request: dict[str, Any], tiles: Tiling, max_det: int | None
+        self,
+        session: Session,
+        image: Any,
+        color: str,
+        request: dict[str, Any],
+        tiles: Tiling,
+        max_det: int | None,
+        *,
+        go_on: Callable[[], None],
     ) -> Detections:
-        """Detect on one image, by tiles if it is larger than one; a batch of tiles at a time is in memory."""
+        """Detect on one image, by tiles if it is larger than one; a batch of tiles at a time is in memory.
+
+        `go_on` is asked before each batch, and raises where nobody wants the rest.
+        """
         ((array, decode_s),) = decoded([image], color)
         if tiles.fits(array):
             return self.run(session, [(array, decode_s)], 1, request)[0]
         windows = tiles.windows(array)
         found: list[Detections] = []
         for start in range(0, len(windows), BATCH):
+            go_on()
             batch = windows[start : start + BATCH].tolist()
             crops = ((ImageArray(array.pixels[y1:y2, x1:x2], array.order), 0.0) for x1, y1, x2, y2 in batch)
             found += self.run(session, crops, len(batch), request)

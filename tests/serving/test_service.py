@@ -80,6 +80,7 @@ def test_oriented_and_anomaly_bundles_are_served(serving: Callable[..., Running]
         ("?ungated=2", PICTURE, {}, 400, "ungated=2 is no value"),
         ("?form=xml", PICTURE, {}, 400, "form should be one of edgekd, supervision, coco; got 'xml'"),
         ("?cnf=1", PICTURE, {}, 400, "no option 'cnf'; possible: form, conf"),
+        ("?tile=1", PICTURE, {}, 400, "into 10800 windows, of at most 4096"),
         ("?classes=spanner", PICTURE, {}, 400, "no class 'spanner'"),
         ("", PICTURE, {"Content_Type": "multipart/form-data; boundary=x"}, 415, "send the picture itself"),
         ("", PICTURE, {"Origin": "http://evil.example"}, 403, "http://evil.example may not ask"),
