@@ -1,7 +1,7 @@
 """Images as users have them -> `(H, W, C)` uint8 pixels and the order of their channels. Nothing is guessed.
 
 Arrays: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)` uint8, colour order as `color` says, alpha ignored, no copy.
-Files (path or bytes): whatever Pillow reads, turned upright as their EXIF orientation says.
+Files (path or bytes): in one of FORMATS, turned upright as their EXIF orientation says.
 Pillow images: their pixels as they are, so that boxes fit what `image.show()` shows.
 16-bit greys: a PNG's scale is fixed by its standard (65535 is white), so its high byte is taken; any other 16-bit or
 float image has no scale of its own (12-bit camera data sits in 16-bit files too) and is refused with the line that
@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from PIL import Image as PILImage
+    from PIL.ImageFile import ImageFile
 
 MAX_SIDE = 32768  # pixels
 ACCEPTED = (
     "a path, the bytes of an image file, a PIL image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8"
 )
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Of the formats that Pillow knows, those that it decodes by itself; for EPS it would run Ghostscript on the bytes."""
 GREY_MODES = ("1", "L", "LA")
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 WIDE_MODES = ("I", "F")  # and every "I;16..."
@@ -76,6 +79,21 @@ def decode(image: Any, color: str = "bgr") -> ImageArray:
     if type(image).__module__.partition(".")[0] == "PIL":
         return ImageArray(_from_pil(image, "the PIL image"), "rgb")
     raise ImageError(f"cannot read an image from {type(image).__name__}; possible: {ACCEPTED}")
+
+
+def open_image(source: Path | io.BytesIO) -> ImageFile:
+    """Return Pillow's image of a file, of which the header has been read.
+
+    Raises:
+        OSError: the file cannot be read, or its format is none of FORMATS.
+        Exception: a damaged header raises anything.
+    """
+    pillow = _pillow()
+    try:
+        opened: ImageFile = pillow.open(source, formats=FORMATS)
+    except pillow.UnidentifiedImageError as error:
+        raise pillow.UnidentifiedImageError(f"no image in a format that is read: {', '.join(FORMATS)}") from error
+    return opened
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -151,7 +169,7 @@ def _from_bytes(data: bytes, name: str = "the bytes") -> NDArray[np.uint8]:
         raise ImageError(f"{name}: no image, the file is empty")
     bombs = (image_module.DecompressionBombError, image_module.DecompressionBombWarning)
     try:
-        with image_module.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data)) as image:
             _check_size(image.width, image.height, name)
             file_format = image.format
             upright = ImageOps.exif_transpose(image)
@@ -161,7 +179,7 @@ def _from_bytes(data: bytes, name: str = "the bytes") -> NDArray[np.uint8]:
     except bombs as error:
         raise ImageError(f"{name}: more pixels than Pillow reads in good faith: {error}") from error
     except image_module.UnidentifiedImageError as error:
-        raise ImageError(f"{name}: no image in a format Pillow knows") from error
+        raise ImageError(f"{name}: {error}") from error
     # A damaged file reaches any decoder and any exception (OSError, SyntaxError, struct.error, zlib.error, ...).
     except Exception as error:
         raise ImageError(f"{name}: damaged image: {error}") from error

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
-from edgekd._preprocess import MAX_SIDE, decode, to_rgb
+from edgekd._preprocess import FORMATS, MAX_SIDE, decode, to_rgb
 from edgekd.errors import ImageError, MissingPackageError, UsageError
 
 if TYPE_CHECKING:
@@ -179,6 +179,20 @@ def test_a_damaged_file_is_read_or_is_an_image_error(file_format, data) -> None:
     assert pixels.dtype == np.uint8
     assert pixels.ndim == 3
     assert order == "rgb"
+
+
+@pytest.mark.parametrize("file_format", [*FORMATS, "MPO"])
+def test_each_format_that_is_promised_is_read(file_format) -> None:
+    pixels, _ = decode(_encode(Image.fromarray(RGB), file_format))
+    assert pixels.shape == RGB.shape
+
+
+@pytest.mark.parametrize("file_format", ["EPS", "PCX", "ICO", "TGA"])
+def test_other_formats_are_refused_and_no_program_is_started_for_them(file_format, monkeypatch) -> None:
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    data = _encode(Image.fromarray(RGB), file_format)
+    with pytest.raises(ImageError, match="the bytes: no image in a format that is read: BMP, GIF, JPEG, PNG, PPM"):
+        decode(data)
 
 
 def _png_of_size(width: int, height: int) -> bytes:

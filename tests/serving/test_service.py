@@ -73,7 +73,7 @@ def test_oriented_and_anomaly_bundles_are_served(serving: Callable[..., Running]
 @pytest.mark.parametrize(
     ("query", "body", "headers", "status", "said"),
     [
-        ("", b"no picture", {}, 400, "no image in a format Pillow knows"),
+        ("", b"no picture", {}, 400, "no image in a format that is read: BMP, GIF, JPEG, PNG"),
         ("", b"", {}, 400, "curl --data-binary"),
         ("?conf=2", PICTURE, {}, 400, "conf should be between 0 and 1"),
         ("?conf=x", PICTURE, {}, 400, "conf=x is no value for conf"),
