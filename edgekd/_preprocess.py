@@ -10,6 +10,7 @@ converts it.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 from .errors import ImageError, MissingPackageError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
     from PIL import Image as PILImage
@@ -96,6 +97,16 @@ def open_image(source: Path | io.BytesIO) -> ImageFile:
     return opened
 
 
+def pixel_count(data: bytes) -> int:
+    """Return how many pixels an image file has, by its header alone: a small file may hold very many.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    with _opened(data, "the bytes") as image:
+        return image.width * image.height
+
+
 def images_in(folder: Path) -> list[Path]:
     """Return the image files of a folder, by name; those of its subfolders are left alone.
 
@@ -162,24 +173,33 @@ def _from_path(path: Path) -> NDArray[np.uint8]:
 
 
 def _from_bytes(data: bytes, name: str = "the bytes") -> NDArray[np.uint8]:
-    image_module = _pillow()
-    from PIL import ImageOps
+    with _opened(data, name) as image:
+        from PIL import ImageOps
 
+        file_format = image.format
+        ImageOps.exif_transpose(image, in_place=True)  # a copy only of what has to be turned
+        return _from_pil(image, name, file_format)
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, name: str) -> Iterator[ImageFile]:
+    """Lend an image file of which the header has been read; what it raises, there or in the block, is an ImageError."""
+    pillow = _pillow()
     if not data:
         raise ImageError(f"{name}: no image, the file is empty")
-    bombs = (image_module.DecompressionBombError, image_module.DecompressionBombWarning)
+    bombs = (pillow.DecompressionBombError, pillow.DecompressionBombWarning)
     try:
         with open_image(io.BytesIO(data)) as image:
             _check_size(image.width, image.height, name)
-            file_format = image.format
-            upright = ImageOps.exif_transpose(image)
-            return _from_pil(upright, name, file_format)
+            yield image
     except ImageError:
         raise
     except bombs as error:
         raise ImageError(f"{name}: more pixels than Pillow reads in good faith: {error}") from error
-    except image_module.UnidentifiedImageError as error:
+    except pillow.UnidentifiedImageError as error:
         raise ImageError(f"{name}: {error}") from error
+    except MemoryError as error:
+        raise ImageError(f"{name}: there is not enough memory for its pixels; give a smaller image") from error
     # A damaged file reaches any decoder and any exception (OSError, SyntaxError, struct.error, zlib.error, ...).
     except Exception as error:
         raise ImageError(f"{name}: damaged image: {error}") from error

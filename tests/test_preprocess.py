@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, Image, ImageFile
 
-from edgekd._preprocess import FORMATS, MAX_SIDE, decode, to_rgb
+from edgekd._preprocess import FORMATS, MAX_SIDE, decode, pixel_count, to_rgb
 from edgekd.errors import ImageError, MissingPackageError, UsageError
 
 if TYPE_CHECKING:
@@ -208,6 +208,27 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked() -> None:
         decode(_png_of_size(30000, 30000))
     with pytest.raises(ImageError, match="40000x10 pixels"):
         decode(_png_of_size(40000, 10))
+
+
+def test_pixels_are_counted_by_the_header_alone() -> None:
+    assert pixel_count(PNG) == 35
+    assert pixel_count(_png_of_size(9000, 8000)) == 72_000_000
+    with pytest.raises(ImageError, match="the bytes: no image in a format"):
+        pixel_count(b"no image")
+
+
+def test_missing_memory_is_not_damage(monkeypatch) -> None:
+    def load(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(ImageError, match="the bytes: there is not enough memory for its pixels; give a smaller image"):
+        decode(PNG)
+
+
+def test_upright_file_is_not_copied(monkeypatch) -> None:
+    monkeypatch.setattr(Image.Image, "copy", lambda _: pytest.fail("it was copied"))
+    np.testing.assert_array_equal(decode(PNG).pixels, RGB)
 
 
 def test_without_pillow_arrays_work_and_files_say_what_to_install(monkeypatch) -> None:

@@ -27,6 +27,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--token-file", metavar="FILE", help="who asks must send the first line of this file")
     parser.add_argument("--queue", type=int, default=16, help="pictures under way at most (default 16)")
     parser.add_argument("--max-body-mb", type=float, default=10.0, metavar="MB", help="of one picture (default 10)")
+    parser.add_argument("--max-megapixels", type=float, default=50.0, metavar="MP", help="of one picture (default 50)")
     parser.add_argument(
         "--timeout-ms", type=float, default=10_000, metavar="MS", help="for one picture (default 10000)"
     )
@@ -43,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     found = edgekd.serve(
         args.bundle, device=args.device, precision=args.precision, threads=args.threads, mode=args.mode,
         cache=args.cache, host=args.host, port=args.port, token=_token(args.token_file), queue=args.queue,
-        max_body_bytes=round(args.max_body_mb * 2**20), timeout_ms=args.timeout_ms, ready=ready,
+        max_body_bytes=round(args.max_body_mb * 2**20), max_pixels=round(args.max_megapixels * 1e6),
+        timeout_ms=args.timeout_ms, ready=ready,
     )  # fmt: skip
     if args.json:
         print(json.dumps(found.to_dict()))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 import edgekd
 from edgekd.errors import HostError, UsageError
@@ -108,6 +108,18 @@ def test_bodies_are_limited_whether_they_say_their_length_or_not(serving: Callab
                        headers={"Transfer-Encoding": "chunked"})  # fmt: skip
     assert connection.getresponse().status == 413
     connection.close()
+
+
+def test_pixels_are_counted_before_they_are_decoded(
+    serving: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert serving(max_pixels=120 * 90).ask("POST", "/predict", PICTURE).status == 200
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
+    running = serving(max_pixels=10_000)
+    answer = running.ask("POST", "/predict", PICTURE)
+    said = "has 0.0108 megapixels, of at most 0.01; send it smaller, or serve with --max-megapixels"
+    assert (answer.status, said in answer.json()["error"]) == (413, True), answer.json()
+    assert running.service.accepted == running.service.answered == 1
 
 
 def test_body_that_does_not_come_gives_its_place_away(
