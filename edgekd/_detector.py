@@ -14,6 +14,7 @@ from ._bundle import Bundle
 from ._engine import Engine, cache_folder
 from ._pipeline import BATCH, Pipeline, checked_request, decoded, refuse_foreign
 from ._select import choose
+from ._session import check_threads
 from ._tiles import tiling
 from .errors import BundleError, UsageError
 
@@ -81,7 +82,7 @@ def load(
     Raises:
         BundleError: the file is not a sound bundle (checked before any vendor parser sees a byte).
         UsageError: the device or precision is not in the bundle; the message lists what is and what to type. Or the
-            folder cannot be a cache.
+            folder cannot be a cache, or `threads` is no number of threads.
         GateError: only int8 artifacts without a passing receipt fit.
         TargetUnavailableError: nothing in the bundle can run here; the message says why, one line a candidate.
     """
@@ -100,6 +101,7 @@ def start(
 ) -> Detector:
     """Return a detector that owns the bundle; arguments and errors as `load`, on which the bundle is closed."""
     try:
+        check_threads(threads)
         choice = choose(bundle, device, precision, unsafe=unsafe)
         folder = cache_folder(cache, bundle)
         restart = partial(

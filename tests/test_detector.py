@@ -304,6 +304,15 @@ def test_mode_that_is_none_is_refused(tmp_path: Path) -> None:
         load(path, mode="fast")
 
 
+@pytest.mark.parametrize("threads", [-1, 1025, 1.5, True, "2"])
+def test_threads_that_no_engine_has_are_refused(tmp_path: Path, threads: object) -> None:
+    path = bundles.written("reference", "fp32", tmp_path)
+    with pytest.raises(UsageError, match=f"threads should be a whole number from 0 to 1024, got {threads!r}; 0 leaves"):
+        load(path, threads=threads)  # type: ignore[arg-type]
+    with load(path, threads=np.int64(1)) as detector:  # type: ignore[arg-type]
+        assert detector.submit(_picture()).result(10)
+
+
 def test_cache_that_cannot_be_is_no_cache_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
     path = bundles.written("reference", "fp32", tmp_path)
     with load(path, cache="/proc/nowhere/at-all") as detector:  # nothing can be made there, as on a read-only system
