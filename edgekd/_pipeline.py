@@ -12,7 +12,7 @@ from . import _anomaly, ops
 from ._detections import Detections
 from ._preprocess import ImageArray, decode
 from ._session import PipelineSession, Request
-from ._tiles import merge
+from ._tiles import merge, whole
 from .errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NOT_FOR = {"anomaly": ("conf", "iou", "classes", "tile", "overlap"), "detect": ("ungated",)}
 """Arguments of `predict` that mean nothing for a task."""
+MOST_OBJECTS = 2**31 - 1  # the kernels count in 32 bits
 BATCH = 8  # images or tiles letterboxed and sent to the engine at once; bounds the memory that many of them take
 
 
@@ -204,8 +205,8 @@ def checked_request(
     for name in ("conf", "iou"):
         if not 0.0 <= request[name] <= 1.0:
             raise UsageError(f"{name} should be between 0 and 1, got {request[name]}")
-    if request["max_det"] < 1:
-        raise UsageError(f"max_det should be at least 1, got {max_det}")
+    if not whole(request["max_det"]) or not 1 <= request["max_det"] <= MOST_OBJECTS:
+        raise UsageError(f"max_det should be a whole number from 1 to {MOST_OBJECTS}, got {max_det!r}")
     wanted = None if classes is None else [_label(manifest.classes, item) for item in classes]
     return {**request, "max_candidates": defaults.max_candidates, "classes": wanted}
 

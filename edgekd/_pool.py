@@ -95,7 +95,7 @@ class Pool:
                 if left <= 0:
                     call.settle(error=self._late(call))
                     return call.future
-                self._changed.wait(None if left == math.inf else left)
+                self._changed.wait(min(left, threading.TIMEOUT_MAX))
             if self._closed:
                 raise ClosedError(CLOSED)
             self._add(call)
@@ -179,7 +179,7 @@ class Pool:
         while True:
             with self._changed:
                 while not self._closed and (left := self._next_s()) > 0:
-                    self._earlier.wait(None if left == math.inf else left)
+                    self._earlier.wait(min(left, threading.TIMEOUT_MAX))
                 if self._closed:
                     return
                 call = heapq.heappop(self._deadlines)[2]()

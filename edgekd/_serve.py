@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -108,8 +109,8 @@ def serve(
 
 def _check(**least_one: float) -> None:
     for name, value in least_one.items():
-        if not value >= 1:
-            raise UsageError(f"{name} should be at least 1, got {value}")
+        if not 1 <= value < math.inf:
+            raise UsageError(f"{name} should be at least 1 and finite, got {value}")
 
 
 def _check_token(token: str | None, *, loopback: bool, host: str) -> None:

@@ -66,15 +66,16 @@ def tiling(tile: int | None, overlap: int | None) -> Tiling | None:
         if overlap is not None:
             raise UsageError(f"overlap={overlap} is between tiles; give their side as well, for example tile=1024")
         return None
-    if not _whole(tile) or tile < 1:
+    if not whole(tile) or tile < 1:
         raise UsageError(f"tile should be a whole number of pixels, at least 1, got {tile!r}")
     shared = tile // DEFAULT_SHARE if overlap is None else overlap
-    if not _whole(shared) or not 0 <= shared < tile:
+    if not whole(shared) or not 0 <= shared < tile:
         raise UsageError(f"overlap should be a whole number of pixels, 0 to tile - 1 = {tile - 1}, got {overlap!r}")
     return Tiling(int(tile), int(shared))
 
 
-def _whole(value: object) -> bool:
+def whole(value: object) -> bool:
+    """Whether a value is a whole number, and no truth value."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 

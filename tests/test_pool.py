@@ -135,6 +135,24 @@ def test_earlier_deadline_that_comes_later_is_told_first() -> None:
     pool.close()
 
 
+def test_deadline_in_some_hundred_years_hinders_nobody() -> None:
+    pool = Pool(1, waiting=1)
+    gate = Gate()
+    far = pool.submit(gate, 1e13)
+    assert gate.started.wait(LIMIT_S)
+    waiting = pool.submit(lambda: 1, 1e300)
+    placed: list[object] = []
+    thread = threading.Thread(target=lambda: placed.append(pool.submit(lambda: 2, 1e13)))  # waits for a place
+    thread.start()
+    near = pool.submit(lambda: 3, 20, bounded=False)
+    assert isinstance(near.exception(LIMIT_S), DeadlineError), "who watches deadlines lives"
+    gate.may_end.set()
+    thread.join(LIMIT_S)
+    assert len(placed) == 1
+    assert (far.result(LIMIT_S), waiting.result(LIMIT_S)) == ("done", 1)
+    pool.close()
+
+
 def test_cancelled_call_gives_its_place_away() -> None:
     pool = Pool(1, waiting=1)
     gate = blocked(pool)

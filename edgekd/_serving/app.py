@@ -10,6 +10,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from .._detector import Detector
 
+GONE = 499  # as nginx counts it: no fault of the service
 READ_S = 30.0  # for a whole body: who sends slower holds a place that others want
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src data: blob:; media-src blob:; connect-src 'self'"
@@ -155,6 +157,8 @@ class Service:
 
         try:
             return await asyncio.wait_for(read(), READ_S)
+        except ClientDisconnect as error:
+            raise _Refused(GONE, "the client went away amid its picture") from error  # read by nobody, and counted
         except asyncio.TimeoutError as error:
             raise _Refused(408, f"the picture did not arrive within {READ_S:g} s") from error
 
