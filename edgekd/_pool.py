@@ -58,7 +58,7 @@ class Pool:
         self._numbers = itertools.count()
         self._threads: list[threading.Thread] = []
         self._watcher: threading.Thread | None = None
-        self._running = 0
+        self._running = self._idle = 0
         self._closed = False
         lock = threading.RLock()
         self._changed, self._earlier = threading.Condition(lock), threading.Condition(lock)
@@ -120,7 +120,7 @@ class Pool:
 
     def _add(self, call: _Call) -> None:
         self._waiting.append(call)
-        if self._running + len(self._waiting) > len(self._threads) and len(self._threads) < self._workers:
+        if len(self._waiting) > self._idle and len(self._threads) < self._workers:
             self._threads.append(_started(self._work, f"edgekd-call-{len(self._threads)}"))
         if call.end != math.inf:
             self._watcher = self._watcher or _started(self._watch, "edgekd-deadlines")
@@ -158,7 +158,9 @@ class Pool:
                     if call.begin():
                         self._running += 1
                         return call
+                self._idle += 1  # a thread that runs callbacks of a future is not
                 self._changed.wait()
+                self._idle -= 1
             return None
 
     def _work(self) -> None:

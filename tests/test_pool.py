@@ -208,6 +208,34 @@ def test_call_that_submits_from_a_full_pool_does_not_wait_for_itself() -> None:
     pool.close()
 
 
+def test_callback_that_submits_and_waits_has_a_thread_started() -> None:
+    pool = Pool(2, waiting=1)
+    gate = blocked(pool)
+    got: list[object] = []
+    gate.future.add_done_callback(lambda _: got.append(pool.submit(lambda: 7, None).result(LIMIT_S)))  # type: ignore[attr-defined]
+    gate.may_end.set()
+    end = time.monotonic() + LIMIT_S
+    while not got and time.monotonic() < end:
+        time.sleep(0.01)
+    pool.close()
+    assert got == [7]
+
+
+def test_threads_start_when_more_calls_wait_than_threads() -> None:
+    pool = Pool(3, waiting=8)
+    pool.submit(lambda: 1, None).result(LIMIT_S)
+    end = time.monotonic() + LIMIT_S
+    while not pool._idle and time.monotonic() < end:
+        time.sleep(0.01)
+    pool.submit(lambda: 1, None).result(LIMIT_S)
+    assert len(pool._threads) == 1, "the one that waits takes it"
+    gates = [blocked(pool) for _ in range(3)]
+    assert len(pool._threads) == 3
+    for gate in gates:
+        gate.may_end.set()
+    pool.close()
+
+
 def test_pool_keeps_no_call_that_is_over() -> None:
     class Picture:
         def __call__(self) -> int:
