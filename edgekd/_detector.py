@@ -13,8 +13,7 @@ import numpy as np
 from ._bundle import Bundle
 from ._engine import Engine, cache_folder
 from ._pipeline import BATCH, Pipeline, checked_request, decoded, refuse_foreign
-from ._select import choose
-from ._session import check_threads
+from ._select import start_chosen
 from ._tiles import tiling
 from .errors import BundleError, UsageError
 
@@ -101,13 +100,10 @@ def start(
 ) -> Detector:
     """Return a detector that owns the bundle; arguments and errors as `load`, on which the bundle is closed."""
     try:
-        check_threads(threads)
-        choice = choose(bundle, device, precision, unsafe=unsafe)
         folder = cache_folder(cache, bundle)
-        restart = partial(
-            choice.target.load, bundle, choice.artifact, device=device, threads=threads, mode=mode, cache=folder
+        choice, session, restart = start_chosen(
+            bundle, device, precision, threads=threads, mode=mode, cache=folder, unsafe=unsafe
         )
-        session = restart()
     except BaseException:
         bundle.close()
         raise
