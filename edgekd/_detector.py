@@ -13,7 +13,7 @@ import numpy as np
 from ._bundle import Bundle
 from ._engine import Engine, cache_folder
 from ._pipeline import BATCH, Pipeline, checked_request, decoded, refuse_foreign
-from ._select import choose
+from ._select import start_chosen
 from ._tiles import tiling
 from .errors import BundleError, UsageError
 
@@ -81,7 +81,7 @@ def load(
     Raises:
         BundleError: the file is not a sound bundle (checked before any vendor parser sees a byte).
         UsageError: the device or precision is not in the bundle; the message lists what is and what to type. Or the
-            folder cannot be a cache.
+            folder cannot be a cache, or `threads` is no number of threads.
         GateError: only int8 artifacts without a passing receipt fit.
         TargetUnavailableError: nothing in the bundle can run here; the message says why, one line a candidate.
     """
@@ -100,12 +100,10 @@ def start(
 ) -> Detector:
     """Return a detector that owns the bundle; arguments and errors as `load`, on which the bundle is closed."""
     try:
-        choice = choose(bundle, device, precision, unsafe=unsafe)
         folder = cache_folder(cache, bundle)
-        restart = partial(
-            choice.target.load, bundle, choice.artifact, device=device, threads=threads, mode=mode, cache=folder
+        choice, session, restart = start_chosen(
+            bundle, device, precision, threads=threads, mode=mode, cache=folder, unsafe=unsafe
         )
-        session = restart()
     except BaseException:
         bundle.close()
         raise
@@ -118,7 +116,7 @@ class Detector:
     """A loaded model.
 
     Thread-safety: every method may be called from any number of threads at once; `close` lets the calls that run
-    finish, and whoever waits or comes later gets a ClosedError.
+    finish, those by tiles no further than their batch, and whoever waits or comes later gets a ClosedError.
 
     Processes: pickled, it is opened again where it arrives. After a fork the child opens an engine of its own when it
     first predicts, or gets a SessionError where the runtime does not survive that (OpenVINO); the parent's is left
@@ -214,8 +212,8 @@ class Detector:
             color: "bgr" (as OpenCV gives) or "rgb": the channel order of arrays. Files and PIL images are RGB.
             tile: side in pixels of the square windows that an image larger than that is split into; the network sees
                 each by itself, and what two of them found twice is merged (see `edgekd.geometry.merge_tiles`). Every
-                image of a list is looked at for itself: those no larger than a tile go the usual way. None: whole
-                images.
+                image of a list is looked at for itself: those no larger than a tile go the usual way. At most 4096
+                windows an image. None: whole images.
             overlap: pixels that neighbouring tiles share; more than the longest object, or no tile may hold it whole.
                 None: a fifth of `tile`.
             ungated: of an anomaly network: give regions of normal images too. They lie above the pixel threshold.
@@ -224,7 +222,7 @@ class Detector:
             ImageError: an image cannot be used (missing, broken, wrong dtype or shape); floats are refused.
             UsageError: an option is out of its range, or means nothing for the bundle's task.
             SessionError: an anomaly network gave values that are not finite.
-            ClosedError: after `close`.
+            ClosedError: after `close`; with tiles also when it comes between two batches of them.
         """
         given = {"conf": conf, "iou": iou, "classes": classes, "tile": tile, "overlap": overlap, "ungated": ungated}
         refuse_foreign(self.manifest, given)
@@ -238,7 +236,12 @@ class Detector:
                     batch = items[start : start + BATCH]
                     found += self._pipeline.run(session, decoded(batch, color), len(batch), request, ungated=ungated)
             else:
-                found = [self._pipeline.run_by_tiles(session, item, color, request, tiles, max_det) for item in items]
+                found = [
+                    self._pipeline.run_by_tiles(
+                        session, item, color, request, tiles, max_det, go_on=self._engine.check_open
+                    )
+                    for item in items
+                ]
         return found if items is images else found[0]
 
     def submit(self, images: Any, *, timeout_ms: float | None = None, **options: Any) -> Future[Any]:
@@ -347,7 +350,7 @@ class Detector:
     def close(self) -> None:
         """Free the engine and the mapped file, once the calls that run have ended; a second call does nothing.
 
-        Calls that wait for their turn end in ClosedError.
+        Calls that wait for their turn end in ClosedError, and so do those by tiles after the batch that runs.
         """
         if self._engine.close() and self._bundle is not None:
             self._bundle.close()

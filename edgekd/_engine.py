@@ -49,8 +49,7 @@ class Engine:
         """
         with self._changed:
             self._changed.wait_for(lambda: not self._forking)
-            if self._closed:
-                raise ClosedError(CLOSED)
+            self.check_open()
             if self._session is None:
                 if self._start is None:
                     raise ClosedError("the engine stayed in the parent process; load the bundle in this one")
@@ -63,6 +62,15 @@ class Engine:
             with self._changed:
                 self._busy -= 1
                 self._changed.notify_all()
+
+    def check_open(self) -> None:
+        """Say whether `close` waits: a call that takes long asks now and then.
+
+        Raises:
+            ClosedError: after `close`.
+        """
+        if self._closed:
+            raise ClosedError(CLOSED)
 
     @property
     def waiting(self) -> int:
@@ -80,8 +88,7 @@ class Engine:
 
         workers = self.workers()
         with self._changed:
-            if self._closed:
-                raise ClosedError(CLOSED)
+            self.check_open()
             if self._pool is None:
                 self._pool = Pool(workers, 2 * workers)
                 weakref.finalize(self, self._pool.close, join=False).atexit = False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _detector
 from ._bundle import Bundle
-from ._select import choose
+from ._select import start_chosen
 from ._train import json_ready
 from .errors import DataError, MissingPackageError, UsageError
 
@@ -168,8 +168,7 @@ def _evaluate_anomaly(
         raise UsageError(f"{', '.join(refused)}: for detectors only; {bundle.path} is for task anomaly")
     if dataset.task != "anomaly":
         raise DataError(f"{dataset.name} is a set of task {dataset.task}; {bundle.path} is for task anomaly")
-    choice = choose(bundle, device, precision)
-    session = choice.target.load(bundle, choice.artifact, device=device, threads=threads)
+    session = start_chosen(bundle, device, precision, threads=threads).session
     thresholds = bundle.manifest.thresholds
     assert thresholds is not None  # the reader has checked it
     try:

@@ -12,11 +12,11 @@ from . import _anomaly, ops
 from ._detections import Detections
 from ._preprocess import ImageArray, decode
 from ._session import PipelineSession, Request
-from ._tiles import merge
+from ._tiles import merge, whole
 from .errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NOT_FOR = {"anomaly": ("conf", "iou", "classes", "tile", "overlap"), "detect": ("ungated",)}
 """Arguments of `predict` that mean nothing for a task."""
+MOST_OBJECTS = 2**31 - 1  # the kernels count in 32 bits
 BATCH = 8  # images or tiles letterboxed and sent to the engine at once; bounds the memory that many of them take
 
 
@@ -81,15 +82,27 @@ class Pipeline:
         return found
 
     def run_by_tiles(
-        self, session: Session, image: Any, color: str, request: dict[str, Any], tiles: Tiling, max_det: int | None
+        self,
+        session: Session,
+        image: Any,
+        color: str,
+        request: dict[str, Any],
+        tiles: Tiling,
+        max_det: int | None,
+        *,
+        go_on: Callable[[], None],
     ) -> Detections:
-        """Detect on one image, by tiles if it is larger than one; a batch of tiles at a time is in memory."""
+        """Detect on one image, by tiles if it is larger than one; a batch of tiles at a time is in memory.
+
+        `go_on` is asked before each batch, and raises where nobody wants the rest.
+        """
         ((array, decode_s),) = decoded([image], color)
         if tiles.fits(array):
             return self.run(session, [(array, decode_s)], 1, request)[0]
         windows = tiles.windows(array)
         found: list[Detections] = []
         for start in range(0, len(windows), BATCH):
+            go_on()
             batch = windows[start : start + BATCH].tolist()
             crops = ((ImageArray(array.pixels[y1:y2, x1:x2], array.order), 0.0) for x1, y1, x2, y2 in batch)
             found += self.run(session, crops, len(batch), request)
@@ -192,8 +205,8 @@ def checked_request(
     for name in ("conf", "iou"):
         if not 0.0 <= request[name] <= 1.0:
             raise UsageError(f"{name} should be between 0 and 1, got {request[name]}")
-    if request["max_det"] < 1:
-        raise UsageError(f"max_det should be at least 1, got {max_det}")
+    if not whole(request["max_det"]) or not 1 <= request["max_det"] <= MOST_OBJECTS:
+        raise UsageError(f"max_det should be a whole number from 1 to {MOST_OBJECTS}, got {max_det!r}")
     wanted = None if classes is None else [_label(manifest.classes, item) for item in classes]
     return {**request, "max_candidates": defaults.max_candidates, "classes": wanted}
 

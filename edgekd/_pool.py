@@ -58,7 +58,7 @@ class Pool:
         self._numbers = itertools.count()
         self._threads: list[threading.Thread] = []
         self._watcher: threading.Thread | None = None
-        self._running = 0
+        self._running = self._idle = 0
         self._closed = False
         lock = threading.RLock()
         self._changed, self._earlier = threading.Condition(lock), threading.Condition(lock)
@@ -95,7 +95,7 @@ class Pool:
                 if left <= 0:
                     call.settle(error=self._late(call))
                     return call.future
-                self._changed.wait(None if left == math.inf else left)
+                self._changed.wait(min(left, threading.TIMEOUT_MAX))
             if self._closed:
                 raise ClosedError(CLOSED)
             self._add(call)
@@ -120,7 +120,7 @@ class Pool:
 
     def _add(self, call: _Call) -> None:
         self._waiting.append(call)
-        if self._running + len(self._waiting) > len(self._threads) and len(self._threads) < self._workers:
+        if len(self._waiting) > self._idle and len(self._threads) < self._workers:
             self._threads.append(_started(self._work, f"edgekd-call-{len(self._threads)}"))
         if call.end != math.inf:
             self._watcher = self._watcher or _started(self._watch, "edgekd-deadlines")
@@ -158,7 +158,9 @@ class Pool:
                     if call.begin():
                         self._running += 1
                         return call
+                self._idle += 1  # a thread that runs callbacks of a future is not
                 self._changed.wait()
+                self._idle -= 1
             return None
 
     def _work(self) -> None:
@@ -179,7 +181,7 @@ class Pool:
         while True:
             with self._changed:
                 while not self._closed and (left := self._next_s()) > 0:
-                    self._earlier.wait(None if left == math.inf else left)
+                    self._earlier.wait(min(left, threading.TIMEOUT_MAX))
                 if self._closed:
                     return
                 call = heapq.heappop(self._deadlines)[2]()

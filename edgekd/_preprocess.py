@@ -1,7 +1,7 @@
 """Images as users have them -> `(H, W, C)` uint8 pixels and the order of their channels. Nothing is guessed.
 
 Arrays: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)` uint8, colour order as `color` says, alpha ignored, no copy.
-Files (path or bytes): whatever Pillow reads, turned upright as their EXIF orientation says.
+Files (path or bytes): in one of FORMATS, turned upright as their EXIF orientation says.
 Pillow images: their pixels as they are, so that boxes fit what `image.show()` shows.
 16-bit greys: a PNG's scale is fixed by its standard (65535 is white), so its high byte is taken; any other 16-bit or
 float image has no scale of its own (12-bit camera data sits in 16-bit files too) and is refused with the line that
@@ -10,6 +10,7 @@ converts it.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from pathlib import Path
@@ -20,15 +21,18 @@ import numpy as np
 from .errors import ImageError, MissingPackageError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
     from PIL import Image as PILImage
+    from PIL.ImageFile import ImageFile
 
 MAX_SIDE = 32768  # pixels
 ACCEPTED = (
     "a path, the bytes of an image file, a PIL image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8"
 )
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Of the formats that Pillow knows, those that it decodes by itself; for EPS it would run Ghostscript on the bytes."""
 GREY_MODES = ("1", "L", "LA")
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 WIDE_MODES = ("I", "F")  # and every "I;16..."
@@ -76,6 +80,31 @@ def decode(image: Any, color: str = "bgr") -> ImageArray:
     if type(image).__module__.partition(".")[0] == "PIL":
         return ImageArray(_from_pil(image, "the PIL image"), "rgb")
     raise ImageError(f"cannot read an image from {type(image).__name__}; possible: {ACCEPTED}")
+
+
+def open_image(source: Path | io.BytesIO) -> ImageFile:
+    """Return Pillow's image of a file, of which the header has been read.
+
+    Raises:
+        OSError: the file cannot be read, or its format is none of FORMATS.
+        Exception: a damaged header raises anything.
+    """
+    pillow = _pillow()
+    try:
+        opened: ImageFile = pillow.open(source, formats=FORMATS)
+    except pillow.UnidentifiedImageError as error:
+        raise pillow.UnidentifiedImageError(f"no image in a format that is read: {', '.join(FORMATS)}") from error
+    return opened
+
+
+def pixel_count(data: bytes) -> int:
+    """Return how many pixels an image file has, by its header alone: a small file may hold very many.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    with _opened(data, "the bytes") as image:
+        return image.width * image.height
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -144,24 +173,33 @@ def _from_path(path: Path) -> NDArray[np.uint8]:
 
 
 def _from_bytes(data: bytes, name: str = "the bytes") -> NDArray[np.uint8]:
-    image_module = _pillow()
-    from PIL import ImageOps
+    with _opened(data, name) as image:
+        from PIL import ImageOps
 
+        file_format = image.format
+        ImageOps.exif_transpose(image, in_place=True)  # a copy only of what has to be turned
+        return _from_pil(image, name, file_format)
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, name: str) -> Iterator[ImageFile]:
+    """Lend an image file of which the header has been read; what it raises, there or in the block, is an ImageError."""
+    pillow = _pillow()
     if not data:
         raise ImageError(f"{name}: no image, the file is empty")
-    bombs = (image_module.DecompressionBombError, image_module.DecompressionBombWarning)
+    bombs = (pillow.DecompressionBombError, pillow.DecompressionBombWarning)
     try:
-        with image_module.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data)) as image:
             _check_size(image.width, image.height, name)
-            file_format = image.format
-            upright = ImageOps.exif_transpose(image)
-            return _from_pil(upright, name, file_format)
+            yield image
     except ImageError:
         raise
     except bombs as error:
         raise ImageError(f"{name}: more pixels than Pillow reads in good faith: {error}") from error
-    except image_module.UnidentifiedImageError as error:
-        raise ImageError(f"{name}: no image in a format Pillow knows") from error
+    except pillow.UnidentifiedImageError as error:
+        raise ImageError(f"{name}: {error}") from error
+    except MemoryError as error:
+        raise ImageError(f"{name}: there is not enough memory for its pixels; give a smaller image") from error
     # A damaged file reaches any decoder and any exception (OSError, SyntaxError, struct.error, zlib.error, ...).
     except Exception as error:
         raise ImageError(f"{name}: damaged image: {error}") from error

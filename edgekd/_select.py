@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from ._manifest import Artifact
 from ._receipts import int8_receipt, needs_receipt, refusal
+from ._session import check_threads
 from ._target import Target, load_target, target_names
 from .errors import GateError, TargetUnavailableError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
     from ._bundle import Bundle
+    from ._session import Session
 
 PRECISION_ORDER = (
     "fp32",
@@ -29,8 +35,47 @@ class Choice:
     discarded: tuple[str, ...]
 
 
-def choose(bundle: Bundle, device: str, precision: str, *, unsafe: bool = False) -> Choice:
+class Started(NamedTuple):
+    """A session that runs, the choice behind it, and what starts another like it."""
+
+    choice: Choice
+    session: Session
+    start: Callable[[], Session]
+
+
+def start_chosen(
+    bundle: Bundle,
+    device: str,
+    precision: str,
+    *,
+    threads: int = 0,
+    mode: str = "latency",
+    cache: Path | None = None,
+    unsafe: bool = False,
+) -> Started:
+    """Start the first artifact whose packages can be imported; arguments and errors as `edgekd.load`.
+
+    `probe` looks whether a package is there; that it is damaged, or lacks a library, only shows when it is imported.
+    """
+    check_threads(threads)
+    broken: dict[str, str] = {}
+    while True:
+        choice = choose(bundle, device, precision, unsafe=unsafe, broken=broken)
+        start = partial(
+            choice.target.load, bundle, choice.artifact, device=device, threads=threads, mode=mode, cache=cache
+        )
+        try:
+            return Started(choice, start(), start)
+        except ImportError as error:
+            broken[choice.artifact.target] = f"a package that is installed cannot be imported: {error}"
+
+
+def choose(
+    bundle: Bundle, device: str, precision: str, *, unsafe: bool = False, broken: Mapping[str, str] | None = None
+) -> Choice:
     """Return the first runnable artifact by the targets' RANK and by precision; arguments and errors as `edgekd.load`.
+
+    `broken` are targets that cannot run whatever they say themselves, and why.
 
     Within a target, int8 is first where its receipt says that its gates held and that it is faster than the target's
     other precisions, else last. Where no precision is asked for, int8 that is slower, and w8a32, come behind all
@@ -63,7 +108,7 @@ def choose(bundle: Bundle, device: str, precision: str, *, unsafe: bool = False)
     if not unsafe:
         exact = _allowed(bundle, exact, discarded)
     for index, item in enumerate(exact):
-        problem = modules[item.target].probe()
+        problem = (broken or {}).get(item.target) or modules[item.target].probe()
         if problem is None:
             later = [_later(bundle, other) for other in exact[index + 1 :]]
             reason = f"{item.target} {item.precision} is the first of {len(exact)} fitting artifacts that runs here"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ def serve(
     token: str | None = None,
     queue: int = 16,
     max_body_bytes: int = 10 << 20,
+    max_pixels: int = 50_000_000,
     timeout_ms: float = 10_000,
     ready: Callable[[str], None] | None = None,
 ) -> ServeReport:
@@ -70,6 +72,7 @@ def serve(
         token: who asks must send it, `Authorization: Bearer TOKEN`; at least 16 characters. None: none is asked for.
         queue: pictures that are read, wait or run at once; more get 503 and Retry-After.
         max_body_bytes: of one picture; larger ones get 413.
+        max_pixels: of one picture, as its header says; more get 413. Decoding takes up to 18 bytes for each.
         timeout_ms: for one picture; then it gets 504.
         ready: told the address once it can be asked.
 
@@ -89,14 +92,14 @@ def serve(
     except ImportError as error:
         raise MissingPackageError("serving needs Starlette and Uvicorn: pip install 'edgekd[serve]'") from error
 
-    _check(queue=queue, max_body_bytes=max_body_bytes, timeout_ms=timeout_ms)
+    _check(queue=queue, max_body_bytes=max_body_bytes, max_pixels=max_pixels, timeout_ms=timeout_ms)
     _check_token(token, loopback=is_loopback(host), host=host)
     with (
         listen(host, port) as listener,
         load(path, device, precision, threads=threads, mode=mode, cache=cache) as detector,
     ):
         detector.warmup()
-        service = Service(detector, Limits(queue, max_body_bytes, timeout_ms), token)
+        service = Service(detector, Limits(queue, max_body_bytes, max_pixels, timeout_ms), token)
         shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
         url = f"http://{shown}:{listener.getsockname()[1]}/"
         start = time.monotonic()
@@ -104,10 +107,10 @@ def serve(
         return ServeReport(service.accepted, service.answered, service.rejected, time.monotonic() - start)
 
 
-def _check(*, queue: int, max_body_bytes: int, timeout_ms: float) -> None:
-    for name, value in (("queue", queue), ("max_body_bytes", max_body_bytes), ("timeout_ms", timeout_ms)):
-        if not value >= 1:
-            raise UsageError(f"{name} should be at least 1, got {value}")
+def _check(**least_one: float) -> None:
+    for name, value in least_one.items():
+        if not 1 <= value < math.inf:
+            raise UsageError(f"{name} should be at least 1 and finite, got {value}")
 
 
 def _check_token(token: str | None, *, loopback: bool, host: str) -> None:

@@ -163,6 +163,7 @@ class LayeredSession(Session, Protocol):
 
 MODES = ("latency", "throughput")
 """What `load` may be asked to make the best of: one call, or several at once."""
+MAX_THREADS = 1024  # of a CPU that an engine may be asked to use
 
 
 def check_mode(mode: str) -> None:
@@ -173,6 +174,19 @@ def check_mode(mode: str) -> None:
     """
     if mode not in MODES:
         raise UsageError(f"mode should be one of {', '.join(MODES)}; got {mode!r}")
+
+
+def check_threads(threads: int) -> None:
+    """Refuse a number of CPU threads that no engine has; engines themselves hang, crash or take another.
+
+    Raises:
+        UsageError: it is none; says what is possible.
+    """
+    whole = isinstance(threads, (int, np.integer)) and not isinstance(threads, bool)
+    if not whole or not 0 <= threads <= MAX_THREADS:
+        raise UsageError(
+            f"threads should be a whole number from 0 to {MAX_THREADS}, got {threads!r}; 0 leaves it to the engine"
+        )
 
 
 def cpu_threads(threads: int) -> int:

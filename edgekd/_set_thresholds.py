@@ -14,7 +14,7 @@ from ._anomaly import scored
 from ._anomaly_recipe import ALPHA, PIXEL_ALPHA
 from ._bundle import Bundle
 from ._preprocess import decode, images_in
-from ._select import choose
+from ._select import start_chosen
 from ._thresholds import fit, image_threshold, moved, pixel_threshold
 from .errors import UsageError
 
@@ -151,8 +151,7 @@ def _fitted(
     image_threshold([0.0] * len(images), shares["alpha"])  # too few, or no share: said before hours of scoring
     pixel_threshold([0.0], shares["pixel_alpha"])
     device, precision, threads = where
-    choice = choose(bundle, device, precision)
-    with contextlib.closing(choice.target.load(bundle, choice.artifact, device=device, threads=threads)) as session:
+    with contextlib.closing(start_chosen(bundle, device, precision, threads=threads).session) as session:
         found = list(scored(session.infer, map(decode, images), bundle.manifest.input, before.sigma))
         info = session.info
     scores, maps = [score for score, _ in found], [values.ravel() for _, values in found]

@@ -30,6 +30,7 @@ BACK_OFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # between attempts to open a
 class Frame(NamedTuple):
     """One picture: `(H, W, 3)` uint8 in the order asked for, where it comes from, and the time reading it took.
 
+    The arrays of an iterable come out as they were: `(H, W, 1)` of a grey one, `(H, W, 4)` with alpha.
     `fps` is the pace of its source in pictures a second; None: it has none, or does not say.
     """
 
@@ -63,12 +64,17 @@ def open_source(source: Any, color: str, stop: Event) -> Source:
         stop: ends the wait between attempts to open a lost source.
 
     Raises:
-        UsageError: there is no such file, no image in the folder, or nothing is known of this type.
+        UsageError: there is no such file, no image in the folder, nothing is known of this type, or it is one picture,
+            whose rows or bytes would be taken for pictures.
     """
     if isinstance(source, int) and not isinstance(source, bool):
         return Source(_moving(source, f"camera {source}", color, stop, live=True), live=True)
     if isinstance(source, (str, Path)):
         return _named(str(source), color, stop)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        raise UsageError(f"{type(source).__name__} are one picture; a stream takes several: [image]")
+    if isinstance(source, np.ndarray) and source.ndim < 4:
+        raise UsageError(f"an array of shape {source.shape} is one picture; a stream takes several: [image]")
     if isinstance(source, Iterable):
         return Source(_pictures(source, color), live=False)
     raise UsageError(
@@ -140,10 +146,12 @@ def _moving(
                 return
             if capture is not None:
                 capture.release()
+                capture = None
             wait = BACK_OFF_S[min(attempts, len(BACK_OFF_S) - 1)]
             attempts += 1
             yield Broken(name, f"no picture; opening it again in {wait:g} s (attempt {attempts})")
-            stop.wait(wait)
+            if stop.wait(wait):
+                return  # a camera that is opened now would be taken from who comes next
             capture = _opened(spec)
     finally:
         if capture is not None:

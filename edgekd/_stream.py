@@ -6,6 +6,7 @@ bounded: a live source drops its oldest waiting picture, another one waits.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -100,18 +101,20 @@ class _Belt:
             self._changed.notify_all()
 
     def next(self) -> _Job | None:
-        """Return the next picture that is done; None: that was the last.
+        """Return the next picture that is done; None: that was the last, or nobody wants more.
 
         Raises:
             BaseException: what ended the reading, once all pictures before it were handed out.
         """
         with self._changed:
-            while not (self.taken and self.taken[0].done):
+            while not self.stop.is_set() and not (self.taken and self.taken[0].done):
                 if self._ended and not self.taken and not self.waiting:
                     if isinstance(self._ended, BaseException):
                         raise self._ended
                     return None
                 self._changed.wait()
+            if self.stop.is_set():
+                return None
             job = self.taken.popleft()
             self._changed.notify_all()
             return job
@@ -149,12 +152,14 @@ class Stream:
         dropping = opened.live if drop == "auto" else drop == "oldest"
         self._belt = _Belt(queue, workers + queue, stop, drop=dropping)
         self._results = _results(predict, opened, self._belt, workers)
+        self._turn = threading.RLock()  # a generator cannot be asked and closed at once
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Result:
-        return next(self._results)
+        with self._turn:
+            return next(self._results)
 
     @property
     def dropped(self) -> int:
@@ -177,8 +182,10 @@ class Stream:
         return None if self._belt.last is None else self._belt.last.fps
 
     def close(self) -> None:
-        """Stop reading and predicting; a second call does nothing."""
-        self._results.close()
+        """Stop reading and predicting; a second call does nothing. Another thread that waits for a picture is told."""
+        self._belt.close()
+        with self._turn, contextlib.suppress(ValueError):  # a signal came amid `next`, which ends the threads itself
+            self._results.close()
 
     def __enter__(self) -> Self:
         return self

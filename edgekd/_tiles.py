@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ._preprocess import ImageArray
 
 DEFAULT_SHARE = 5  # of a tile: neighbours share a fifth, near DOTA's 200 of 1024 pixels
+MAX_WINDOWS = 4096  # of an image: enough for tiles of 640 pixels on the largest one
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,23 @@ class Tiling:
         return bool(max(height, width) <= self.tile)
 
     def windows(self, image: ImageArray) -> NDArray[np.int64]:
-        """Return `(T, 4)` xyxy windows, see `edgekd.geometry.windows`."""
+        """Return `(T, 4)` xyxy windows, see `edgekd.geometry.windows`.
+
+        Raises:
+            UsageError: more than MAX_WINDOWS; every one is a run of the network.
+        """
         height, width = image.pixels.shape[:2]
+        count = self._count(height) * self._count(width)
+        if count > MAX_WINDOWS:
+            raise UsageError(
+                f"tile={self.tile}, overlap={self.overlap} cuts an image of {width}x{height} pixels into {count} "
+                f"windows, of at most {MAX_WINDOWS}; take larger tiles that share less, for example tile=1024"
+            )
         return geometry.windows(height, width, self.tile, self.overlap)
+
+    def _count(self, length: int) -> int:
+        """Return how many windows lie along a side."""
+        return 1 + math.ceil(max(length - self.tile, 0) / (self.tile - self.overlap))
 
 
 def tiling(tile: int | None, overlap: int | None) -> Tiling | None:
@@ -50,15 +66,16 @@ def tiling(tile: int | None, overlap: int | None) -> Tiling | None:
         if overlap is not None:
             raise UsageError(f"overlap={overlap} is between tiles; give their side as well, for example tile=1024")
         return None
-    if not _whole(tile) or tile < 1:
+    if not whole(tile) or tile < 1:
         raise UsageError(f"tile should be a whole number of pixels, at least 1, got {tile!r}")
     shared = tile // DEFAULT_SHARE if overlap is None else overlap
-    if not _whole(shared) or not 0 <= shared < tile:
+    if not whole(shared) or not 0 <= shared < tile:
         raise UsageError(f"overlap should be a whole number of pixels, 0 to tile - 1 = {tile - 1}, got {overlap!r}")
     return Tiling(int(tile), int(shared))
 
 
-def _whole(value: object) -> bool:
+def whole(value: object) -> bool:
+    """Whether a value is a whole number, and no truth value."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 

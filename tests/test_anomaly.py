@@ -122,7 +122,7 @@ def test_max_det_keeps_the_best_peaks_and_the_whole_mask(inspector: Callable[...
     found, whole = detector.predict(blank(), max_det=1), detector.predict(blank())
     np.testing.assert_array_equal(found.boxes, whole.boxes[:1])
     np.testing.assert_array_equal(found.mask, whole.mask)
-    with pytest.raises(UsageError, match="max_det should be at least 1"):
+    with pytest.raises(UsageError, match="max_det should be a whole number from 1"):
         detector.predict(blank(), max_det=0)
 
 

@@ -169,7 +169,11 @@ def test_options_filter_as_they_say() -> None:
         ({"conf": 1.5}, "conf should be between 0 and 1, got 1.5"),
         ({"iou": -0.1}, "iou should be between 0 and 1"),
         ({"conf": float("nan")}, "conf should be between 0 and 1, got nan"),
-        ({"max_det": 0}, "max_det should be at least 1, got 0"),
+        ({"max_det": 0}, "max_det should be a whole number from 1 to 2147483647, got 0"),
+        ({"max_det": 10.5}, r"whole number from 1 to 2147483647, got 10\.5"),
+        ({"max_det": True}, "got True"),
+        ({"max_det": 2**31}, "got 2147483648"),
+        ({"max_det": 10**20}, "got 100000000000000000000"),
         ({"classes": ["c"]}, "no class 'c'; possible: a, b"),
         ({"classes": [2]}, "no class index 2; possible: 0 to 1"),
     ],
@@ -302,6 +306,15 @@ def test_mode_that_is_none_is_refused(tmp_path: Path) -> None:
     path = bundles.written("reference", "fp32", tmp_path)
     with pytest.raises(UsageError, match="mode should be one of latency, throughput; got 'fast'"):
         load(path, mode="fast")
+
+
+@pytest.mark.parametrize("threads", [-1, 1025, 1.5, True, "2"])
+def test_threads_that_no_engine_has_are_refused(tmp_path: Path, threads: object) -> None:
+    path = bundles.written("reference", "fp32", tmp_path)
+    with pytest.raises(UsageError, match=f"threads should be a whole number from 0 to 1024, got {threads!r}; 0 leaves"):
+        load(path, threads=threads)  # type: ignore[arg-type]
+    with load(path, threads=np.int64(1)) as detector:  # type: ignore[arg-type]
+        assert detector.submit(_picture()).result(10)
 
 
 def test_cache_that_cannot_be_is_no_cache_and_a_wrong_one_is_refused(tmp_path: Path) -> None:

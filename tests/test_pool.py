@@ -135,6 +135,24 @@ def test_earlier_deadline_that_comes_later_is_told_first() -> None:
     pool.close()
 
 
+def test_deadline_in_some_hundred_years_hinders_nobody() -> None:
+    pool = Pool(1, waiting=1)
+    gate = Gate()
+    far = pool.submit(gate, 1e13)
+    assert gate.started.wait(LIMIT_S)
+    waiting = pool.submit(lambda: 1, 1e300)
+    placed: list[object] = []
+    thread = threading.Thread(target=lambda: placed.append(pool.submit(lambda: 2, 1e13)))  # waits for a place
+    thread.start()
+    near = pool.submit(lambda: 3, 20, bounded=False)
+    assert isinstance(near.exception(LIMIT_S), DeadlineError), "who watches deadlines lives"
+    gate.may_end.set()
+    thread.join(LIMIT_S)
+    assert len(placed) == 1
+    assert (far.result(LIMIT_S), waiting.result(LIMIT_S)) == ("done", 1)
+    pool.close()
+
+
 def test_cancelled_call_gives_its_place_away() -> None:
     pool = Pool(1, waiting=1)
     gate = blocked(pool)
@@ -187,6 +205,34 @@ def test_call_that_submits_from_a_full_pool_does_not_wait_for_itself() -> None:
 
     inner = pool.submit(outer, None).result(LIMIT_S)
     assert [future.result(LIMIT_S) for future in inner] == [0, 1, 2, 3, 4]
+    pool.close()
+
+
+def test_callback_that_submits_and_waits_has_a_thread_started() -> None:
+    pool = Pool(2, waiting=1)
+    gate = blocked(pool)
+    got: list[object] = []
+    gate.future.add_done_callback(lambda _: got.append(pool.submit(lambda: 7, None).result(LIMIT_S)))  # type: ignore[attr-defined]
+    gate.may_end.set()
+    end = time.monotonic() + LIMIT_S
+    while not got and time.monotonic() < end:
+        time.sleep(0.01)
+    pool.close()
+    assert got == [7]
+
+
+def test_threads_start_when_more_calls_wait_than_threads() -> None:
+    pool = Pool(3, waiting=8)
+    pool.submit(lambda: 1, None).result(LIMIT_S)
+    end = time.monotonic() + LIMIT_S
+    while not pool._idle and time.monotonic() < end:
+        time.sleep(0.01)
+    pool.submit(lambda: 1, None).result(LIMIT_S)
+    assert len(pool._threads) == 1, "the one that waits takes it"
+    gates = [blocked(pool) for _ in range(3)]
+    assert len(pool._threads) == 3
+    for gate in gates:
+        gate.may_end.set()
     pool.close()
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import EpsImagePlugin, Image, ImageFile
 
-from edgekd._preprocess import MAX_SIDE, decode, to_rgb
+from edgekd._preprocess import FORMATS, MAX_SIDE, decode, pixel_count, to_rgb
 from edgekd.errors import ImageError, MissingPackageError, UsageError
 
 if TYPE_CHECKING:
@@ -181,6 +181,20 @@ def test_a_damaged_file_is_read_or_is_an_image_error(file_format, data) -> None:
     assert order == "rgb"
 
 
+@pytest.mark.parametrize("file_format", [*FORMATS, "MPO"])
+def test_each_format_that_is_promised_is_read(file_format) -> None:
+    pixels, _ = decode(_encode(Image.fromarray(RGB), file_format))
+    assert pixels.shape == RGB.shape
+
+
+@pytest.mark.parametrize("file_format", ["EPS", "PCX", "ICO", "TGA"])
+def test_other_formats_are_refused_and_no_program_is_started_for_them(file_format, monkeypatch) -> None:
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    data = _encode(Image.fromarray(RGB), file_format)
+    with pytest.raises(ImageError, match="the bytes: no image in a format that is read: BMP, GIF, JPEG, PNG, PPM"):
+        decode(data)
+
+
 def _png_of_size(width: int, height: int) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -194,6 +208,27 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked() -> None:
         decode(_png_of_size(30000, 30000))
     with pytest.raises(ImageError, match="40000x10 pixels"):
         decode(_png_of_size(40000, 10))
+
+
+def test_pixels_are_counted_by_the_header_alone() -> None:
+    assert pixel_count(PNG) == 35
+    assert pixel_count(_png_of_size(9000, 8000)) == 72_000_000
+    with pytest.raises(ImageError, match="the bytes: no image in a format"):
+        pixel_count(b"no image")
+
+
+def test_missing_memory_is_not_damage(monkeypatch) -> None:
+    def load(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(ImageError, match="the bytes: there is not enough memory for its pixels; give a smaller image"):
+        decode(PNG)
+
+
+def test_upright_file_is_not_copied(monkeypatch) -> None:
+    monkeypatch.setattr(Image.Image, "copy", lambda _: pytest.fail("it was copied"))
+    np.testing.assert_array_equal(decode(PNG).pixels, RGB)
 
 
 def test_without_pillow_arrays_work_and_files_say_what_to_install(monkeypatch) -> None:

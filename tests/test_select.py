@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +13,9 @@ from edgekd._manifest import Artifact
 from edgekd.errors import GateError, TargetUnavailableError, UsageError
 
 from .conformance import bundles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def _target(rank: int, devices: tuple[str, ...], problem: str | None = None, portable: bool = False) -> SimpleNamespace:
@@ -95,6 +99,32 @@ def test_precision_that_is_missing_says_what_there_is_and_how_to_add_it(targets:
 def test_unknown_device_lists_every_spelling(targets: dict[str, SimpleNamespace]) -> None:
     with pytest.raises(UsageError, match=r"no device 'toaster'; possible: alpha, auto, beta, beta:cpu"):
         _chosen(_bundle(*FULL), "toaster")
+
+
+def _loads(problem: str | None) -> Callable[..., object]:
+    def load(*_: object, **options: object) -> object:
+        if problem is not None:
+            raise ImportError(problem)
+        return options
+
+    return load
+
+
+def test_target_whose_package_cannot_be_imported_is_passed_over_and_said(targets: dict[str, SimpleNamespace]) -> None:
+    targets["beta"].load = _loads("libgone.so: cannot open shared object file")
+    targets["gamma"].load = _loads(None)
+    choice, session, start = _select.start_chosen(_bundle(*FULL), "auto", "auto", threads=2)  # type: ignore[arg-type]
+    assert choice.artifact.target == "gamma"
+    assert session == start() == {"device": "auto", "threads": 2, "mode": "latency", "cache": None}
+    why = "a package that is installed cannot be imported: libgone.so: cannot open shared object file"
+    assert f"beta fp32: {why}" in choice.discarded
+    assert f"beta fp16: {why}" in choice.discarded
+
+
+def test_without_another_target_it_cannot_run_here(targets: dict[str, SimpleNamespace]) -> None:
+    targets["beta"].load = _loads("libgone.so: cannot open shared object file")
+    with pytest.raises(TargetUnavailableError, match=r"device='beta':(.|\n)*beta fp32: .* libgone\.so: cannot"):
+        _select.start_chosen(_bundle(*FULL), "beta", "auto")  # type: ignore[arg-type]
 
 
 def _int8(target: str, *, passed: bool = True, speed_up: float | None = 2.0) -> dict[str, object]:

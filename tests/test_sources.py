@@ -72,6 +72,23 @@ def test_other_types_are_refused(wrong: Any) -> None:
         read(wrong)
 
 
+@pytest.mark.parametrize(
+    "one", [np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5), np.uint8), b"\x89PNG", bytearray(b"\x89PNG")]
+)
+def test_one_picture_is_not_taken_for_many(one: Any) -> None:
+    with pytest.raises(UsageError, match=r"one picture; a stream takes several: \[image\]"):
+        read(one)
+    assert len(read([one])) == 1
+    assert len(read(np.zeros((2, 4, 5, 3), np.uint8))) == 2
+
+
+@pytest.mark.parametrize(("shape", "comes_out"), [((4, 5), (4, 5, 1)), ((4, 5, 1), (4, 5, 1)), ((4, 5, 4), (4, 5, 4))])
+def test_arrays_come_out_as_they_were(shape: tuple[int, ...], comes_out: tuple[int, ...]) -> None:
+    (frame,) = read([np.zeros(shape, np.uint8)])
+    assert isinstance(frame, Frame)
+    assert frame.pixels.shape == comes_out
+
+
 def test_missing_files_and_empty_folders_are_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no file, folder or camera at .*absent\.mp4"):
         read(tmp_path / "absent.mp4")
@@ -137,6 +154,17 @@ class Camera:
 
     def release(self) -> None:
         self.released += 1
+
+
+def test_camera_is_not_opened_again_once_nobody_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    camera = Camera(["open", "picture", "shut", "open"])
+    stop = threading.Event()
+    monkeypatch.setattr(cv2, "VideoCapture", camera)
+    frames = open_source(0, "bgr", stop).frames
+    assert [type(next(frames)) for _ in range(2)] == [Frame, Broken]
+    stop.set()
+    assert list(frames) == []
+    assert (camera.opened, camera.released) == (1, 1)
 
 
 @pytest.mark.parametrize("source", [0, "/dev/video7", "rtsp://host/1", "v4l2src ! appsink"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -202,6 +204,70 @@ def test_who_leaves_early_leaves_nothing_behind(how: str) -> None:
     assert_nobody_is_left()
     gc.collect()
     assert closed.wait(LIMIT_S)
+
+
+def test_close_from_another_thread_ends_who_waits_for_a_picture() -> None:
+    may_go = threading.Event()
+
+    def source() -> Iterator[NDArray[np.uint8]]:
+        yield from numbered(1)
+        may_go.wait(LIMIT_S)  # a camera without a picture
+
+    results, got = stream(seen, source()), []
+    consumer = threading.Thread(target=lambda: got.extend(number(frame) for frame, _ in results))
+    consumer.start()
+    end = time.monotonic() + LIMIT_S
+    while not got and time.monotonic() < end:
+        time.sleep(0.001)
+    closing = [threading.Thread(target=results.close) for _ in range(3)]
+    for thread in closing:
+        thread.start()
+    results._belt.stop.wait(LIMIT_S)
+    may_go.set()
+    for thread in [consumer, *closing]:
+        thread.join(LIMIT_S)
+        assert not thread.is_alive()
+    assert got == [0]
+    assert_nobody_is_left()
+    assert next(results, None) is None
+
+
+def test_close_in_a_signal_handler_amid_next_ends_the_stream() -> None:
+    before = signal.signal(signal.SIGUSR1, lambda *_: results.close())
+    may_go = threading.Event()
+
+    def source() -> Iterator[NDArray[np.uint8]]:
+        yield from numbered(1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        may_go.wait(0.1)
+
+    try:
+        results = stream(seen, source())
+        assert [number(frame) for frame, _ in results] in ([0], [])
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert_nobody_is_left()
+
+
+def test_close_and_next_at_once_are_no_error() -> None:
+    for _ in range(50):
+        results, errors = stream(seen, endless(threading.Event())), []
+
+        def consume(results: Stream = results, errors: list[BaseException] = errors) -> None:
+            try:
+                for _ in results:
+                    pass
+            except BaseException as error:
+                errors.append(error)
+
+        consumer = threading.Thread(target=consume)
+        consumer.start()
+        next(results, None)
+        results.close()
+        consumer.join(LIMIT_S)
+        assert not consumer.is_alive()
+        assert not errors
+    assert_nobody_is_left()
 
 
 def test_nothing_is_started_before_the_first_picture_is_asked_for() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -14,10 +16,10 @@ from hypothesis import strategies as st
 from edgekd import Detections, geometry
 from edgekd._detector import BATCH, Detector, DetectorInfo
 from edgekd._manifest import ANGLE, InputSpec, Manifest, OutputSpec, Suppression
-from edgekd._preprocess import ImageArray
+from edgekd._preprocess import MAX_SIDE, ImageArray
 from edgekd._session import SessionInfo
-from edgekd._tiles import Tiling, merge, tiling
-from edgekd.errors import ImageError, UsageError
+from edgekd._tiles import MAX_WINDOWS, Tiling, merge, tiling
+from edgekd.errors import ClosedError, ImageError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -215,6 +217,51 @@ def test_tiles_that_make_no_sense_are_refused_before_anything_runs(options: dict
         with pytest.raises(UsageError, match=words):
             made.predict(images, **options)
     assert session.batches == []
+
+
+@pytest.mark.parametrize(("tile", "overlap", "count"), [(1, None, 4_000_000), (64, 63, 1937**2)])
+def test_windows_without_number_are_refused_before_they_are_made(tile: int, overlap: int | None, count: int) -> None:
+    made, session = detector()
+    with pytest.raises(UsageError, match=rf"2000x2000 pixels into {count} windows, of at most 4096; .*tile=1024"):
+        made.predict(np.zeros((2000, 2000, 3), np.uint8), tile=tile, overlap=overlap)
+    assert session.batches == []
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 130), st.data())
+@settings(deadline=None)
+def test_windows_are_counted_as_they_are_made(height: int, width: int, tile: int, data: st.DataObject) -> None:
+    asked = Tiling(tile, data.draw(st.integers(0, tile - 1)))
+    image = ImageArray(np.zeros((height, width, 1), np.uint8), "rgb")
+    count = len(geometry.windows(height, width, asked.tile, asked.overlap))
+    if count <= MAX_WINDOWS:
+        assert len(asked.windows(image)) == count
+    else:
+        with pytest.raises(UsageError, match=f"into {count} windows"):
+            asked.windows(image)
+
+
+def test_largest_image_by_tiles_of_640_pixels_is_not_refused() -> None:
+    image = ImageArray(np.broadcast_to(np.uint8(0), (MAX_SIDE, MAX_SIDE, 3)), "rgb")
+    assert len(Tiling(640, 128).windows(image)) == MAX_WINDOWS
+
+
+def test_close_amid_many_tiles_waits_for_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, session = detector()
+    closing = threading.Thread(target=made.close)
+    real = session.infer
+
+    def infer(*words: Any) -> tuple[NDArray[np.float32], ...]:
+        closing.start()
+        while not made._engine._closed:
+            time.sleep(0.001)
+        return real(*words)
+
+    monkeypatch.setattr(session, "infer", infer)
+    with pytest.raises(ClosedError, match="load the bundle again"):
+        made.predict(np.zeros((400, 400, 3), np.uint8), tile=TILE, overlap=OVERLAP)
+    closing.join(10)
+    assert not closing.is_alive()
+    assert session.batches == [BATCH]
 
 
 def test_overlap_is_a_fifth_unless_it_is_said() -> None:

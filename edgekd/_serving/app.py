@@ -10,10 +10,12 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from ..errors import ClosedError, DeadlineError, EdgekdError, UsageError
+from .._preprocess import pixel_count
+from ..errors import ClosedError, DeadlineError, EdgekdError, ImageError, UsageError
 from .answer import FORMS, options_of
 from .gate import Gate
 from .metrics import Metrics
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from .._detector import Detector
 
+GONE = 499  # as nginx counts it: no fault of the service
 READ_S = 30.0  # for a whole body: who sends slower holds a place that others want
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src data: blob:; media-src blob:; connect-src 'self'"
@@ -39,11 +42,13 @@ class Limits:
     Attributes:
         queue: pictures that are read, wait or run at once.
         max_body_bytes: of one picture.
+        max_pixels: of one picture; a small file may hold very many.
         timeout_ms: from the picture's arrival to its answer.
     """
 
     queue: int
     max_body_bytes: int
+    max_pixels: int
     timeout_ms: float
 
 
@@ -119,6 +124,7 @@ class Service:
         body = await self._body(request)
         if not body:
             raise _Refused(400, "no picture was sent: curl --data-binary @bag.jpg")
+        await self._check_pixels(body)
         try:
             found = await self._detector.apredict(body, timeout_ms=self._limits.timeout_ms, **options)
         except DeadlineError as error:
@@ -151,8 +157,23 @@ class Service:
 
         try:
             return await asyncio.wait_for(read(), READ_S)
+        except ClientDisconnect as error:
+            raise _Refused(GONE, "the client went away amid its picture") from error  # read by nobody, and counted
         except asyncio.TimeoutError as error:
             raise _Refused(408, f"the picture did not arrive within {READ_S:g} s") from error
+
+    async def _check_pixels(self, body: bytes) -> None:
+        """Refuse by its header a picture that would take too much memory; in a thread, as a header may be long."""
+        try:
+            count = await asyncio.to_thread(pixel_count, body)
+        except ImageError as error:
+            raise _Refused(400, str(error)) from error
+        if count > self._limits.max_pixels:
+            raise _Refused(
+                413,
+                f"the picture has {count / 1e6:.4g} megapixels, of at most {self._limits.max_pixels / 1e6:.4g}; "
+                "send it smaller, or serve with --max-megapixels",
+            )
 
     def _too_large(self) -> str:
         return f"a picture may have {self._limits.max_body_bytes} bytes; send it smaller, or serve with --max-body-mb"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,12 +27,21 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--port", type=int, default=8000, help="0: any that is free (default 8000)")
     parser.add_argument("--token-file", metavar="FILE", help="who asks must send the first line of this file")
     parser.add_argument("--queue", type=int, default=16, help="pictures under way at most (default 16)")
-    parser.add_argument("--max-body-mb", type=float, default=10.0, metavar="MB", help="of one picture (default 10)")
+    parser.add_argument("--max-body-mb", type=number, default=10.0, metavar="MB", help="of one picture (default 10)")
+    parser.add_argument("--max-megapixels", type=number, default=50.0, metavar="MP", help="of one picture (default 50)")
     parser.add_argument(
-        "--timeout-ms", type=float, default=10_000, metavar="MS", help="for one picture (default 10000)"
+        "--timeout-ms", type=number, default=10_000, metavar="MS", help="for one picture (default 10000)"
     )
     parser.add_argument("--json", action="store_true", help="print the address, and at the end the counts, as JSON")
     parser.set_defaults(run=run)
+
+
+def number(text: str) -> float:
+    """Read a number that is finite; for argparse, which names this function in its error."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     found = edgekd.serve(
         args.bundle, device=args.device, precision=args.precision, threads=args.threads, mode=args.mode,
         cache=args.cache, host=args.host, port=args.port, token=_token(args.token_file), queue=args.queue,
-        max_body_bytes=round(args.max_body_mb * 2**20), timeout_ms=args.timeout_ms, ready=ready,
+        max_body_bytes=round(args.max_body_mb * 2**20), max_pixels=round(args.max_megapixels * 1e6),
+        timeout_ms=args.timeout_ms, ready=ready,
     )  # fmt: skip
     if args.json:
         print(json.dumps(found.to_dict()))

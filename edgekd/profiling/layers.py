@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import ops
-from .._select import choose
+from .._select import start_chosen
 from .._session import LayeredSession
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ def layer_times(
     Returns:
         The layers, and why there are none.
     """
-    choice = choose(bundle, device, precision)
-    session = choice.target.load(bundle, choice.artifact, device=device, threads=threads)
+    session = start_chosen(bundle, device, precision, threads=threads).session
     try:
         if not isinstance(session, LayeredSession):
             return [], f"{session.info.runtime} tells no times by layer from Python"

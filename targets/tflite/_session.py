@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from edgekd._session import Outputs, SessionInfo, check_mode, check_outputs, check_pixels, cpu_threads, output_arrays
@@ -15,14 +16,14 @@ from edgekd.errors import ClosedError, SessionError, UsageError
 
 from . import DEVICES
 
-try:
-    from ai_edge_litert.interpreter import Interpreter
-
-    RUNTIME = f"ai-edge-litert {version('ai-edge-litert')}"
-except ImportError:
+if find_spec("ai_edge_litert") is None:
     from tflite_runtime.interpreter import Interpreter
 
     RUNTIME = f"tflite-runtime {version('tflite-runtime')}"
+else:  # there, even if it is broken: that it is, is worth more than that the second one is missing
+    from ai_edge_litert.interpreter import Interpreter
+
+    RUNTIME = f"ai-edge-litert {version('ai-edge-litert')}"
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

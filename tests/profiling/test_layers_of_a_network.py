@@ -55,8 +55,7 @@ def test_parts_of_the_network_add_up() -> None:
 def test_a_runtime_without_times_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[bool] = []
     session = SimpleNamespace(info=SimpleNamespace(runtime="Mute 1.0"), close=lambda: closed.append(True))
-    target: Any = SimpleNamespace(load=lambda *_, **__: session)
-    monkeypatch.setattr(layers, "choose", lambda *_: SimpleNamespace(target=target, artifact=None))
+    monkeypatch.setattr(layers, "start_chosen", lambda *_, **__: SimpleNamespace(session=session))
     image = np.zeros((8, 8, 3), np.uint8)
     found, why = layer_times(bundles.portable(), "auto", "auto", 0, image, 3)
     assert (found, why) == ([], "Mute 1.0 tells no times by layer from Python")

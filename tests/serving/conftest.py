@@ -84,13 +84,13 @@ def serving(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     with contextlib.ExitStack() as stack:
 
         def start(
-            *, token: str | None = None, queue: int = 16, max_body_bytes: int = 1 << 20, timeout_ms: float = 30_000,
-            **kind: bool,
+            *, token: str | None = None, queue: int = 16, max_body_bytes: int = 1 << 20,
+            max_pixels: int = 50_000_000, timeout_ms: float = 30_000, **kind: bool,
         ) -> Running:  # fmt: skip
             path = tmp_path / f"{len(list(tmp_path.iterdir()))}.bin"
             bundles.portable(**kind).write(path)
             detector = stack.enter_context(load(path))
-            service = Service(detector, Limits(queue, max_body_bytes, timeout_ms), token)
+            service = Service(detector, Limits(queue, max_body_bytes, max_pixels, timeout_ms), token)
             listener = stack.enter_context(contextlib.closing(listen("127.0.0.1", 0)))
             listening = threading.Event()
             server = Server(service, listening.set)

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 import edgekd
+from edgekd.cli.main import main
 from edgekd.errors import HostError, UsageError
 
 from ..conformance import bundles
@@ -73,13 +74,15 @@ def test_oriented_and_anomaly_bundles_are_served(serving: Callable[..., Running]
 @pytest.mark.parametrize(
     ("query", "body", "headers", "status", "said"),
     [
-        ("", b"no picture", {}, 400, "no image in a format Pillow knows"),
+        ("", b"no picture", {}, 400, "no image in a format that is read: BMP, GIF, JPEG, PNG"),
         ("", b"", {}, 400, "curl --data-binary"),
         ("?conf=2", PICTURE, {}, 400, "conf should be between 0 and 1"),
         ("?conf=x", PICTURE, {}, 400, "conf=x is no value for conf"),
         ("?ungated=2", PICTURE, {}, 400, "ungated=2 is no value"),
         ("?form=xml", PICTURE, {}, 400, "form should be one of edgekd, supervision, coco; got 'xml'"),
         ("?cnf=1", PICTURE, {}, 400, "no option 'cnf'; possible: form, conf"),
+        ("?max_det=99999999999999999999", PICTURE, {}, 400, "max_det should be a whole number from 1 to 2147483647"),
+        ("?tile=1", PICTURE, {}, 400, "into 10800 windows, of at most 4096"),
         ("?classes=spanner", PICTURE, {}, 400, "no class 'spanner'"),
         ("", PICTURE, {"Content_Type": "multipart/form-data; boundary=x"}, 415, "send the picture itself"),
         ("", PICTURE, {"Origin": "http://evil.example"}, 403, "http://evil.example may not ask"),
@@ -109,6 +112,18 @@ def test_bodies_are_limited_whether_they_say_their_length_or_not(serving: Callab
     connection.close()
 
 
+def test_pixels_are_counted_before_they_are_decoded(
+    serving: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert serving(max_pixels=120 * 90).ask("POST", "/predict", PICTURE).status == 200
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
+    running = serving(max_pixels=10_000)
+    answer = running.ask("POST", "/predict", PICTURE)
+    said = "has 0.0108 megapixels, of at most 0.01; send it smaller, or serve with --max-megapixels"
+    assert (answer.status, said in answer.json()["error"]) == (413, True), answer.json()
+    assert running.service.accepted == running.service.answered == 1
+
+
 def test_body_that_does_not_come_gives_its_place_away(
     serving: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +135,24 @@ def test_body_that_does_not_come_gives_its_place_away(
         slow.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc")
         assert b" 408 " in slow.recv(1000)
     assert running.ask("POST", "/predict", PICTURE).status == 200
+
+
+def test_caller_that_goes_away_amid_its_body_is_counted_apart_and_silently(
+    serving: Callable[..., Running], caplog: pytest.LogCaptureFixture
+) -> None:
+    running = serving()
+    with socket.create_connection(("127.0.0.1", running.port), LIMIT_S) as caller:
+        caller.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\nabc")
+        end = time.monotonic() + LIMIT_S
+        while not running.service.accepted and time.monotonic() < end:
+            time.sleep(0.01)
+    while not running.service.answered and time.monotonic() < end:
+        time.sleep(0.01)
+    page = running.ask("GET", "/metrics").body.decode()
+    assert 'edgekd_answers_total{status="499"} 1\n' in page
+    assert 'status="500"' not in page
+    running.stop()
+    assert "Exception" not in caplog.text
 
 
 def test_token_opens_what_the_page_and_health_do_not_need(serving: Callable[..., Running]) -> None:
@@ -303,8 +336,21 @@ def test_serve_refuses_what_would_be_open_to_others(tmp_path: Path) -> None:
             edgekd.serve(path, host=host)
     with pytest.raises(UsageError, match="a token should be 16 or more"):
         edgekd.serve(path, token="short")
-    with pytest.raises(UsageError, match="queue should be at least 1, got 0"):
+    with pytest.raises(UsageError, match="queue should be at least 1 and finite, got 0"):
         edgekd.serve(path, queue=0)
+    for wrong in (float("inf"), float("nan"), 0.5):
+        with pytest.raises(UsageError, match=f"timeout_ms should be at least 1 and finite, got {wrong}"):
+            edgekd.serve(path, timeout_ms=wrong)
+
+
+@pytest.mark.parametrize("option", ["--timeout-ms", "--max-body-mb", "--max-megapixels"])
+def test_limits_that_are_no_numbers_are_refused_on_the_command_line(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "model.bin", option, "inf"])
+    assert ended.value.code == 2
+    assert f"argument {option}: invalid number value: 'inf'" in capsys.readouterr().err
 
 
 def test_address_that_is_taken_is_said(tmp_path: Path) -> None:

@@ -109,6 +109,30 @@ print(_session.RUNTIME, _session.Interpreter is Interpreter)
     assert done.stdout.split() == ["tflite-runtime", "2.14.0", "True"]
 
 
+def test_first_runtime_that_is_broken_is_said_and_the_next_target_runs(tmp_path: Path) -> None:
+    """The second runtime, which is missing, is not what anybody should install."""
+    pytest.importorskip("ai_edge_litert")
+    bundles.written("tflite", "fp32", tmp_path)
+    broken = tmp_path / "path" / "ai_edge_litert"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").touch()
+    (broken / "interpreter.py").write_text("raise ImportError('libgone.so: cannot open shared object file')")
+    code = """
+import sys, edgekd
+sys.path.insert(0, sys.argv[2])
+try:
+    edgekd.load(sys.argv[1], device="tflite")
+except edgekd.errors.TargetUnavailableError as error:
+    print(error)
+print(edgekd.load(sys.argv[1]).info.session.target)
+"""
+    words = [sys.executable, "-c", code, str(tmp_path / "tflite-fp32.bin"), str(tmp_path / "path")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "tflite fp32: a package that is installed cannot be imported: libgone.so: cannot open" in done.stdout
+    assert done.stdout.splitlines()[-1] == "reference"
+    assert "tflite_runtime" not in done.stdout
+
+
 def test_notice_is_dropped_and_other_lines_pass(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..._preprocess import open_image
 from ...errors import DataError
 from .files import ImageFolder, header_size, is_file, read_text
 from .sample import Dataset, Sample
@@ -150,10 +151,8 @@ def load_mask(sample: Sample, height: int, width: int) -> NDArray[np.bool_] | No
         return np.zeros((height, width), np.bool_)
     if sample.mask is None:
         return None
-    from PIL import Image
-
     try:
-        with Image.open(sample.mask) as image:
+        with open_image(sample.mask) as image:
             mask = np.asarray(image)
     except Exception as error:  # a damaged file reaches any decoder and any exception, as with images
         raise DataError(f"cannot read the mask {sample.mask}: {error}") from error

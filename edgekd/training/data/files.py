@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
+from ..._preprocess import open_image
 from ...errors import DataError
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def header_size(path: Path) -> tuple[int, int]:
         DataError: the file is missing or no image.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             width, height = image.size
             if image.format == "PNG" and "exif" not in image.info:  # Pillow would decode all of it to look for more
                 return width, height

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from ..._preprocess import open_image
 from ...errors import DataError
 from .lint_report import Finding
 
@@ -82,10 +83,8 @@ def _pattern(image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
 
 
 def _mask_trouble(path: Path, shape: tuple[int, int]) -> str:
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             mask = np.asarray(image)
     except Exception as error:  # a damaged file raises anything
         return f"{path}: cannot read the mask: {error}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..._preprocess import open_image
 from ...errors import DataError
 
 if TYPE_CHECKING:
@@ -48,10 +49,10 @@ class Sample:
         Raises:
             DataError: the file is missing, cannot be decoded, or its values have no scale of their own (16-bit TIFF).
         """
-        from PIL import Image, ImageOps
+        from PIL import ImageOps
 
         try:
-            with Image.open(self.path) as image:
+            with open_image(self.path) as image:
                 if image.mode.startswith(("I", "F")):
                     return _high_byte(image, self.path)
                 upright = ImageOps.exif_transpose(image)

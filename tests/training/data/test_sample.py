@@ -76,6 +76,13 @@ def test_damaged_file_raises_naming_it(content: bytes, tmp_path: Path) -> None:
             read(tmp_path / "a.png")
 
 
+def test_format_that_is_not_read_raises_with_those_that_are(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png", "EPS")
+    for read in (load, header_size):
+        with pytest.raises(DataError, match=r"cannot read the image .*a\.png: .* BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP"):
+            read(tmp_path / "a.png")
+
+
 def test_cut_off_file_raises(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
