@@ -50,7 +50,10 @@ class Graph(Protocol):
 
 
 class Stream(Protocol):
-    """Work of one queue, in order. What is queued between `capture` and `captured` is kept, and does not run."""
+    """Work of one queue, in order. What is queued between `capture` and `captured` is kept, and does not run.
+
+    Whatever the driver refuses is a `SessionError`, so that who captures needs to know no vendor's errors.
+    """
 
     @property
     def handle(self) -> int:

@@ -181,6 +181,42 @@ def test_errors_of_the_vendor_become_ours_and_the_context_is_popped(stub: Stub) 
     assert stub.depth == 0
 
 
+def test_errors_of_a_stream_are_ours_where_they_happen(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lane answers them while the context is still current."""
+    device = _device.open_device(0)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise stub.error("operation not permitted when stream is capturing")
+
+    job = np.zeros((), [("a", "i8")])[()]
+    with device.current():
+        stream = device.stream()
+        monkeypatch.setattr(stub.driver, "memcpy_htod_async", fail)
+        monkeypatch.setattr(stub.driver, "memcpy_dtoh_async", fail)
+        monkeypatch.setattr(stream._stream, "synchronize", fail)
+        monkeypatch.setattr(stream._module, "get_function", lambda _: fail)
+        for call in (
+            lambda: stream.upload(1, np.zeros(1)),
+            lambda: stream.download(np.zeros(1), 1),
+            lambda: stream.launch("edgekd_nms_scan", (1, 1, 1), 1, job),
+            stream.synchronize,
+        ):
+            with pytest.raises(SessionError, match="CUDA failed: operation not permitted"):
+                call()
+
+
+@pytest.mark.parametrize("call", ["cuStreamEndCapture", "cuGraphInstantiateWithFlags"])
+def test_capture_that_is_no_graph_is_an_error_of_ours(stub: Stub, call: str) -> None:
+    device = _device.open_device(0)
+    stub.status[call] = 901
+    with device.current():
+        stream = device.stream()
+        stream.capture()
+        with pytest.raises(SessionError, match=f"{call} failed with CUDA error 901"):
+            stream.captured()
+    assert ("cuGraphDestroy" in stub.log) is (call != "cuStreamEndCapture")
+
+
 def test_gpu_that_is_not_there_says_how_many_are(stub: Stub) -> None:
     with pytest.raises(TargetUnavailableError, match="no GPU 3; the driver shows 1"):
         _device.open_device(3)

@@ -245,6 +245,21 @@ def test_engine_that_cannot_be_captured_runs_without_a_graph(board: Board, caplo
     assert caplog.text.count("no CUDA graph, so every frame is queued kernel by kernel") == 1
 
 
+@pytest.mark.parametrize("call", ["upload", "launch", "download", "captured"])
+def test_driver_that_refuses_a_capture_at_any_call_costs_the_graph_and_no_frame(
+    board: Board, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    board.integrated = False
+    with start() as session:
+        expected = session.detect([frame()], REQUEST)
+        device = board.devices[-1]
+        device.refused = {call}
+        for _ in range(4):
+            assert_same_bits(session.detect([frame()], REQUEST), expected)
+        assert (device.graphs, device.replays, device.capturing, device.streams) == (0, 0, set(), 1)
+    assert caplog.text.count("no CUDA graph, so every frame is queued kernel by kernel") == 1
+
+
 @pytest.mark.parametrize("blocks", range(9))
 def test_memory_that_runs_out_at_any_allocation_leaks_nothing(board: Board, blocks: int) -> None:
     board.integrated = False
