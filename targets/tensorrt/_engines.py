@@ -133,11 +133,11 @@ def open_engine(
     kept = read(path, key, tell)
     if kept is not None:
         try:
-            return Opened(tensorrt.load(kept.plan), kept.on_gpu)
+            return Opened(tensorrt.load(kept.plan, dla), kept.on_gpu)
         except SessionError as error:
             tell(f"{path} is not taken, so it is built again: {error}")
     kept = _make(tensorrt, key, graph, bundle, folder, tell)
-    engine = tensorrt.load(kept.plan)
+    engine = tensorrt.load(kept.plan, dla)
     try:
         write(path, key, kept)
     except BundleError as error:

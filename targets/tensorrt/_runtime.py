@@ -112,14 +112,20 @@ class TensorRT:
         """Whether several contexts may use one optimization profile; before TensorRT 10 each wanted its own."""
         return self.rtx or self.numbers >= (10, 0, 0)
 
-    def load(self, plan: bytes) -> Engine:
+    def load(self, plan: bytes, dla: int | None = None) -> Engine:
         """Deserialize an engine.
+
+        Args:
+            plan: what a build made.
+            dla: number of the DLA core that it runs on; the plan holds none, and TensorRT would take core 0.
 
         Raises:
             SessionError: this TensorRT does not take it; with its words and what they mean.
         """
         log = Log(self.module)
         runtime = self.module.Runtime(log.logger)
+        if dla is not None:
+            runtime.DLA_core = dla
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise SessionError(f"{self.name} {self.version} does not take the engine: {explain(log.errors)}")

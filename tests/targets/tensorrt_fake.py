@@ -68,6 +68,7 @@ class FakeTensorRT:
         layers: that a profiler is told of at each enqueue, with milliseconds.
         run_errors: logged by the next enqueue, which then fails.
         dla_cores: that the board has.
+        loaded_on: DLA core of each engine deserialized so far; -1 is none.
     """
 
     def __init__(self, version: str = "10.3.0", *, capability: int = 87, dla_cores: int = 0) -> None:
@@ -79,6 +80,7 @@ class FakeTensorRT:
         self.build_errors: list[str] = []
         self.run_errors: list[str] = []
         self.contexts = 0
+        self.loaded_on: list[int] = []
         self.layers = [("/stem/Conv + /stem/Relu", 0.25), ("{ForeignNode[/head/Mul.../head/Concat]}", 0.5)]
         flags = {"EXPLICIT_BATCH": 0} if major < 10 else {"STRONGLY_TYPED": 1}
         self.module: Any = SimpleNamespace(
@@ -211,6 +213,10 @@ class FakeTimings:
 
 
 class FakeRuntime:
+    """Takes an engine for a DLA core as NVIDIA's does: on the core that is set here, whatever the builder was told."""
+
+    DLA_core = -1
+
     def __init__(self, fake: FakeTensorRT, log: Any) -> None:
         self._fake, self._log = fake, log
 
@@ -221,6 +227,7 @@ class FakeRuntime:
             self._log.log(Severity.WARNING, "Using default stream in enqueue")
             self._log.log(Severity.ERROR, problem)
             return None
+        self._fake.loaded_on.append(self.DLA_core)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
