@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from . import tensorrt_fake
 from .tensorrt_fake import FakeTensorRT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .conftest import Board
 
 
@@ -340,3 +343,46 @@ def test_kernels_are_compiled_once_for_this_gpu(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(_kernels, "_compile", lambda *_: pytest.fail("compiled again"))
     assert _kernels.image(87) == code
     assert [item.suffix for item in (tmp_path / "edgekd" / "kernels").iterdir()] == [".fatbin"]
+
+
+@pytest.fixture
+def nvcc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Callable[[], Any]]:
+    """A compiler that does what is in the list, one thing a call, between writing its file and ending."""
+    meanwhile: list[Callable[[], Any]] = []
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        Path(command[-1]).write_bytes(b"code")
+        if meanwhile:
+            meanwhile.pop()()
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(_kernels.shutil, "which", lambda _: "nvcc")
+    monkeypatch.setattr(_kernels.subprocess, "run", run)
+    return meanwhile
+
+
+@pytest.mark.parametrize("compiled", [_kernels.image, _kernels.ptx])
+def test_processes_that_compile_at_once_do_not_share_a_file(
+    nvcc: list[Callable[[], Any]], tmp_path: Path, compiled: Callable[[int], bytes]
+) -> None:
+    nvcc.append(lambda: compiled(87))
+    assert compiled(87) == b"code"
+    assert len(list((tmp_path / "edgekd" / "kernels").iterdir())) == 1, "nothing is left over"
+
+
+def test_kernels_that_cannot_be_compiled_or_kept_are_an_error_of_ours(nvcc: list[Callable[[], Any]]) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    nvcc.append(full)
+    with pytest.raises(TargetUnavailableError, match=r"cannot keep .*sm87\.fatbin: .*No space left on device"):
+        _kernels.image(87)
+
+
+def test_other_flags_are_other_kernels(nvcc: list[Callable[[], Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    _kernels.image(87)
+    monkeypatch.setattr(_kernels.build_fatbin, "FLAGS", [*_kernels.build_fatbin.FLAGS, "-lineinfo"])
+    nvcc.append(lambda: None)
+    _kernels.image(87)
+    assert nvcc == [], "compiled again"
