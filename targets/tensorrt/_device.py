@@ -103,6 +103,11 @@ class Device(Protocol):
         ...
 
     @property
+    def multiprocessors(self) -> int:
+        """How many it has switched on: CUDA's name and capability are the same on every Orin."""
+        ...
+
+    @property
     def integrated(self) -> bool:
         """Whether the GPU shares the host's memory, as on every Jetson: then nothing is copied to it."""
         ...

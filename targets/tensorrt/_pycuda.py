@@ -182,6 +182,7 @@ class CudaDevice:
         device = cuda.Device(index)
         major, minor = device.compute_capability()
         self.name, self.capability = str(device.name()), 10 * int(major) + int(minor)
+        self.multiprocessors = int(device.get_attribute(cuda.device_attribute.MULTIPROCESSOR_COUNT))
         self.integrated = bool(device.get_attribute(cuda.device_attribute.INTEGRATED))
         code = image(self.capability)
         self._driver = Driver()

@@ -162,7 +162,7 @@ class HostDevice:
 
     def __init__(self, kernels: CudaKernels, *, integrated: bool, capability: int = 87) -> None:
         self._kernels = kernels
-        self.integrated, self.capability = integrated, capability
+        self.integrated, self.capability, self.multiprocessors = integrated, capability, 8
         self.made = self.graphs = self.streams = self.replays = self.copies = 0
         self.live: list[HostMemory] = []
         self.freed: list[NDArray[np.uint8]] = []

@@ -131,8 +131,9 @@ def test_engine_that_tensorrt_does_not_take_is_built_again(
 
 
 def test_every_field_of_the_key_changes_the_file_name() -> None:
-    key = _engines.Key("ab", "TensorRT 10.3.0", 87, "Orin", "36.4.3", "fp32", (1, 1, 8))
-    others = {"graph": "ac", "tensorrt": "TensorRT-RTX 10.3.0", "capability": 86, "gpu": "Orin NX", "l4t": "36.4.4",
+    key = _engines.Key("ab", "TensorRT 10.3.0", 87, "Orin", 16, "Jetson AGX Orin", "36.4.3", "fp32", (1, 1, 8))
+    others = {"graph": "ac", "tensorrt": "TensorRT-RTX 10.3.0", "capability": 86, "gpu": "Xavier",
+              "multiprocessors": 14, "board": "Jetson Orin NX", "l4t": "36.4.4",
               "precision": "fp16", "batches": (1, 1, 4), "dla": 0}  # fmt: skip
     assert set(others) == {field.name for field in dataclasses.fields(key)}
     names = {
@@ -140,6 +141,18 @@ def test_every_field_of_the_key_changes_the_file_name() -> None:
         *(dataclasses.replace(key, **{name: value}).file_name() for name, value in others.items()),
     }
     assert len(names) == 1 + len(others)
+
+
+@pytest.mark.parametrize("change", ["multiprocessors", "model"])
+def test_board_with_the_same_gpu_name_has_engine_and_timings_of_its_own(board: Board, path: Path, change: str) -> None:
+    """CUDA calls the GPU of AGX Orin, Orin NX and Orin Nano "Orin", and each has other best tactics."""
+    start(path).close()
+    setattr(board, change, {"multiprocessors": 16, "model": "NVIDIA Jetson Orin NX"}[change])
+    start(path).close()
+    start(path).close()
+    assert board.tensorrt.builds == 2
+    assert len(engines(path)) == 2
+    assert len(list(path.with_name(f"{path.name}.engines").glob("timings-*.cache"))) == 2
 
 
 def test_read_only_folder_of_the_bundle_leads_to_the_users_cache(

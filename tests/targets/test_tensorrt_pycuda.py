@@ -29,7 +29,8 @@ class Stub:
         names: dict[str, Any] = {
             "Error": self.error, "init": lambda: self.note("init"), "Device": self.device(), "Stream": self.stream,
             "Context": SimpleNamespace(pop=self.pop), "mem_alloc": self.mem_alloc,
-            "host_alloc_flags": SimpleNamespace(DEVICEMAP=2), "device_attribute": SimpleNamespace(INTEGRATED=18),
+            "host_alloc_flags": SimpleNamespace(DEVICEMAP=2),
+            "device_attribute": SimpleNamespace(INTEGRATED=18, MULTIPROCESSOR_COUNT=16),
             "pagelocked_empty": self.pagelocked_empty, "module_from_buffer": self.module_from_buffer,
             "memcpy_htod_async": lambda dest, src, _stream: self.inside(f"htod {dest} {src.nbytes}"),
             "memcpy_dtoh_async": lambda dest, src, _stream: self.inside(f"dtoh {src} {dest.nbytes}"),
@@ -58,7 +59,7 @@ class Stub:
         def make(index: int) -> Any:
             assert index == 0
             return SimpleNamespace(
-                compute_capability=lambda: (8, 7), name=lambda: "Orin", get_attribute=lambda attribute: attribute == 18,
+                compute_capability=lambda: (8, 7), name=lambda: "Orin", get_attribute={18: 1, 16: 8}.get,
                 retain_primary_context=retain,
             )  # fmt: skip
 
@@ -128,7 +129,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
 
 def test_every_call_is_made_inside_the_primary_context(stub: Stub) -> None:
     device = _device.open_device(0)
-    assert (device.name, device.capability, device.integrated) == ("Orin", 87, True)
+    assert (device.name, device.capability, device.multiprocessors, device.integrated) == ("Orin", 87, 8, True)
     with device.current():
         stream, memory = device.stream(), device.allocate(100)
         assert (stream.handle, memory.address) == (77, 4096)
