@@ -13,6 +13,7 @@ from edgekd.targets.tensorrt import _ahead, _compile, _engines, _kernels, _known
 from edgekd.targets.tensorrt._session import TensorRTSession
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 from edgekd import errors
 from edgekd._bundle import Bundle
@@ -338,6 +339,28 @@ def test_real_builder_and_runtime_speak_the_facade(precision: str, tmp_path: Pat
     for plan in (b"garbage" * 99, done.plan[: len(done.plan) // 2]):
         with pytest.raises(SessionError, match="does not take the engine"):
             rtx.load(plan)
+
+
+def _sized_by_data() -> bytes:
+    """Return a graph whose output is as long as its input has values that are not zero."""
+    shape = ["b", 3, bundles.HEIGHT, bundles.WIDTH]
+    graph = helper.make_graph(
+        [helper.make_node("NonZero", ["images"], ["where"]), helper.make_node("Relu", ["images"], ["same"])],
+        "sized_by_data",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
+        [
+            helper.make_tensor_value_info("where", TensorProto.INT64, [4, "n"]),
+            helper.make_tensor_value_info("same", TensorProto.FLOAT, shape),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
+def test_layers_that_need_memory_while_they_run_are_left_it() -> None:
+    fake = FakeTensorRT("1.2.0", rtx=True)
+    order = _compile.Order(_sized_by_data(), "images", (3, bundles.HEIGHT, bundles.WIDTH), "fp32")
+    _compile.compile_engine(fake.found(), order, lambda _: None)
+    assert ("set", "REQUIRE_USER_ALLOCATION") not in fake.calls
 
 
 def test_kernels_without_nvcc_say_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -298,6 +298,20 @@ def test_every_version_gives_the_same_and_is_asked_in_its_own_way(board: Board, 
         assert (board.tensorrt.contexts == 1) is old, "before 10 two contexts cannot share a profile"
 
 
+def test_tensorrt_for_rtx_is_told_what_a_capture_needs_and_the_others_are_not(board: Board) -> None:
+    board.tensorrt = FakeTensorRT("1.2.0", rtx=True)
+    with start() as session:
+        for _ in range(3):
+            session.detect([frame()], REQUEST)
+        assert board.devices[-1].replays == 2
+        assert ("set", "REQUIRE_USER_ALLOCATION") in board.tensorrt.calls
+        assert board.tensorrt.strategies == ["EAGER"]
+    board.tensorrt = FakeTensorRT("10.3.0")
+    with start() as session:
+        session.detect([frame()], REQUEST)
+    assert [item for item in board.tensorrt.calls if item[0] == "set"] == []
+
+
 def _constant(boxes: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> bytes:
     """Return a graph that gives these outputs whatever the image."""
     nodes = [
