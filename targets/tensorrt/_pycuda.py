@@ -137,10 +137,10 @@ class CudaStream:
 
     @_translated
     def launch(self, kernel: str, grid: tuple[int, int, int], threads: int, job: np.void) -> None:
-        """Queue a kernel; pycuda passes a `np.void` by value."""
-        function = self._functions.get(kernel) or self._module.get_function(kernel)
-        self._functions[kernel] = function
-        function(job, grid=grid, block=(threads, 1, 1), stream=self._stream)
+        """Queue a kernel; its job goes as bytes, which every pycuda takes: a `np.void` cannot be hashed."""
+        if kernel not in self._functions:
+            self._functions[kernel] = self._module.get_function(kernel).prepare([f"{job.nbytes}s"])
+        self._functions[kernel].prepared_async_call(grid, (threads, 1, 1), self._stream, job.tobytes())
 
     def capture(self) -> None:
         """Begin a capture."""
