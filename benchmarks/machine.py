@@ -36,8 +36,16 @@ def conditions(*packages: str) -> dict[str, Any]:
             "python": platform.python_version(),
         },
         "commit": COMMIT,
-        "versions": {name: metadata.version(name) for name in ("edgekd", "numpy", *packages)},
+        "versions": {name: _version(name) for name in ("edgekd", "numpy", *packages)},
     }
+
+
+def _version(distribution: str) -> str | None:
+    """Return a version, or None: what was measured for minutes is not lost because a package was put on a path."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def write(name: str, result: dict[str, Any]) -> Path:

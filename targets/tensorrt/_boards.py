@@ -117,13 +117,18 @@ def l4t(root: Path = ROOT) -> str:
     return f"{found[1]}.{found[2]}" if found else ""
 
 
+def device_tree_model(root: Path = ROOT) -> str:
+    """Return what the device tree calls this board, such as "NVIDIA Jetson AGX Orin Developer Kit"; "" without one."""
+    return _text(root / MODEL).rstrip("\0\n ")
+
+
 def machine(root: Path = ROOT) -> Machine | None:
     """Return which board this is, or None where it is no Jetson.
 
     Args:
         root: of the file system; another one in tests.
     """
-    model = _text(root / MODEL).rstrip("\0\n ")
+    model = device_tree_model(root)
     release = l4t(root)
     if not release and not re.search("jetson|tegra", model, re.IGNORECASE):
         return None

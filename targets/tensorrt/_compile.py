@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ._runtime import TensorRT
 
 WORKSPACE_BYTES = 1 << 30
+SIZED_BY_DATA = frozenset(("NON_ZERO", "NMS", "TRIP_LIMIT"))  # need memory while they run
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ def compile_engine(tensorrt: TensorRT, order: Order, progress: Progress) -> Comp
     layers = {network.get_layer(index).type.name for index in range(network.num_layers)}
     _known_bad.apply(tensorrt, layers, jetson=order.jetson, progress=progress)
     config = _config(tensorrt, builder, network, order, typed=typed)
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION") and not layers & SIZED_BY_DATA:
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # else TensorRT for RTX may allocate during a capture
     on_gpu = () if order.dla is None else _dla.left_on_gpu(network, config)
     cache = _timing_cache(config, order.timings)
     plan = builder.build_serialized_network(network, config)

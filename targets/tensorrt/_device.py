@@ -50,7 +50,10 @@ class Graph(Protocol):
 
 
 class Stream(Protocol):
-    """Work of one queue, in order. What is queued between `capture` and `captured` is kept, and does not run."""
+    """Work of one queue, in order. What is queued between `capture` and `captured` is kept, and does not run.
+
+    Whatever the driver refuses is a `SessionError`, so that who captures needs to know no vendor's errors.
+    """
 
     @property
     def handle(self) -> int:
@@ -97,6 +100,11 @@ class Device(Protocol):
     @property
     def capability(self) -> int:
         """Compute capability times ten, such as 87."""
+        ...
+
+    @property
+    def multiprocessors(self) -> int:
+        """How many it has switched on: CUDA's name and capability are the same on every Orin."""
         ...
 
     @property

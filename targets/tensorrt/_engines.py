@@ -45,6 +45,8 @@ class Key:
         tensorrt: name and version.
         capability: of the GPU, times ten.
         gpu: its name; two GPUs of one capability have other best tactics.
+        multiprocessors: of the GPU; CUDA names every Orin "Orin", and a power mode may switch some off.
+        board: as the device tree names it; "" elsewhere.
         l4t: the board's L4T, such as "36.4.3"; "" elsewhere.
         precision: of the artifact.
         batches: least, usual and largest.
@@ -55,6 +57,8 @@ class Key:
     tensorrt: str
     capability: int
     gpu: str
+    multiprocessors: int
+    board: str
     l4t: str
     precision: str
     batches: tuple[int, int, int]
@@ -69,6 +73,11 @@ class Key:
         short = hashlib.sha256(self.line().encode()).hexdigest()[:16]
         where = f"sm{self.capability}" if self.dla is None else f"dla{self.dla}"
         return f"{self.precision}-{where}-{short}.engine"
+
+    def timings_name(self) -> str:
+        """Return the name of the timings that every build of this TensorRT on this GPU shares."""
+        here = f"{self.tensorrt} {self.gpu} {self.multiprocessors} {self.board} {self.l4t}"
+        return f"timings-{hashlib.sha256(here.encode()).hexdigest()[:16]}.cache"
 
 
 class Opened(NamedTuple):
@@ -90,12 +99,22 @@ def largest_batch(tensorrt: TensorRT, dla: int | None) -> int:
     return BATCH if tensorrt.shares_profiles and dla is None else 1
 
 
-def key_of(tensorrt: TensorRT, device: Device, graph: bytes, precision: str, l4t: str, dla: int | None = None) -> Key:
+def key_of(
+    tensorrt: TensorRT,
+    device: Device,
+    graph: bytes,
+    precision: str,
+    l4t: str,
+    *,
+    board: str = "",
+    dla: int | None = None,
+) -> Key:
     """Return the key of the engine that this device needs."""
     batches = (1, 1, largest_batch(tensorrt, dla))
     version = f"{tensorrt.name} {tensorrt.version}"
     digest = hashlib.sha256(graph).hexdigest()
-    return Key(digest, version, device.capability, device.name, l4t, precision, batches, dla)
+    gpu = (device.capability, device.name, device.multiprocessors)
+    return Key(digest, version, *gpu, board, l4t, precision, batches, dla)
 
 
 def open_engine(
@@ -107,6 +126,7 @@ def open_engine(
     cache: Path | None = None,
     progress: Progress | None = None,
     *,
+    board: str = "",
     dla: int | None = None,
 ) -> Opened:
     """Return the engine of an artifact on this device: the kept one, or a new one, which is then kept.
@@ -119,6 +139,7 @@ def open_engine(
         l4t: the board's L4T, "" elsewhere.
         cache: a folder for engines; None: the one beside the bundle.
         progress: told each stage; None: the log of "edgekd", as a warning, since a build takes minutes.
+        board: as the device tree names it, "" elsewhere.
         dla: number of the DLA core to use; None: the GPU alone.
 
     Raises:
@@ -127,17 +148,17 @@ def open_engine(
     """
     tell = progress or (lambda line: LOG.warning("edgekd: %s", line))
     graph = typed_graph(bundle, artifact)
-    key = key_of(tensorrt, device, graph, artifact.precision, l4t, dla)
+    key = key_of(tensorrt, device, graph, artifact.precision, l4t, board=board, dla=dla)
     folder = engine_folder(bundle.path) if cache is None else cache
     path = folder / key.file_name()
     kept = read(path, key, tell)
     if kept is not None:
         try:
-            return Opened(tensorrt.load(kept.plan), kept.on_gpu)
+            return Opened(tensorrt.load(kept.plan, dla), kept.on_gpu)
         except SessionError as error:
             tell(f"{path} is not taken, so it is built again: {error}")
     kept = _make(tensorrt, key, graph, bundle, folder, tell)
-    engine = tensorrt.load(kept.plan)
+    engine = tensorrt.load(kept.plan, dla)
     try:
         write(path, key, kept)
     except BundleError as error:
@@ -201,8 +222,7 @@ def _layers_of(head: bytes) -> tuple[str, ...]:
 def _make(tensorrt: TensorRT, key: Key, graph: bytes, bundle: Bundle, folder: Path, tell: Progress) -> Kept:
     workspace = preflight(len(graph), WORKSPACE_BYTES, folder)
     tell(f"{key.tensorrt} builds the {key.precision} engine for {key.gpu} (SM{key.capability}); this can take minutes")
-    system = hashlib.sha256(f"{key.tensorrt} {key.gpu} {key.l4t}".encode()).hexdigest()[:16]
-    timings = folder / f"timings-{system}.cache"
+    timings = folder / key.timings_name()
     spec = bundle.manifest.input
     order = Order(
         graph, spec.name, (3, spec.height, spec.width), key.precision, key.batches, workspace,

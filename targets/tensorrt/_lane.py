@@ -177,22 +177,28 @@ class Lane:
         return self._results
 
     def _capture(self, key: Any, placed: Sequence[_Placed], request: Request) -> Graph | None:
-        """Capture what `_queue` queues; None, and never again, if TensorRT does not let itself be captured."""
+        """Capture what `_queue` queues; None, and never again, if anything in it does not let itself be captured."""
         if len(self._graphs) == GRAPHS:
             self._graphs.popitem(last=False)[1].free()
-        self._stream.capture()
         try:
-            self._queue(placed, request)
-        except BaseException as error:
-            with contextlib.suppress(SessionError):  # a capture that failed is no graph
-                self._stream.captured().free()
-            if not isinstance(error, SessionError):
-                raise
+            graph = self._record(placed, request)
+        except SessionError as error:
             LOG.warning("edgekd: no CUDA graph, so every frame is queued kernel by kernel: %s", error)
             self._captures = False
             return None
-        self._graphs[key] = self._stream.captured()
-        return self._graphs[key]
+        self._graphs[key] = graph
+        return graph
+
+    def _record(self, placed: Sequence[_Placed], request: Request) -> Graph:
+        """Return the graph of what `_queue` queues; whatever fails, the stream captures no more."""
+        self._stream.capture()
+        try:
+            self._queue(placed, request)
+        except BaseException:
+            with contextlib.suppress(SessionError):  # a capture that failed is no graph
+                self._stream.captured().free()
+            raise
+        return self._stream.captured()
 
     def _queue(self, placed: Sequence[_Placed], request: Request) -> None:
         """Queue the pipeline; it is the same for every frame of one size, so a graph may hold it."""

@@ -2,7 +2,8 @@
 
 TensorRT calls this "quickly deployable, ahead of time": `tensorrt.plugin` describes the outputs, and gives one kernel
 as PTX, with its launch and its parameters in the order inputs, integers, outputs. Integers only: thresholds go as the
-bits of a float. Annotations are set by hand, since TensorRT reads them as classes and knows no strings.
+bits of a float. Annotations are set by hand, since TensorRT reads them as classes and knows no strings. Attributes are
+arrays of one element: of one that is declared as float TensorRT calls float(array), which NumPy refuses since 2.4.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekd.errors import BuildError
 
@@ -23,9 +25,11 @@ if TYPE_CHECKING:
 ID = f"{NAMESPACE}::{NAME}"
 KERNELS = {4: "edgekd_suppress_block_xyxy", 5: "edgekd_suppress_block_xywhr"}
 THREADS = 512
+Float = NDArray[np.float32]
+Whole = NDArray[np.int32]
 ATTRIBUTES = {
-    "conf": float, "iou": float, "max_det": int, "max_candidates": int, "columns": int, "workspace": int,
-    "capability": int,
+    "conf": Float, "iou": Float, "max_det": Whole, "max_candidates": Whole, "columns": Whole, "workspace": Whole,
+    "capability": Whole,
 }  # fmt: skip
 _registered: list[Any] = []  # modules that know it: TensorRT's registry belongs to the process
 
@@ -43,25 +47,26 @@ def register(tensorrt: TensorRT) -> None:
     desc = plugin.TensorDesc
 
     def describe(
-        boxes: Any, scores: Any, conf: float, iou: float, max_det: int, max_candidates: int, columns: int,
-        workspace: int, capability: int,
+        boxes: Any, scores: Any, conf: Float, iou: Float, max_det: Whole, max_candidates: Whole, columns: Whole,
+        workspace: Whole, capability: Whole,
     ) -> Any:  # fmt: skip
         del scores, conf, iou, max_candidates, capability
-        batch = boxes.shape_expr[0]
-        shapes = ((batch, 1), (batch, max_det, columns), (batch, max_det), (batch, max_det), (batch, workspace))
+        batch, rows = boxes.shape_expr[0], int(max_det[0])
+        shapes = ((batch, 1), (batch, rows, int(columns[0])), (batch, rows), (batch, rows), (batch, int(workspace[0])))
         kinds = (trt.int32, trt.float32, trt.float32, trt.int32, trt.float32)
         return tuple(plugin.from_shape_expr(shape, dtype=kind) for shape, kind in zip(shapes, kinds, strict=True))
 
     def implement(
-        boxes: Any, scores: Any, conf: float, iou: float, max_det: int, max_candidates: int, columns: int,
-        workspace: int, capability: int, outputs: Any, tactic: int,
+        boxes: Any, scores: Any, conf: Float, iou: Float, max_det: Whole, max_candidates: Whole, columns: Whole,
+        workspace: Whole, capability: Whole, outputs: Any, tactic: int,
     ) -> Any:  # fmt: skip
         del workspace, outputs, tactic
         launch = plugin.KernelLaunchParams()
         launch.grid_x, launch.block_x, launch.shared_mem = boxes.shape_expr[0], THREADS, 0
-        whole = [boxes.shape_expr[1], scores.shape_expr[2], max_candidates, max_det, bits(conf), bits(iou)]
-        extra = plugin.SymIntExprs.from_tuple([plugin.SymInt32(value) for value in whole])
-        return KERNELS[columns].encode(), _kernels.ptx(capability), launch, extra
+        whole = [int(max_candidates[0]), int(max_det[0]), bits(conf[0]), bits(iou[0])]
+        sides = (boxes.shape_expr[1], scores.shape_expr[2])
+        extra = plugin.SymIntExprs.from_tuple([plugin.SymInt32(value) for value in (*sides, *whole)])
+        return KERNELS[int(columns[0])].encode(), _kernels.ptx(int(capability[0])), launch, extra
 
     pair, described = {"boxes": desc, "scores": desc}, _tuple(*(desc,) * (len(OUTPUTS) + 1))
     given = _tuple(bytes, bytes, plugin.KernelLaunchParams, plugin.SymIntExprs)
@@ -76,7 +81,7 @@ def _tuple(*kinds: Any) -> Any:
     return tuple.__class_getitem__(kinds)
 
 
-def bits(value: float) -> int:
+def bits(value: float | np.float32) -> int:
     """Return a float32 as the signed 32-bit integer of the same bits."""
     return int(np.float32(value).view(np.int32))
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import pycuda.driver as cuda
@@ -22,12 +22,27 @@ from ._kernels import image
 from ._missing import DRIVER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
+P = ParamSpec("P")
+T = TypeVar("T")
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may allocate meanwhile
+
+
+def _translated(call: Callable[P, T]) -> Callable[P, T]:
+    """Let an error of pycuda be ours where it happens: a capture that fails is answered before `current()` ends."""
+
+    @wraps(call)
+    def translated(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return call(*args, **kwargs)
+        except cuda.Error as error:
+            raise SessionError(f"CUDA failed: {error}") from error
+
+    return translated
 
 
 class CudaMemory:
@@ -110,19 +125,22 @@ class CudaStream:
         self._functions: dict[str, Any] = {}
         self.handle = int(self._stream.handle)
 
+    @_translated
     def upload(self, address: int, array: NDArray[Any]) -> None:
         """Queue a copy to the GPU."""
         cuda.memcpy_htod_async(address, array, self._stream)
 
+    @_translated
     def download(self, array: NDArray[Any], address: int) -> None:
         """Queue a copy from the GPU."""
         cuda.memcpy_dtoh_async(array, address, self._stream)
 
+    @_translated
     def launch(self, kernel: str, grid: tuple[int, int, int], threads: int, job: np.void) -> None:
-        """Queue a kernel; pycuda passes a `np.void` by value."""
-        function = self._functions.get(kernel) or self._module.get_function(kernel)
-        self._functions[kernel] = function
-        function(job, grid=grid, block=(threads, 1, 1), stream=self._stream)
+        """Queue a kernel; its job goes as bytes, which every pycuda takes: a `np.void` cannot be hashed."""
+        if kernel not in self._functions:
+            self._functions[kernel] = self._module.get_function(kernel).prepare([f"{job.nbytes}s"])
+        self._functions[kernel].prepared_async_call(grid, (threads, 1, 1), self._stream, job.tobytes())
 
     def capture(self) -> None:
         """Begin a capture."""
@@ -134,6 +152,7 @@ class CudaStream:
         self._driver("cuStreamEndCapture", ctypes.c_void_p(self.handle), ctypes.byref(graph))
         return CudaGraph(self._driver, graph, self.handle)
 
+    @_translated
     def synchronize(self) -> None:
         """Wait."""
         self._stream.synchronize()
@@ -163,6 +182,7 @@ class CudaDevice:
         device = cuda.Device(index)
         major, minor = device.compute_capability()
         self.name, self.capability = str(device.name()), 10 * int(major) + int(minor)
+        self.multiprocessors = int(device.get_attribute(cuda.device_attribute.MULTIPROCESSOR_COUNT))
         self.integrated = bool(device.get_attribute(cuda.device_attribute.INTEGRATED))
         code = image(self.capability)
         self._driver = Driver()

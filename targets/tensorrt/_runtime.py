@@ -112,14 +112,20 @@ class TensorRT:
         """Whether several contexts may use one optimization profile; before TensorRT 10 each wanted its own."""
         return self.rtx or self.numbers >= (10, 0, 0)
 
-    def load(self, plan: bytes) -> Engine:
+    def load(self, plan: bytes, dla: int | None = None) -> Engine:
         """Deserialize an engine.
+
+        Args:
+            plan: what a build made.
+            dla: number of the DLA core that it runs on; the plan holds none, and TensorRT would take core 0.
 
         Raises:
             SessionError: this TensorRT does not take it; with its words and what they mean.
         """
         log = Log(self.module)
         runtime = self.module.Runtime(log.logger)
+        if dla is not None:
+            runtime.DLA_core = dla
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise SessionError(f"{self.name} {self.version} does not take the engine: {explain(log.errors)}")
@@ -169,6 +175,7 @@ class Engine:
         """Tie them together; the runtime lives as long as its engine."""
         self.tensorrt, self.log = tensorrt, log
         self._runtime, self._engine = runtime, engine
+        self._settings = _settings(tensorrt.module, engine)
         self._one_at_a_time = threading.Lock()  # NVIDIA promises threads their own contexts, not to make them at once
         self.named = hasattr(engine, "num_io_tensors")
         count = engine.num_io_tensors if self.named else engine.num_bindings
@@ -198,15 +205,29 @@ class Engine:
         """
         before = len(self.log.errors)
         with self._one_at_a_time:
-            context = self._engine.create_execution_context()
+            context = self._engine.create_execution_context(*self._settings)
         if context is None:
             raise SessionError(f"TensorRT makes no execution context: {explain(self.log.errors[before:])}")
         return Context(self, context, (source, shape), addresses)
 
     def close(self) -> None:
         """Let the engine go before its runtime."""
+        self._settings = ()
         self._engine = None
         self._runtime = None
+
+
+def _settings(module: Any, engine: Any) -> tuple[Any, ...]:
+    """Return what a context is made with; none but for TensorRT for RTX.
+
+    That compiles a shape's kernels in the background while others run, and a graph captured meanwhile would keep those.
+    """
+    strategy = getattr(module, "DynamicShapesKernelSpecializationStrategy", None)
+    if strategy is None or not hasattr(engine, "create_runtime_config"):
+        return ()
+    config = engine.create_runtime_config()
+    config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
+    return (config,)
 
 
 class Context:

@@ -48,7 +48,10 @@ class TensorRTSession:
         self._device = _device.open_device(index)
         try:
             with self._device.current():
-                opened = open_engine(tensorrt, self._device, bundle, artifact, _boards.l4t(), cache, dla=dla)
+                opened = open_engine(
+                    tensorrt, self._device, bundle, artifact, _boards.l4t(), cache,
+                    board=_boards.device_tree_model(), dla=dla,
+                )  # fmt: skip
                 self._engine, self._on_gpu = opened.engine, (None if dla is None else opened.on_gpu)
                 try:
                     self._check()

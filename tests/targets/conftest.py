@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
-from edgekd.targets.tensorrt import _device, _runtime
+from edgekd.targets.tensorrt import _boards, _device, _runtime
 
 from edgekd._target import load_target
 
@@ -28,6 +28,8 @@ class Board:
         tensorrt: what is installed.
         integrated: whether devices opened from now on share the host's memory.
         capability: of those devices.
+        multiprocessors: likewise.
+        model: what the device tree says.
         devices: opened so far.
     """
 
@@ -35,11 +37,14 @@ class Board:
     tensorrt: FakeTensorRT = field(default_factory=FakeTensorRT)
     integrated: bool = True
     capability: int = 87
+    multiprocessors: int = 8
+    model: str = ""
     devices: list[HostDevice] = field(default_factory=list)
 
     def open(self, index: int) -> HostDevice:
         assert index == 0
         device = HostDevice(self.kernels, integrated=self.integrated, capability=self.capability)
+        device.multiprocessors = self.multiprocessors
         self.devices = [*self.devices[-1:], device]
         return device
 
@@ -57,6 +62,7 @@ def board(emulated: cuda_library.CudaKernels, monkeypatch: pytest.MonkeyPatch, t
     board = Board(emulated)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(_device, "open_device", board.open)
+    monkeypatch.setattr(_boards, "device_tree_model", lambda *_: board.model)
     monkeypatch.setattr(_runtime, "find", lambda: board.tensorrt.found())
     monkeypatch.setattr(load_target("tensorrt"), "probe", lambda: None)
     return board

@@ -58,6 +58,11 @@ class Flag(enum.IntEnum):
     OBEY_PRECISION_CONSTRAINTS = 12
 
 
+class RtxFlag(enum.IntEnum):
+    TF32 = 7
+    REQUIRE_USER_ALLOCATION = 21
+
+
 class FakeTensorRT:
     """One installed version; `module` is what `import tensorrt` would give.
 
@@ -68,32 +73,38 @@ class FakeTensorRT:
         layers: that a profiler is told of at each enqueue, with milliseconds.
         run_errors: logged by the next enqueue, which then fails.
         dla_cores: that the board has.
+        strategies: for the kernels of dynamic shapes, of each context so far that was given one.
+        loaded_on: DLA core of each engine deserialized so far; -1 is none.
     """
 
-    def __init__(self, version: str = "10.3.0", *, capability: int = 87, dla_cores: int = 0) -> None:
+    def __init__(self, version: str = "10.3.0", *, capability: int = 87, dla_cores: int = 0, rtx: bool = False) -> None:
         major, minor = (int(item) for item in version.split(".")[:2])
-        self.version, self.capability = version, capability
-        self.named = (major, minor) >= (8, 6)
+        self.version, self.capability, self.rtx = version, capability, rtx
+        self.named = rtx or (major, minor) >= (8, 6)
         self.builds, self.dla_cores = 0, dla_cores
         self.calls: list[tuple[Any, ...]] = []
         self.build_errors: list[str] = []
         self.run_errors: list[str] = []
         self.contexts = 0
+        self.strategies: list[Any] = []
+        self.loaded_on: list[int] = []
         self.layers = [("/stem/Conv + /stem/Relu", 0.25), ("{ForeignNode[/head/Mul.../head/Concat]}", 0.5)]
-        flags = {"EXPLICIT_BATCH": 0} if major < 10 else {"STRONGLY_TYPED": 1}
+        flags = {"EXPLICIT_BATCH": 0} if major < 10 and not rtx else {"STRONGLY_TYPED": 1}
         self.module: Any = SimpleNamespace(
-            __version__=version, ILogger=ILogger, IProfiler=IProfiler, BuilderFlag=Flag,
+            __version__=version, ILogger=ILogger, IProfiler=IProfiler, BuilderFlag=RtxFlag if rtx else Flag,
             NetworkDefinitionCreationFlag=enum.IntEnum("CreationFlag", flags),
             MemoryPoolType=SimpleNamespace(WORKSPACE="workspace"),
             DataType=SimpleNamespace(FLOAT=FLOAT, HALF=HALF), DeviceType=SimpleNamespace(DLA="DLA", GPU="GPU"),
             Builder=lambda log: FakeBuilder(self, log), OnnxParser=FakeParser,
             Runtime=lambda log: FakeRuntime(self, log), float32="float32", int32="int32",
         )  # fmt: skip
+        if rtx:
+            self.module.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(LAZY="LAZY", EAGER="EAGER")
         if (major, minor) >= (10, 9):
             self.module.plugin = FakePlugins()
 
     def found(self) -> TensorRT:
-        return TensorRT(self.module, "TensorRT", self.version)
+        return TensorRT(self.module, "TensorRT-RTX" if self.rtx else "TensorRT", self.version)
 
 
 class FakeNetwork:
@@ -211,6 +222,10 @@ class FakeTimings:
 
 
 class FakeRuntime:
+    """Takes an engine for a DLA core as NVIDIA's does: on the core that is set here, whatever the builder was told."""
+
+    DLA_core = -1
+
     def __init__(self, fake: FakeTensorRT, log: Any) -> None:
         self._fake, self._log = fake, log
 
@@ -221,11 +236,13 @@ class FakeRuntime:
             self._log.log(Severity.WARNING, "Using default stream in enqueue")
             self._log.log(Severity.ERROR, problem)
             return None
+        self._fake.loaded_on.append(self.DLA_core)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        return (NamedEngine if self._fake.named else IndexedEngine)(self._fake, self._log, session)
+        named = RtxEngine if self._fake.rtx else NamedEngine
+        return (named if self._fake.named else IndexedEngine)(self._fake, self._log, session)
 
     def _problem(self, head: bytes) -> str | None:
         if not head.startswith(MAGIC):
@@ -292,6 +309,18 @@ class NamedEngine(FakeEngine):
     def create_execution_context(self) -> Any:
         self.fake.contexts += 1
         return NamedContext(self)
+
+
+class RtxEngine(NamedEngine):
+    """TensorRT for RTX: a context can be given settings."""
+
+    def create_runtime_config(self) -> Any:
+        return SimpleNamespace(dynamic_shapes_kernel_specialization_strategy="LAZY")
+
+    def create_execution_context(self, runtime_config: Any = None) -> Any:
+        if runtime_config is not None:
+            self.fake.strategies.append(runtime_config.dynamic_shapes_kernel_specialization_strategy)
+        return super().create_execution_context()
 
 
 class NamedContext:

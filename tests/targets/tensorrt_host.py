@@ -92,17 +92,27 @@ class HostStream:
         self.device.require()
         (self._queued if self._recorded is None else self._recorded).append(work)
 
+    def _driver(self, call: str) -> None:
+        """Fail as `CudaStream` does, where a test wants it and only while capturing."""
+        from edgekd.errors import SessionError
+
+        if call in self.device.refused and self._recorded is not None:
+            raise SessionError(f"{call} failed: operation not permitted when stream is capturing")
+
     def upload(self, address: int, array: NDArray[Any]) -> None:
         assert array.flags.c_contiguous
+        self._driver("upload")
         self.device.copies += 1
         self.add(lambda: np.copyto(view(address, array.shape, array.dtype), array))
 
     def download(self, array: NDArray[Any], address: int) -> None:
         assert array.flags.c_contiguous
+        self._driver("download")
         self.device.copies += 1
         self.add(lambda: np.copyto(array, view(address, array.shape, array.dtype)))
 
     def launch(self, kernel: str, grid: tuple[int, int, int], threads: int, job: np.void) -> None:
+        self._driver("launch")
         content = job.tobytes()  # by value
         self.add(lambda: self.device.run(kernel, grid, threads, content))
 
@@ -113,8 +123,11 @@ class HostStream:
 
     def captured(self) -> HostGraph:
         assert self._recorded is not None
-        work, self._recorded = self._recorded, None
-        self.device.capturing.discard(threading.get_ident())
+        try:
+            self._driver("captured")
+        finally:
+            work, self._recorded = self._recorded, None
+            self.device.capturing.discard(threading.get_ident())
         return HostGraph(self, work)
 
     def free(self) -> None:
@@ -142,18 +155,20 @@ class HostDevice:
         replays: graphs launched so far.
         copies: queued or captured so far.
         launches: names of the kernels that ran.
+        refused: calls of a stream that fail while it captures.
     """
 
     name = "host"
 
     def __init__(self, kernels: CudaKernels, *, integrated: bool, capability: int = 87) -> None:
         self._kernels = kernels
-        self.integrated, self.capability = integrated, capability
+        self.integrated, self.capability, self.multiprocessors = integrated, capability, 8
         self.made = self.graphs = self.streams = self.replays = self.copies = 0
         self.live: list[HostMemory] = []
         self.freed: list[NDArray[np.uint8]] = []
         self.launches: list[str] = []
         self.capturing: set[int] = set()
+        self.refused: set[str] = set()
         self.closed = False
         self.room = 1 << 40  # bytes
         self._depth = threading.local()

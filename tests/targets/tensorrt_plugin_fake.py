@@ -2,7 +2,8 @@
 
 As far as its sources (python/packages/bindings_wheel/tensorrt/plugin of NVIDIA/TensorRT) and documentation say:
 annotations are classes, the parameters have one order, scalars are integers, and the kernel is given the addresses of
-the inputs, the scalars, the addresses of the outputs.
+the inputs, the scalars, the addresses of the outputs. Attributes come as the parser's arrays of one element: in the
+declared type where an array was declared, else as what the declared class makes of the array.
 """
 
 from __future__ import annotations
@@ -25,7 +26,20 @@ if TYPE_CHECKING:
     from ..kernels.cuda_library import CudaKernels
 
 SERIALIZABLE = (int, float, bytes, bool, str)
+SERIALIZABLE_ARRAYS = (np.int8, np.int16, np.int32, np.int64, np.float16, np.float32, np.float64, np.bool_)
 KINDS = {"float32": np.float32, "int32": np.int32}
+
+
+def dtype_of(kind: Any) -> Any:
+    """Return the type of the elements of an `NDArray[...]`, or None of another class."""
+    return typing.get_args(typing.get_args(kind)[1])[0] if typing.get_origin(kind) is np.ndarray else None
+
+
+def handed_over(item: Any, kind: Any) -> Any:
+    """Return what a plugin is given of a node's attribute."""
+    parsed = np.array([item.f], np.float32) if item.type == item.FLOAT else np.array([item.i], np.int32)
+    dtype = dtype_of(kind)
+    return kind(parsed) if dtype is None else parsed.astype(dtype)
 
 
 class SymInt32:
@@ -78,7 +92,7 @@ class FakePlugins:
             tensors = [key for key, item in parameters.items() if issubclass(item.annotation, TensorDesc)]
             attributes = {key: item.annotation for key, item in parameters.items() if key not in tensors}
             assert list(parameters) == [*tensors, *attributes], "tensors come first"
-            assert all(kind in SERIALIZABLE for kind in attributes.values())
+            assert all(kind in SERIALIZABLE or dtype_of(kind) in SERIALIZABLE_ARRAYS for kind in attributes.values())
             assert all(item.default is inspect.Parameter.empty for item in parameters.values())
             given = inspect.signature(function).return_annotation
             assert typing.get_origin(given) is tuple
@@ -95,6 +109,7 @@ class FakePlugins:
             found = self.registry[name]
             signature = inspect.signature(function)
             assert list(signature.parameters) == [*found.tensors, *found.attributes, "outputs", "tactic"]
+            assert all(signature.parameters[name].annotation == kind for name, kind in found.attributes.items())
             kinds = typing.get_args(signature.return_annotation)
             assert kinds == (bytes, bytes, KernelLaunchParams, SymIntExprs)
             found.implement = function
@@ -107,7 +122,7 @@ class FakePlugins:
         values = {item.name: item for item in node.attribute}
         found = self.registry[f"{values['plugin_namespace'].s.decode()}::{node.op_type}"]
         assert values["aot"].i == 1
-        given = {name: values[name].f if kind is float else values[name].i for name, kind in found.attributes.items()}
+        given = {name: handed_over(values[name], kind) for name, kind in found.attributes.items()}
         inputs = [TensorDesc(array.shape, "float32") for array in (boxes, scores)]
         described = found.describe(*inputs, **given)
         assert len(described) == found.outputs == len(node.output)

@@ -99,7 +99,8 @@ def test_other_machines_are_no_board(tmp_path: Path) -> None:
 
 
 def test_l4t_without_a_release_file_is_empty(tmp_path: Path) -> None:
-    assert _boards.l4t(tmp_path) == ""
+    assert _boards.l4t(tmp_path) == _boards.device_tree_model(tmp_path) == ""
+    assert _boards.device_tree_model(root(tmp_path, f"{NANO}\0")) == NANO
     assert _boards.l4t(root(tmp_path, release=RELEASE.format(36, "4.3"))) == "36.4.3"
 
 

@@ -83,6 +83,14 @@ def test_engine_of_each_core_and_of_the_gpu_is_its_own(board: Board, path: Path)
     assert sorted(names) == ["fp16-dla0", "fp16-dla1", "fp16-sm87"]
 
 
+def test_engine_runs_on_the_core_that_was_asked_for_when_built_and_when_kept(board: Board, path: Path) -> None:
+    board.tensorrt = FakeTensorRT(dla_cores=2)
+    for device in ("dla:1", "dla:1", "dla:0", "cuda"):
+        tried(path, device)
+    assert board.tensorrt.builds == 3
+    assert board.tensorrt.loaded_on == [1, 1, 0, -1]
+
+
 def test_list_of_layers_that_was_changed_makes_the_engine_damaged(
     board: Board, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

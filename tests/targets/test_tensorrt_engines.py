@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from edgekd.targets.tensorrt import _ahead, _compile, _engines, _kernels, _known
 from edgekd.targets.tensorrt._session import TensorRTSession
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 from edgekd import errors
 from edgekd._bundle import Bundle
@@ -23,6 +25,8 @@ from . import tensorrt_fake
 from .tensorrt_fake import FakeTensorRT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .conftest import Board
 
 
@@ -128,8 +132,9 @@ def test_engine_that_tensorrt_does_not_take_is_built_again(
 
 
 def test_every_field_of_the_key_changes_the_file_name() -> None:
-    key = _engines.Key("ab", "TensorRT 10.3.0", 87, "Orin", "36.4.3", "fp32", (1, 1, 8))
-    others = {"graph": "ac", "tensorrt": "TensorRT-RTX 10.3.0", "capability": 86, "gpu": "Orin NX", "l4t": "36.4.4",
+    key = _engines.Key("ab", "TensorRT 10.3.0", 87, "Orin", 16, "Jetson AGX Orin", "36.4.3", "fp32", (1, 1, 8))
+    others = {"graph": "ac", "tensorrt": "TensorRT-RTX 10.3.0", "capability": 86, "gpu": "Xavier",
+              "multiprocessors": 14, "board": "Jetson Orin NX", "l4t": "36.4.4",
               "precision": "fp16", "batches": (1, 1, 4), "dla": 0}  # fmt: skip
     assert set(others) == {field.name for field in dataclasses.fields(key)}
     names = {
@@ -137,6 +142,18 @@ def test_every_field_of_the_key_changes_the_file_name() -> None:
         *(dataclasses.replace(key, **{name: value}).file_name() for name, value in others.items()),
     }
     assert len(names) == 1 + len(others)
+
+
+@pytest.mark.parametrize("change", ["multiprocessors", "model"])
+def test_board_with_the_same_gpu_name_has_engine_and_timings_of_its_own(board: Board, path: Path, change: str) -> None:
+    """CUDA calls the GPU of AGX Orin, Orin NX and Orin Nano "Orin", and each has other best tactics."""
+    start(path).close()
+    setattr(board, change, {"multiprocessors": 16, "model": "NVIDIA Jetson Orin NX"}[change])
+    start(path).close()
+    start(path).close()
+    assert board.tensorrt.builds == 2
+    assert len(engines(path)) == 2
+    assert len(list(path.with_name(f"{path.name}.engines").glob("timings-*.cache"))) == 2
 
 
 def test_read_only_folder_of_the_bundle_leads_to_the_users_cache(
@@ -324,6 +341,28 @@ def test_real_builder_and_runtime_speak_the_facade(precision: str, tmp_path: Pat
             rtx.load(plan)
 
 
+def _sized_by_data() -> bytes:
+    """Return a graph whose output is as long as its input has values that are not zero."""
+    shape = ["b", 3, bundles.HEIGHT, bundles.WIDTH]
+    graph = helper.make_graph(
+        [helper.make_node("NonZero", ["images"], ["where"]), helper.make_node("Relu", ["images"], ["same"])],
+        "sized_by_data",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
+        [
+            helper.make_tensor_value_info("where", TensorProto.INT64, [4, "n"]),
+            helper.make_tensor_value_info("same", TensorProto.FLOAT, shape),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
+def test_layers_that_need_memory_while_they_run_are_left_it() -> None:
+    fake = FakeTensorRT("1.2.0", rtx=True)
+    order = _compile.Order(_sized_by_data(), "images", (3, bundles.HEIGHT, bundles.WIDTH), "fp32")
+    _compile.compile_engine(fake.found(), order, lambda _: None)
+    assert ("set", "REQUIRE_USER_ALLOCATION") not in fake.calls
+
+
 def test_kernels_without_nvcc_say_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(_kernels.shutil, "which", lambda _: None)
@@ -340,3 +379,46 @@ def test_kernels_are_compiled_once_for_this_gpu(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(_kernels, "_compile", lambda *_: pytest.fail("compiled again"))
     assert _kernels.image(87) == code
     assert [item.suffix for item in (tmp_path / "edgekd" / "kernels").iterdir()] == [".fatbin"]
+
+
+@pytest.fixture
+def nvcc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Callable[[], Any]]:
+    """A compiler that does what is in the list, one thing a call, between writing its file and ending."""
+    meanwhile: list[Callable[[], Any]] = []
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        Path(command[-1]).write_bytes(b"code")
+        if meanwhile:
+            meanwhile.pop()()
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(_kernels.shutil, "which", lambda _: "nvcc")
+    monkeypatch.setattr(_kernels.subprocess, "run", run)
+    return meanwhile
+
+
+@pytest.mark.parametrize("compiled", [_kernels.image, _kernels.ptx])
+def test_processes_that_compile_at_once_do_not_share_a_file(
+    nvcc: list[Callable[[], Any]], tmp_path: Path, compiled: Callable[[int], bytes]
+) -> None:
+    nvcc.append(lambda: compiled(87))
+    assert compiled(87) == b"code"
+    assert len(list((tmp_path / "edgekd" / "kernels").iterdir())) == 1, "nothing is left over"
+
+
+def test_kernels_that_cannot_be_compiled_or_kept_are_an_error_of_ours(nvcc: list[Callable[[], Any]]) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    nvcc.append(full)
+    with pytest.raises(TargetUnavailableError, match=r"cannot keep .*sm87\.fatbin: .*No space left on device"):
+        _kernels.image(87)
+
+
+def test_other_flags_are_other_kernels(nvcc: list[Callable[[], Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    _kernels.image(87)
+    monkeypatch.setattr(_kernels.build_fatbin, "FLAGS", [*_kernels.build_fatbin.FLAGS, "-lineinfo"])
+    nvcc.append(lambda: None)
+    _kernels.image(87)
+    assert nvcc == [], "compiled again"

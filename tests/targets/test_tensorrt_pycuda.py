@@ -6,6 +6,7 @@ It shows that every line runs and what is called inside which context; not what 
 from __future__ import annotations
 
 import importlib
+import struct
 import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -29,7 +30,8 @@ class Stub:
         names: dict[str, Any] = {
             "Error": self.error, "init": lambda: self.note("init"), "Device": self.device(), "Stream": self.stream,
             "Context": SimpleNamespace(pop=self.pop), "mem_alloc": self.mem_alloc,
-            "host_alloc_flags": SimpleNamespace(DEVICEMAP=2), "device_attribute": SimpleNamespace(INTEGRATED=18),
+            "host_alloc_flags": SimpleNamespace(DEVICEMAP=2),
+            "device_attribute": SimpleNamespace(INTEGRATED=18, MULTIPROCESSOR_COUNT=16),
             "pagelocked_empty": self.pagelocked_empty, "module_from_buffer": self.module_from_buffer,
             "memcpy_htod_async": lambda dest, src, _stream: self.inside(f"htod {dest} {src.nbytes}"),
             "memcpy_dtoh_async": lambda dest, src, _stream: self.inside(f"dtoh {src} {dest.nbytes}"),
@@ -58,7 +60,7 @@ class Stub:
         def make(index: int) -> Any:
             assert index == 0
             return SimpleNamespace(
-                compute_capability=lambda: (8, 7), name=lambda: "Orin", get_attribute=lambda attribute: attribute == 18,
+                compute_capability=lambda: (8, 7), name=lambda: "Orin", get_attribute={18: 1, 16: 8}.get,
                 retain_primary_context=retain,
             )  # fmt: skip
 
@@ -95,11 +97,11 @@ class Stub:
     def module_from_buffer(self, buffer: bytes) -> Any:
         self.inside(f"module {buffer!r}")
 
-        def launch(job: np.void, *, grid: Any, block: Any, stream: Any) -> None:
-            assert isinstance(job, np.void)
-            self.inside(f"launch {grid} {block} {len(job.tobytes())}")
+        def get_function(name: str) -> Function:
+            self.note(f"get {name}")
+            return Function(self)
 
-        return SimpleNamespace(get_function=lambda name: self.note(f"get {name}") or launch)
+        return SimpleNamespace(get_function=get_function)
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("cu"):
@@ -110,6 +112,21 @@ class Stub:
             return self.status.get(name, 0)
 
         return call
+
+
+class Function:
+    """A kernel as pycuda gives it; a call of it is left out, since what that takes depends on the version."""
+
+    def __init__(self, stub: Stub) -> None:
+        self._stub, self._format = stub, ""
+
+    def prepare(self, arg_types: list[str]) -> Function:
+        self._format = "".join(arg_types)
+        return self
+
+    def prepared_async_call(self, grid: Any, block: Any, stream: Any, *args: Any) -> None:
+        assert stream.handle == 77
+        self._stub.inside(f"launch {grid} {block} {struct.pack(self._format, *args)!r}")
 
 
 @pytest.fixture
@@ -128,12 +145,12 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
 
 def test_every_call_is_made_inside_the_primary_context(stub: Stub) -> None:
     device = _device.open_device(0)
-    assert (device.name, device.capability, device.integrated) == ("Orin", 87, True)
+    assert (device.name, device.capability, device.multiprocessors, device.integrated) == ("Orin", 87, 8, True)
     with device.current():
         stream, memory = device.stream(), device.allocate(100)
         assert (stream.handle, memory.address) == (77, 4096)
         stream.upload(memory.address, np.zeros(7, np.uint8))
-        job = np.zeros((), [("a", "i8"), ("b", "f4", 3)])[()]
+        job = np.array((258, 1), [("a", "<i4"), ("b", "<u2")])[()]
         for _ in range(2):
             stream.launch("edgekd_nms_scan", (1, 2, 3), 512, job)
         stream.capture()
@@ -148,7 +165,7 @@ def test_every_call_is_made_inside_the_primary_context(stub: Stub) -> None:
     assert stub.depth == 0
     assert stub.log == [
         "init", "retain", "module b'sm87'", "stream 1", "alloc 100", "htod 4096 7", "get edgekd_nms_scan",
-        "launch (1, 2, 3) (512, 1, 1) 20", "launch (1, 2, 3) (512, 1, 1) 20", "cuStreamBeginCapture_v2",
+        *[r"launch (1, 2, 3) (512, 1, 1) b'\x02\x01\x00\x00\x01\x00'"] * 2, "cuStreamBeginCapture_v2",
         "cuStreamEndCapture", "cuGraphInstantiateWithFlags", "cuGraphDestroy", "cuGraphLaunch", "dtoh 5 9",
         "synchronize", "free",
     ]  # fmt: skip
@@ -179,6 +196,42 @@ def test_errors_of_the_vendor_become_ours_and_the_context_is_popped(stub: Stub) 
     with pytest.raises(SessionError, match="cuStreamBeginCapture_v2 failed with CUDA error 900"), device.current():
         device.stream().capture()
     assert stub.depth == 0
+
+
+def test_errors_of_a_stream_are_ours_where_they_happen(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lane answers them while the context is still current."""
+    device = _device.open_device(0)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise stub.error("operation not permitted when stream is capturing")
+
+    job = np.zeros((), [("a", "i8")])[()]
+    with device.current():
+        stream = device.stream()
+        monkeypatch.setattr(stub.driver, "memcpy_htod_async", fail)
+        monkeypatch.setattr(stub.driver, "memcpy_dtoh_async", fail)
+        monkeypatch.setattr(stream._stream, "synchronize", fail)
+        monkeypatch.setattr(Function, "prepared_async_call", fail)
+        for call in (
+            lambda: stream.upload(1, np.zeros(1)),
+            lambda: stream.download(np.zeros(1), 1),
+            lambda: stream.launch("edgekd_nms_scan", (1, 1, 1), 1, job),
+            stream.synchronize,
+        ):
+            with pytest.raises(SessionError, match="CUDA failed: operation not permitted"):
+                call()
+
+
+@pytest.mark.parametrize("call", ["cuStreamEndCapture", "cuGraphInstantiateWithFlags"])
+def test_capture_that_is_no_graph_is_an_error_of_ours(stub: Stub, call: str) -> None:
+    device = _device.open_device(0)
+    stub.status[call] = 901
+    with device.current():
+        stream = device.stream()
+        stream.capture()
+        with pytest.raises(SessionError, match=f"{call} failed with CUDA error 901"):
+            stream.captured()
+    assert ("cuGraphDestroy" in stub.log) is (call != "cuStreamEndCapture")
 
 
 def test_gpu_that_is_not_there_says_how_many_are(stub: Stub) -> None:

@@ -245,6 +245,21 @@ def test_engine_that_cannot_be_captured_runs_without_a_graph(board: Board, caplo
     assert caplog.text.count("no CUDA graph, so every frame is queued kernel by kernel") == 1
 
 
+@pytest.mark.parametrize("call", ["upload", "launch", "download", "captured"])
+def test_driver_that_refuses_a_capture_at_any_call_costs_the_graph_and_no_frame(
+    board: Board, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    board.integrated = False
+    with start() as session:
+        expected = session.detect([frame()], REQUEST)
+        device = board.devices[-1]
+        device.refused = {call}
+        for _ in range(4):
+            assert_same_bits(session.detect([frame()], REQUEST), expected)
+        assert (device.graphs, device.replays, device.capturing, device.streams) == (0, 0, set(), 1)
+    assert caplog.text.count("no CUDA graph, so every frame is queued kernel by kernel") == 1
+
+
 @pytest.mark.parametrize("blocks", range(9))
 def test_memory_that_runs_out_at_any_allocation_leaks_nothing(board: Board, blocks: int) -> None:
     board.integrated = False
@@ -281,6 +296,20 @@ def test_every_version_gives_the_same_and_is_asked_in_its_own_way(board: Board, 
         assert calls["flags"] == (1 if old else 2), "explicit batch, or strongly typed"
         assert [shape[0] for shape in calls["profile"][1:]] == ([1, 1, 1] if old else [1, 1, 8])
         assert (board.tensorrt.contexts == 1) is old, "before 10 two contexts cannot share a profile"
+
+
+def test_tensorrt_for_rtx_is_told_what_a_capture_needs_and_the_others_are_not(board: Board) -> None:
+    board.tensorrt = FakeTensorRT("1.2.0", rtx=True)
+    with start() as session:
+        for _ in range(3):
+            session.detect([frame()], REQUEST)
+        assert board.devices[-1].replays == 2
+        assert ("set", "REQUIRE_USER_ALLOCATION") in board.tensorrt.calls
+        assert board.tensorrt.strategies == ["EAGER"]
+    board.tensorrt = FakeTensorRT("10.3.0")
+    with start() as session:
+        session.detect([frame()], REQUEST)
+    assert [item for item in board.tensorrt.calls if item[0] == "set"] == []
 
 
 def _constant(boxes: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> bytes:
