@@ -280,8 +280,8 @@ def test_bounds_are_the_issues(kind: dict[str, bool], drop: float) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"images": 0}, "images should be 1 to 4096, got 0"),
-        ({"images": 5000}, "images should be 1 to 4096, got 5000"),
+        ({"images": 0}, "images should be 8 to 4096, got 0"),
+        ({"images": 5000}, "images should be 8 to 4096, got 5000"),
         ({"max_drop": -0.1}, "max_drop should be 0 to 100 points, got -0.1"),
         ({"max_drop": math.nan}, "max_drop should be 0 to 100 points, got nan"),
         ({"ranges": "median"}, "ranges should be auto, mse, minmax, percentile, entropy; got 'median'"),
