@@ -112,8 +112,6 @@ def _part(
         raise RecipeError(f"distill {entry.method!r}: no teacher {entry.teacher!r}; possible: {', '.join(teachers)}")
     if entry.schedule not in SCHEDULES:
         raise RecipeError(f"distill {entry.method!r}: no schedule {entry.schedule!r}; possible: {', '.join(SCHEDULES)}")
-    if not 0 < entry.until <= 1:
-        raise RecipeError(f"distill {entry.method!r}: until should be above 0 and at most 1, got {entry.until}")
     return _Part(name, entry, method(entry.method, **entry.options), _matched(entry, student, teachers[entry.teacher]))
 
 

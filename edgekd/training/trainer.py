@@ -126,11 +126,6 @@ class Trainer:
         config = self.config
         if config.batch % world_size():
             raise RecipeError(f"train.batch = {config.batch} does not divide over {world_size()} processes")
-        for name, value, least in (("steps", config.steps, 1), ("checkpoint_every", config.checkpoint_every, 1)):
-            if value < least:
-                raise RecipeError(f"train.{name} should be at least {least}, got {value}")
-        if not 0 <= config.ema < 1:
-            raise RecipeError(f"train.ema should be in [0, 1), got {config.ema}; 0 is off")
 
     def _build(self, prepare: Callable[[Detector], None] | None, given: Detector | None) -> None:
         recipe, config = self.recipe, self.config
