@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from ..._golden import add_golden
 from ..._manifest import GRAPH, Manifest, OutputSpec
 from ...errors import DataError
 from ..checkpoint import write_tensors
+from ..data.anomaly import is_split
 from ..data.read import read
 from ..distributed import process_group
 from ..export import ANOMALY_OPERATORS, export_onnx
@@ -34,7 +36,6 @@ from .trainer import AnomalyTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -107,12 +108,20 @@ def read_splits(recipe: AnomalyRecipe) -> dict[str, Dataset]:
     """Return "train", "calibration" and, where the folder holds one, "test".
 
     Raises:
-        DataError: a split cannot be read, is of no anomaly set, or has too few normal images.
+        DataError: a split cannot be read, is of no anomaly set, or has too few normal images; the path is that of one
+            split, which every split would be read from; or a defect is among the training images.
     """
     data = recipe.data
+    if is_split(Path(data.path)):
+        raise DataError(f"{data.path} is one split of a category; name the category's folder: {Path(data.path).parent}")
     whole = read(data.path, data.format, "train")
     if whole.task != "anomaly":
         raise DataError(f"{data.path} is a set of task {whole.task}; anomaly detection takes train/good, test/<defect>")
+    spoilt = [sample.path for sample in whole.samples if sample.anomalous]
+    if spoilt:
+        raise DataError(
+            f"{len(spoilt)} training images are marked as anomalous ({spoilt[0]} ...); only normal ones teach"
+        )
     train, held = hold_out(whole, data.calibration, recipe.predict.alpha, recipe.train.seed)
     splits = {"train": train, "calibration": held}
     try:

@@ -87,7 +87,7 @@ def _format_of_file(path: Path) -> str | None:
 def _format_of_folder(path: Path, split: str | None) -> str | None:
     if (path / "Data" / "Images").is_dir():
         return "visa"
-    train = path.parent / "train" if path.name in anomaly.SPLITS else path / "train"
+    train = path.parent / "train" if anomaly.is_split(path) else path / "train"
     if any((train / name).is_dir() for name in anomaly.NORMAL):
         return "mvtec"
     found = _xml_format(path) or _annotated(path)

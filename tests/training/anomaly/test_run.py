@@ -446,6 +446,31 @@ def test_thresholds_do_not_depend_on_test_images(category: Path, tmp_path: Path)
     assert found[0][1] != found[1][1]
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_path_of_one_split_is_refused(split: str, category: Path) -> None:
+    with pytest.raises(DataError, match=rf"{split} is one split of a category; name the category's folder: .*stripes$"):
+        read_splits(recipe(category / split))
+
+
+def test_category_may_have_the_name_of_a_split(category: Path, tmp_path: Path) -> None:
+    (tmp_path / "test").symlink_to(category, target_is_directory=True)
+    assert {name: len(each) for name, each in read_splits(recipe(tmp_path / "test")).items()} == {
+        "train": 15,
+        "calibration": 9,
+        "test": 9,
+    }
+
+
+def test_defect_among_the_training_images_of_a_table_is_refused(category: Path, tmp_path: Path) -> None:
+    (tmp_path / "candle" / "Data" / "Images").mkdir(parents=True)
+    (tmp_path / "split_csv").mkdir()
+    (tmp_path / "candle" / "spoilt.png").write_bytes((category / "test/spot/001.png").read_bytes())
+    rows = "object,split,label,image,mask\ncandle,train,anomaly,candle/spoilt.png,\n"
+    (tmp_path / "split_csv" / "1cls.csv").write_text(rows)
+    with pytest.raises(DataError, match=r"1 training images are marked as anomalous \(.*spoilt\.png"):
+        read_splits(recipe(tmp_path / "candle"))
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
