@@ -59,6 +59,11 @@ class Distiller(nn.Module):
         """Whether some method looks at head outputs of this teacher."""
         return any(part.method.needs_head for part in self.parts if part.entry.teacher == teacher)
 
+    def comparing_classes(self, teacher: str) -> tuple[str, ...]:
+        """Return the entries, by their names in the log, that pair this teacher's classes with the student's."""
+        paired = (part for part in self.parts if getattr(part.method, "compares_classes", False))
+        return tuple(part.name for part in paired if part.entry.teacher == teacher)
+
     def forward(self, student: Taps, teachers: Mapping[str, Taps], scene: Scene) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum of all losses, and each one by name ("pkd.p3" ...) unweighted, detached."""
         device = next(iter(student.features.values())).device

@@ -30,7 +30,7 @@ from .teacher import channels_of
 from .teacher_cache import CachedTeacher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from .._recipe import Recipe
@@ -158,6 +158,7 @@ class Trainer:
         channels = {name: each.channels for name, each in self.teachers.items()}
         distiller = Distiller(recipe.distill, channels_of(self.student), channels, recipe.train.seed)
         for name, each in self.teachers.items():
+            _check_classes(distiller.comparing_classes(name), name, each.classes, self.train_set.classes)
             if not distiller.needs_head(name):
                 continue
             if not each.has_head:
@@ -258,3 +259,18 @@ class Trainer:
         restore_optimizer(self.optimizer, self.names, found.part("optimizer"))
         self.scaler.load_state_dict(found.meta["scaler"])
         self.step = found.step
+
+
+def _check_classes(entries: Sequence[str], teacher: str, theirs: Sequence[str] | None, ours: Sequence[str]) -> None:
+    """Refuse entries that would teach one class with what the teacher says of another; unknown names are taken."""
+    if not entries or theirs is None or tuple(theirs) == tuple(ours):
+        return
+    remedy = (
+        f"set data.classes = {list(theirs)}"
+        if set(theirs) == set(ours)
+        else "train the teacher on the same classes, or use a method that compares features"
+    )
+    raise RecipeError(
+        f"{', '.join(entries)}: class is compared with class by number, but the classes of the teacher {teacher!r} are "
+        f"{', '.join(theirs)} and those of the data {', '.join(ours)}; {remedy}"
+    )
