@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +290,28 @@ def test_trained_bundle_predicts_builds_and_is_verified(
         found = [detector.predict(path) for path in sorted(category.glob("test/spot/*.png"))]
     assert {each.image_size for each in found} == {(60, 72)}
     assert np.mean([bool(each.is_anomalous) for each in found]) == report.metrics["found"]
+
+
+def test_finished_run_keeps_its_bundle_with_what_was_done_to_it(
+    trained: edgekd.TrainReport, category: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(trained.folder, folder)
+    edgekd.thresholds(folder / "model.bin", image=0.5)
+    edgekd.evaluate(folder / "model.bin", category, device="reference", receipt=True)
+    before = (folder / "model.bin").read_bytes()
+    plan = recipe(category, steps=40, checkpoint_every=50)
+    again = edgekd.train(plan, folder, device="cpu")
+    assert (folder / "model.bin").read_bytes() == before
+    assert (again.bundle, again.weights, again.page) == (
+        folder / "model.bin", folder / "network.safetensors", folder / "report.html",
+    )  # fmt: skip
+    assert again.notes == trained.notes
+    for name in ("image_AUROC", "pixel_AUROC", "AUPRO"):
+        assert again.metrics["test"][name] == trained.metrics["test"][name]
+    looser = dataclasses.replace(plan, predict=AnomalyPredictConfig(alpha=0.1, pixel_alpha=0.05))
+    edgekd.train(looser, folder, device="cpu")
+    assert (folder / "model.bin").read_bytes() != before, "other thresholds are another bundle"
 
 
 def test_golden_set_holds_an_image_with_a_defect(trained: edgekd.TrainReport) -> None:
