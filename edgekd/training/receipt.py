@@ -17,7 +17,7 @@ from .._comparison import compare
 from .checkpoint import write_bytes
 from .distributed import process_group
 from .progress import announce
-from .resume import data_fingerprint
+from .resume import comparable, data_fingerprint
 from .run import choose_device, make_trainer, measure, on_first_rank, run
 from .seeding import switches_restored
 
@@ -166,8 +166,8 @@ class _Result:
         """Return the figures if they hold for this run and data; None if it is not done, or was another."""
         try:
             row = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-            held = {key: row[key] for key in ("identity", "data")}
-            return dict(row["metrics"]) if held == dataclasses.asdict(self) else None
+            mine = {"identity": comparable(self.identity, row["identity"]), "data": self.data}
+            return dict(row["metrics"]) if {key: row[key] for key in mine} == mine else None
         except (OSError, ValueError, TypeError, KeyError):  # none, or damaged
             return None
 
