@@ -8,7 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ._recipe import InputConfig, build_section, plain, read_tables
+from ._recipe import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    BELOW_1,
+    MOST_SEED,
+    MOST_THREADS,
+    POSSIBLE,
+    SHARE,
+    InputConfig,
+    Name,
+    Range,
+    build_section,
+    check_values,
+    plain,
+    read_tables,
+)
 
 ALPHA = 0.05  # false alarms: one of twenty normal images at most
 PIXEL_ALPHA = 1e-3
@@ -104,19 +119,27 @@ class AnomalyRecipe:
     train: AnomalyTrainConfig = field(default_factory=AnomalyTrainConfig)
     predict: AnomalyPredictConfig = field(default_factory=AnomalyPredictConfig)
 
+    def __post_init__(self) -> None:
+        """Refuse a value out of range.
+
+        Raises:
+            RecipeError: there is one; the message names the key and what is possible.
+        """
+        check_values(self, ANOMALY_POSSIBLE)
+
     @classmethod
     def read(cls, path: str | Path) -> AnomalyRecipe:
         """Read a recipe; relative paths in it are taken from the file's folder.
 
         Raises:
-            RecipeError: the file is missing, is no TOML, or has a wrong, missing or unknown key.
+            RecipeError: the file is missing, is no TOML, has a wrong, missing or unknown key, or a value out of range.
         """
         path = Path(path)
         return cls.from_dict(read_tables(path)).resolved(path.parent.resolve())
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> AnomalyRecipe:
-        """Build a recipe from plain dicts and lists (TOML or JSON); unknown keys raise RecipeError."""
+        """Build a recipe from plain dicts and lists (TOML or JSON); unknown keys and wrong values raise RecipeError."""
         return typing.cast(AnomalyRecipe, build_section(cls, raw, "recipe"))
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,3 +158,25 @@ class AnomalyRecipe:
         )
         data = dataclasses.replace(self.data, path=absolute(self.data.path))
         return dataclasses.replace(self, data=data, teachers=teachers)
+
+
+ANOMALY_POSSIBLE = {
+    **POSSIBLE,
+    AnomalyRecipe: {"name": Name()},
+    AnomalyDataConfig: {"calibration": SHARE},
+    AnomalyModelConfig: {"widths": AT_LEAST_1, "freeze": SHARE, "reduction": AT_LEAST_1, "embedding": AT_LEAST_0},
+    AnomalyTrainConfig: {
+        "steps": AT_LEAST_1,
+        "batch": Range(2),  # BatchNorm of the embedding sees one value a channel on the smallest inputs
+        "lr": AT_LEAST_0,
+        "fusion_lr": AT_LEAST_0,
+        "projector_lr": AT_LEAST_0,
+        "sgd_lr": AT_LEAST_0,
+        "clip_norm": AT_LEAST_0,
+        "seed": Range(0, MOST_SEED),
+        "threads": Range(0, MOST_THREADS),
+        "workers": Range(0, MOST_THREADS),
+        "checkpoint_every": AT_LEAST_1,
+    },
+    AnomalyPredictConfig: {"alpha": Range(0, 1, above=True, below=True), "pixel_alpha": BELOW_1},
+}

@@ -1,19 +1,21 @@
 """`Recipe`: everything a training run depends on, read from one TOML file.
 
 There is no inheritance, no include and no dotted path. A key that does not exist is an error that names the
-keys that do. The bundle holds the recipe whole.
+keys that do, and a value out of range one that names the range: hours of training must not end in it. The bundle holds
+the recipe whole.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import RecipeError
 
@@ -170,6 +172,14 @@ class Recipe:
     predict: PredictConfig = field(default_factory=PredictConfig)
     qat: QatConfig | None = None  # None: the usual shares
 
+    def __post_init__(self) -> None:
+        """Refuse a value out of range.
+
+        Raises:
+            RecipeError: there is one; the message names the key and what is possible.
+        """
+        check_values(self, POSSIBLE)
+
     @classmethod
     def read(cls, path: str | Path) -> Recipe:
         """Read a recipe from a TOML file, or from the JSON that a run keeps of it.
@@ -177,14 +187,14 @@ class Recipe:
         Relative paths in it (data, weights) are resolved against the file's folder.
 
         Raises:
-            RecipeError: the file is missing, cannot be parsed, or has a wrong, missing or unknown key.
+            RecipeError: the file is missing or cannot be parsed, or a key is wrong, missing, unknown or out of range.
         """
         path = Path(path)
         return cls.from_dict(read_tables(path)).resolved(path.parent.resolve())
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Recipe:
-        """Build a recipe from plain dicts and lists (TOML or JSON); unknown keys raise RecipeError."""
+        """Build a recipe from plain dicts and lists (TOML or JSON); unknown keys and wrong values raise RecipeError."""
         return typing.cast(Recipe, build_section(cls, raw, "recipe"))
 
     def to_dict(self) -> dict[str, Any]:
@@ -222,6 +232,138 @@ class Recipe:
     def replace(self, **changes: Any) -> Recipe:
         """Return a copy with top-level fields changed, as `dataclasses.replace`."""
         return dataclasses.replace(self, **changes)
+
+
+LARGEST = sys.float_info.max  # what is above is infinite
+MOST_SEED = 2**63 - 1  # torch takes no more
+MOST_THREADS = 1024
+
+
+class Range(NamedTuple):
+    """The finite numbers a key may have, the ends among them unless said otherwise."""
+
+    low: float
+    high: float = LARGEST
+    above: bool = False  # `low` itself is not possible
+    below: bool = False  # `high` itself is not possible
+
+    def holds(self, value: object) -> bool:
+        """Return whether it is one of them."""
+        if not isinstance(value, (int, float)) or not self.low <= value <= self.high:
+            return False
+        return not (self.above and value == self.low) and not (self.below and value == self.high)
+
+    def __str__(self) -> str:
+        """Return "at least 0 and below 1" and the like."""
+        low = f"{'above' if self.above else 'at least'} {self.low}"
+        return low if self.high == LARGEST else f"{low} and {'below' if self.below else 'at most'} {self.high}"
+
+
+class Choice(NamedTuple):
+    """The words a key may have."""
+
+    words: tuple[str, ...]
+
+    def holds(self, value: object) -> bool:
+        """Return whether it is one of them."""
+        return value in self.words
+
+    def __str__(self) -> str:
+        """Return them."""
+        return " or ".join(self.words)
+
+
+class Name(NamedTuple):
+    """A name that a manifest can hold."""
+
+    longest: int = 256
+
+    def holds(self, value: object) -> bool:
+        """Return whether it is one."""
+        return (
+            isinstance(value, str)
+            and value == value.strip() != ""
+            and value.isprintable()
+            and len(value) <= self.longest
+        )
+
+    def __str__(self) -> str:
+        """Return what it is made of."""
+        return f"1 to {self.longest} printable characters without blanks around them"
+
+
+Possible = typing.Mapping[type, typing.Mapping[str, "Range | Choice | Name"]]
+
+AT_LEAST_0, AT_LEAST_1, ABOVE_0 = Range(0), Range(1), Range(0, above=True)
+SHARE, BELOW_1, SOME = Range(0, 1), Range(0, 1, below=True), Range(0, 1, above=True)
+
+POSSIBLE: Possible = {
+    Recipe: {"name": Name()},
+    InputConfig: {
+        "height": AT_LEAST_1,
+        "width": AT_LEAST_1,
+        "color": Choice(("rgb", "bgr")),
+        "mean": Range(-1_000_000, 1_000_000),
+        "std": Range(1e-6, 1_000_000),  # pixels are divided by it
+        "pad": Range(0, 255),
+    },
+    AugmentConfig: {
+        "flip": SHARE,
+        "flip_vertical": SHARE,
+        "scale": ABOVE_0,
+        "translate": SHARE,
+        "hsv": AT_LEAST_0,
+        "mosaic": SHARE,
+        "rotate_deg": AT_LEAST_0,
+    },
+    TrainConfig: {
+        "steps": AT_LEAST_1,
+        "batch": AT_LEAST_1,
+        "lr": AT_LEAST_0,
+        "final_lr": AT_LEAST_0,
+        "weight_decay": AT_LEAST_0,
+        "momentum": BELOW_1,
+        "warmup": AT_LEAST_0,
+        "clip_norm": AT_LEAST_0,
+        "ema": BELOW_1,
+        "seed": Range(0, MOST_SEED),
+        "threads": Range(0, MOST_THREADS),
+        "workers": Range(0, MOST_THREADS),
+        "eval_every": AT_LEAST_0,
+        "checkpoint_every": AT_LEAST_1,
+    },
+    DistillConfig: {"weight": AT_LEAST_0, "warmup": AT_LEAST_0, "until": SOME},
+    UnlabelledConfig: {"batch": AT_LEAST_1, "conf": SHARE},
+    QatConfig: {"steps": SOME, "lr": SOME},
+    PredictConfig: {"conf": SHARE, "iou": SHARE, "max_det": Range(1, 10_000_000)},
+}
+"""Section -> key -> what it may be. Other keys are looked at by what they configure, before the first step."""
+
+
+def check_values(section: Any, possible: Possible, where: str = "") -> None:
+    """Look at every value of a section and of those inside it; `where` is its name in messages.
+
+    Raises:
+        RecipeError: one is not possible.
+    """
+    known = possible.get(type(section), {})
+    for item in dataclasses.fields(section):
+        path = f"{where}.{item.name}" if where else item.name
+        _check_value(getattr(section, item.name), known.get(item.name), possible, path)
+
+
+def _check_value(value: Any, rule: Range | Choice | Name | None, possible: Possible, where: str) -> None:
+    if dataclasses.is_dataclass(value):
+        check_values(value, possible, where)
+    elif isinstance(value, tuple):
+        for place, each in enumerate(value):
+            _check_value(each, rule, possible, f"{where}[{place}]")
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            _check_value(each, rule, possible, f"{where}.{key}")
+    elif rule is not None and value is not None and not rule.holds(value):
+        finite = " and finite" if isinstance(value, float) and not math.isfinite(value) else ""
+        raise RecipeError(f"{where} should be {rule}{finite}, got {value!r}")
 
 
 def read_tables(path: Path) -> dict[str, Any]:
@@ -300,10 +442,19 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         inside = typing.get_args(hint)[1]
         return {key: item if inside is Any else _convert(inside, item, f"{where}.{key}") for key, item in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return _as_float(value, where)
     if not isinstance(value, hint) or (hint in (int, float) and isinstance(value, bool)):
         raise RecipeError(f"{where} should be {hint.__name__}, got {value!r}")
     return value
+
+
+def _as_float(value: int, where: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise RecipeError(
+            f"{where} should be at most {LARGEST:g}, got an integer of {value.bit_length()} bits"
+        ) from error
 
 
 def _convert_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

@@ -200,7 +200,7 @@ def _read(source: str | Path, format: str, split: str, manifest: Manifest) -> Da
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"int8 needs {error.name} to read images: pip install 'edgekd[train]'") from error
     classes = None if manifest.task == "anomaly" else manifest.classes
-    dataset = read(source, format, split, classes)
+    dataset = read(source, format, split, classes, whole=True)
     if (dataset.task == "anomaly") != (manifest.task == "anomaly"):
         raise DataError(f"{dataset.name} is a set of task {dataset.task}; the bundle is for task {manifest.task}")
     return dataset

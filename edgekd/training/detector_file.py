@@ -37,10 +37,11 @@ def load_teacher(config: ModelConfig, student_input: InputConfig, num_classes: i
     """Build the recipe's [teacher] with its weights, frozen.
 
     A file that edgekd wrote says how many classes its head has (they may differ from the student's) and must agree with
-    the recipe on architecture and pixel normalisation. Other files are taken as the student's are.
+    the recipe on architecture and pixel normalisation. Other files are taken as the student's are, if they hold neck
+    and head too.
 
     Raises:
-        RecipeError: [teacher] has no weights, or contradicts its file.
+        RecipeError: [teacher] has no weights, or those of a backbone alone, or contradicts its file.
         WeightsError: the file is missing, damaged, or does not fit.
     """
     if config.weights == "none":
@@ -52,9 +53,14 @@ def load_teacher(config: ModelConfig, student_input: InputConfig, num_classes: i
         _agree("[teacher.input]", {name: getattr(size, name) for name in PIXELS}, meta["input"], config.weights)
         num_classes = len(meta["classes"])
     network = build_model(config, num_classes, size, seed=0)
-    source: dict[str, Any] = {"backbone": config.backbone, "weights": Path(config.weights).name}
-    if network.weights is not None:
-        source["file_sha256"] = network.weights.sha256
+    report = network.weights
+    assert report is not None
+    if report.kind != "detector":  # neck and head would teach what chance put there
+        raise RecipeError(
+            f"[teacher] needs a whole detector, {config.weights} holds a {report.kind} alone; put it into [student], "
+            '`edgekd train` that, and set [teacher] weights = "OUT/student.safetensors"'
+        )
+    source = {"backbone": config.backbone, "weights": Path(config.weights).name, "file_sha256": report.sha256}
     return Teacher(network, size, source, None if meta is None else meta["classes"])
 
 

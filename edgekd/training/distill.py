@@ -59,6 +59,11 @@ class Distiller(nn.Module):
         """Whether some method looks at head outputs of this teacher."""
         return any(part.method.needs_head for part in self.parts if part.entry.teacher == teacher)
 
+    def comparing_classes(self, teacher: str) -> tuple[str, ...]:
+        """Return the entries, by their names in the log, that pair this teacher's classes with the student's."""
+        paired = (part for part in self.parts if getattr(part.method, "compares_classes", False))
+        return tuple(part.name for part in paired if part.entry.teacher == teacher)
+
     def forward(self, student: Taps, teachers: Mapping[str, Taps], scene: Scene) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum of all losses, and each one by name ("pkd.p3" ...) unweighted, detached."""
         device = next(iter(student.features.values())).device
@@ -112,8 +117,6 @@ def _part(
         raise RecipeError(f"distill {entry.method!r}: no teacher {entry.teacher!r}; possible: {', '.join(teachers)}")
     if entry.schedule not in SCHEDULES:
         raise RecipeError(f"distill {entry.method!r}: no schedule {entry.schedule!r}; possible: {', '.join(SCHEDULES)}")
-    if not 0 < entry.until <= 1:
-        raise RecipeError(f"distill {entry.method!r}: until should be above 0 and at most 1, got {entry.until}")
     return _Part(name, entry, method(entry.method, **entry.options), _matched(entry, student, teachers[entry.teacher]))
 
 

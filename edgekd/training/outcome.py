@@ -14,8 +14,10 @@ from .metrics.coco import FIGURES
 from .teacher import fingerprint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from .._manifest import Manifest
     from .trainer import Trainer
 
 
@@ -33,6 +35,16 @@ class Outcome:
     comparisons: tuple[Comparison, ...] = ()
     page: Path | None = None
     notes: tuple[str, ...] = ()
+
+
+def recorded(manifest: Manifest, figures: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return split -> figure -> what the run measured, NaN where it had none; rows of a target came later."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in manifest.receipts:
+        if row["what"] in figures and "split" in row and "target" not in row:
+            blank: dict[str, Any] = dict.fromkeys(figures, math.nan)
+            found.setdefault(str(row["split"]), blank)[row["what"]] = float(row["value"])
+    return found
 
 
 def left_by(trainer: Trainer, folder: Path, recipe: Recipe | None = None) -> Outcome | None:
@@ -55,10 +67,6 @@ def left_by(trainer: Trainer, folder: Path, recipe: Recipe | None = None) -> Out
             return None
     except (BundleError, RecipeError, AttributeError):  # none, of another kind, or from elsewhere
         return None
-    metrics: dict[str, dict[str, Any]] = {}
-    for row in manifest.receipts:
-        if row["what"] in FIGURES and "split" in row:
-            blank = {**dict.fromkeys(FIGURES, math.nan), "per_class": {}}
-            metrics.setdefault(str(row["split"]), blank)[row["what"]] = float(row["value"])
+    metrics = {split: {**found, "per_class": {}} for split, found in recorded(manifest, FIGURES).items()}
     compared = (Comparison.from_dict(row) for row in manifest.receipts if "comparison" in row)
     return Outcome(path, weights, metrics, tuple(compared))

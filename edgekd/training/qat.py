@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._recipe import QatConfig
-from ..errors import RecipeError
 from ..quantization.trained import CHUNK, trained_chunk
 from .checkpoint import write_tensors
 from .distributed import process_group
@@ -80,7 +79,7 @@ def run_with_qat(
         BuildError: the student cannot be exported, or an operator of its graph cannot be trained through.
     """
     place = choose_device(device)
-    plan = fine_tuning(recipe)  # before hours of work: it may be impossible
+    plan = fine_tuning(recipe)
     with process_group(place):
         with switches_restored():
             trainer, _ = make_trainer(recipe, folder, place, resume=resume, **given)
@@ -103,14 +102,8 @@ def fine_tuning(recipe: Recipe) -> Recipe:
 
     The usual shares follow Wu et al. 2020 (arXiv:2004.09602, section 5), who train for a tenth of the schedule; their
     hundredth of the rate is for schedules a hundred times as long as those of small students: here it is a tenth.
-
-    Raises:
-        RecipeError: a share is not in (0, 1].
     """
     shares = recipe.qat or QatConfig()
-    for name, value in (("steps", shares.steps), ("lr", shares.lr)):
-        if not 0 < value <= 1:
-            raise RecipeError(f"qat.{name} is a share of train.{name}, above 0 and at most 1; got {value}")
     train = recipe.train
     steps = max(1, round(shares.steps * train.steps))
 

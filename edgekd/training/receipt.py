@@ -17,7 +17,8 @@ from .._comparison import compare
 from .checkpoint import write_bytes
 from .distributed import process_group
 from .progress import announce
-from .resume import data_fingerprint
+from .pseudo import FILE as LABELS
+from .resume import comparable, data_fingerprint
 from .run import choose_device, make_trainer, measure, on_first_rank, run
 from .seeding import switches_restored
 
@@ -86,6 +87,8 @@ def run_with_receipt(
             said = f"run {number} of {total}: {_words(job.kind)}, seed {job.seed}"
             announce(said if metrics is None else f"{said}: done before")
             if metrics is None:
+                if job.kind == "distilled":
+                    on_first_rank(partial(_share_labels, folder, here))
                 metrics = _trained(job, here, place, resume, given)
             found[job.kind][job.seed] = metrics
         announce(f"run {total} of {total}: {_words('distilled')}, seed {recipe.train.seed}, for the bundle")
@@ -137,6 +140,13 @@ def _fingerprints(splits: dict[str, Dataset]) -> dict[str, str]:
     return {name: data_fingerprint(split) for name, split in splits.items()}
 
 
+def _share_labels(folder: Path, here: Path) -> None:
+    """Give a run the pseudo-labels of the bundle's own, which somebody may have corrected."""
+    if (folder / LABELS).is_file():
+        here.mkdir(parents=True, exist_ok=True)
+        write_bytes(here / LABELS, (folder / LABELS).read_bytes())
+
+
 def _trained(job: Job, folder: Path, place: torch.device, resume: bool, given: dict[str, Any]) -> Metrics:
     """Train, measure, and write the result."""
     with switches_restored():
@@ -166,8 +176,8 @@ class _Result:
         """Return the figures if they hold for this run and data; None if it is not done, or was another."""
         try:
             row = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-            held = {key: row[key] for key in ("identity", "data")}
-            return dict(row["metrics"]) if held == dataclasses.asdict(self) else None
+            mine = {"identity": comparable(self.identity, row["identity"]), "data": self.data}
+            return dict(row["metrics"]) if {key: row[key] for key in mine} == mine else None
         except (OSError, ValueError, TypeError, KeyError):  # none, or damaged
             return None
 

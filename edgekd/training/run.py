@@ -145,17 +145,23 @@ def read_splits(recipe: Recipe) -> dict[str, Dataset]:
     """Return "train", "val" and, where the recipe names one, "test", all with the training set's classes.
 
     Raises:
-        DataError: a split cannot be read, or is empty.
+        DataError: a split cannot be read, is empty, or has the very images of "train".
     """
     data = recipe.data
-    splits = {"train": read(data.train, data.format, "train", data.classes)}
+    splits = {"train": read(data.train, data.format, "train", data.classes, whole=True)}
     classes = splits["train"].classes
-    splits["val"] = read(data.val, data.format, "val", classes)
+    splits["val"] = read(data.val, data.format, "val", classes, whole=True)
     if data.test is not None:
-        splits["test"] = read(data.test, data.format, "test", classes)
+        splits["test"] = read(data.test, data.format, "test", classes, whole=True)
+    learnt = {sample.path for sample in splits["train"].samples}
     for name, split in splits.items():
         if not len(split):
             raise DataError(f"data.{name} holds no image: {getattr(data, name)}")
+        if name != "train" and learnt == {sample.path for sample in split.samples}:
+            raise DataError(
+                f"data.{name} ({getattr(data, name)}) has the very images of data.train ({data.train}), which tells "
+                f"nothing of others: name a list file or the folder of that split"
+            )
     return splits
 
 

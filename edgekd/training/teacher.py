@@ -159,6 +159,8 @@ def fingerprint(module: nn.Module) -> str:
 class TappedNetwork(nn.Module):
     """Your own network as a pyramid: any module, with the stride of each submodule whose output is to be taught.
 
+    A tap shows what its submodule returned, also where a layer behind it writes into the same tensor.
+
     Args:
         module: called with normalised images `(B, 3, H, W)`; what it returns is not looked at.
         taps: dotted submodule name -> stride of its output `(B, C, H, W)`, for example `{"layer2": 8, "layer3": 16}`.
@@ -174,6 +176,7 @@ class TappedNetwork(nn.Module):
         ordered = sorted(taps.items(), key=lambda item: item[1])
         self.strides = tuple(stride for _, stride in ordered)
         self._seen: dict[str, Tensor] = {}
+        self._overwritten: set[str] = set()  # taps into which a later layer writes: only these are copied
         possible = dict(module.named_modules())
         for name, _ in ordered:
             if name not in possible:
@@ -192,14 +195,26 @@ class TappedNetwork(nn.Module):
 
     def _keep(self, name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            self._seen[name] = output
+            self._seen[name] = output.clone() if name in self._overwritten else output
 
         return hook
+
+    def _trial(self, images: Tensor) -> list[Tensor]:
+        """Return the tapped outputs of a first run, in which every tap is watched for writes after it."""
+        versions: dict[str, int] = {}
+        watches = [
+            self.module.get_submodule(name).register_forward_hook(_watch(versions, name)) for name in self._names
+        ]
+        self.module(images)
+        for watch in watches:
+            watch.remove()
+        self._overwritten = {name for name, version in versions.items() if _writes(self._seen[name]) != version}
+        return self.features(images)
 
     @torch.no_grad()
     def _check(self, size: tuple[int, int]) -> tuple[int, ...]:
         parameter = next(self.module.parameters())
-        maps = self.features(torch.zeros(1, 3, *size, dtype=parameter.dtype, device=parameter.device))
+        maps = self._trial(torch.zeros(1, 3, *size, dtype=parameter.dtype, device=parameter.device))
         for name, stride, found in zip(self._names, self.strides, maps, strict=True):
             want = (-(-size[0] // stride), -(-size[1] // stride))
             if not isinstance(found, Tensor) or found.ndim != 4 or tuple(found.shape[2:]) != want:
@@ -208,3 +223,18 @@ class TappedNetwork(nn.Module):
                     f"tap {name!r}: stride {stride} of {size} pixels means (1, C, {want[0]}, {want[1]}), got {got}"
                 )
         return tuple(found.shape[1] for found in maps)
+
+
+def _watch(versions: dict[str, int], name: str) -> Callable[..., None]:
+    """Return a hook that notes how often an output has been written to when its submodule returns it."""
+
+    def hook(_module: nn.Module, _inputs: Any, output: object) -> None:
+        if isinstance(output, Tensor):
+            versions[name] = _writes(output)
+
+    return hook
+
+
+def _writes(tensor: Tensor) -> int:
+    """Return how often a tensor has been written to in place."""
+    return int(tensor._version)  # noqa: SLF001 (torch has no public name for it)

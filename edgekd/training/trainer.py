@@ -30,7 +30,7 @@ from .teacher import channels_of
 from .teacher_cache import CachedTeacher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from .._recipe import Recipe
@@ -126,11 +126,6 @@ class Trainer:
         config = self.config
         if config.batch % world_size():
             raise RecipeError(f"train.batch = {config.batch} does not divide over {world_size()} processes")
-        for name, value, least in (("steps", config.steps, 1), ("checkpoint_every", config.checkpoint_every, 1)):
-            if value < least:
-                raise RecipeError(f"train.{name} should be at least {least}, got {value}")
-        if not 0 <= config.ema < 1:
-            raise RecipeError(f"train.ema should be in [0, 1), got {config.ema}; 0 is off")
 
     def _build(self, prepare: Callable[[Detector], None] | None, given: Detector | None) -> None:
         recipe, config = self.recipe, self.config
@@ -163,6 +158,7 @@ class Trainer:
         channels = {name: each.channels for name, each in self.teachers.items()}
         distiller = Distiller(recipe.distill, channels_of(self.student), channels, recipe.train.seed)
         for name, each in self.teachers.items():
+            _check_classes(distiller.comparing_classes(name), name, each.classes, self.train_set.classes)
             if not distiller.needs_head(name):
                 continue
             if not each.has_head:
@@ -263,3 +259,18 @@ class Trainer:
         restore_optimizer(self.optimizer, self.names, found.part("optimizer"))
         self.scaler.load_state_dict(found.meta["scaler"])
         self.step = found.step
+
+
+def _check_classes(entries: Sequence[str], teacher: str, theirs: Sequence[str] | None, ours: Sequence[str]) -> None:
+    """Refuse entries that would teach one class with what the teacher says of another; unknown names are taken."""
+    if not entries or theirs is None or tuple(theirs) == tuple(ours):
+        return
+    remedy = (
+        f"set data.classes = {list(theirs)}"
+        if set(theirs) == set(ours)
+        else "train the teacher on the same classes, or use a method that compares features"
+    )
+    raise RecipeError(
+        f"{', '.join(entries)}: class is compared with class by number, but the classes of the teacher {teacher!r} are "
+        f"{', '.join(theirs)} and those of the data {', '.join(ours)}; {remedy}"
+    )

@@ -11,7 +11,7 @@ import torch
 
 from edgekd._recipe import InputConfig, ModelConfig
 from edgekd.errors import RecipeError, WeightsError
-from edgekd.training.checkpoint import read_meta
+from edgekd.training.checkpoint import read_meta, write_tensors
 from edgekd.training.detector_file import load_teacher, write_detector
 from edgekd.training.models import Detector, build_model
 from edgekd.training.teacher import fingerprint
@@ -82,6 +82,17 @@ def test_another_normalisation_than_the_files_is_refused(saved: tuple[Path, Dete
 def test_teacher_without_weights_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"\[teacher\] needs trained weights: weights = "):
         load_teacher(CONFIG, SIZE, num_classes=3)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_backbone_alone_is_no_teacher(saved: tuple[Path, Detector], tmp_path: Path, suffix: str) -> None:
+    path, state = tmp_path / f"backbone{suffix}", saved[1].backbone.state_dict()
+    if suffix == ".pth":
+        torch.save(state, path)
+    else:
+        write_tensors(path, state, {})
+    with pytest.raises(RecipeError, match=r"\[teacher\] needs a whole detector, .* holds a backbone alone"):
+        load_teacher(with_weights(path), SIZE, num_classes=3)
 
 
 def test_missing_file_and_wrong_digest_are_errors(saved: tuple[Path, Detector], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -267,6 +268,35 @@ def test_another_teacher_is_another_run(small: Small, tmp_path: Path) -> None:
         trained(recipe, tmp_path, teacher_for(recipe, channels=32))
 
 
+@pytest.mark.parametrize(
+    ("classes", "remedy"),
+    [
+        (("red", "blue"), r"set data\.classes = \['red', 'blue'\]"),
+        (("cat", "dog"), "train the teacher on the same classes"),
+    ],
+)
+@pytest.mark.parametrize(
+    "entry",
+    [DistillConfig(method="nsd", options={"warmup": 0.0}), DistillConfig(method="fad", options={"mdc": "logits"})],
+)
+def test_teacher_of_other_classes_does_not_teach_class_by_class(
+    small: Small, tmp_path: Path, entry: DistillConfig, classes: tuple[str, ...], remedy: str
+) -> None:
+    """COCO files number categories as they like, so that two sets of the same names may differ in order."""
+    recipe = small(distill=(PKD, entry))
+    teacher = teacher_for(recipe)
+    teacher.classes = classes
+    data = dataclasses.replace(recipe.data, classes=("blue", "red"))
+    message = (
+        rf"^{entry.method}: .* teacher 'teacher' are {', '.join(classes)} and those of the data blue, red; {remedy}"
+    )
+    with pytest.raises(RecipeError, match=message):
+        trained(recipe.replace(data=data), tmp_path, teacher, run=False)
+    trained(recipe.replace(data=data, distill=(PKD,)), tmp_path, teacher, run=False)
+    teacher.classes = ("blue", "red")
+    trained(recipe.replace(data=data), tmp_path, teacher, run=False)
+
+
 def test_weight_falls_to_zero_where_the_recipe_says_so() -> None:
     def weights(**options: Any) -> list[float]:
         entry = DistillConfig(method="pkd", weight=2.0, **options)
@@ -284,8 +314,6 @@ def test_weight_falls_to_zero_where_the_recipe_says_so() -> None:
     ("options", "message"),
     [
         ({"schedule": "step"}, "no schedule 'step'; possible: constant, linear, cosine"),
-        ({"until": 0.0}, "until should be above 0 and at most 1, got 0.0"),
-        ({"until": 1.5}, "until should be above 0"),
         ({"teacher": "big"}, "no teacher 'big'; possible: teacher"),
     ],
 )

@@ -131,6 +131,18 @@ def test_same_command_again_trains_and_measures_nothing_beside_the_bundle(
     assert again.comparisons == done.comparisons
 
 
+def test_results_from_before_orders_were_noted_are_taken(
+    done: TrainReport, plan: Recipe, trained: list[str], tmp_path: Path
+) -> None:
+    shutil.copytree(done.folder, tmp_path / "out")
+    for path in (tmp_path / "out" / "receipt").glob("*/result.json"):
+        row = json.loads(path.read_text())
+        del row["identity"]["training order"]
+        path.write_text(json.dumps(row))
+    distill(plan, tmp_path / "out", receipt=True, seeds=(0, 1))
+    assert trained == []
+
+
 def test_another_seed_adds_its_two_runs(done: TrainReport, plan: Recipe, trained: list[str], tmp_path: Path) -> None:
     shutil.copytree(done.folder, tmp_path / "out")
     more = distill(plan, tmp_path / "out", receipt=True, seeds=(2, 1, 0))

@@ -60,10 +60,25 @@ def test_other_recipe_is_named_by_its_key(small: Callable[..., Recipe], changes:
     mine.check(mine.to_dict(), Path("out"))
 
 
+def test_same_images_in_another_order_are_another_run(small: Callable[..., Recipe]) -> None:
+    """Batches count images by number, so that a list that was sorted gives others."""
+    recipe = small()
+    splits = read_splits(recipe)
+    before = RunIdentity(recipe, splits, {}).to_dict()
+    turned = {name: dataclasses.replace(each, samples=each.samples[::-1]) for name, each in splits.items()}
+    now = RunIdentity(recipe, turned, {})
+    with pytest.raises(RecipeError, match=r"\(training order: the same images are in another order now.*--no-resume"):
+        now.check(before, Path("out"))
+    RunIdentity(recipe, {**turned, "train": splits["train"]}, {}).check(before, Path("out"))  # of val it means nothing
+    RunIdentity(recipe, splits, {}).check(before, Path("out"))
+    del before["training order"]  # as edgekd wrote it before
+    now.check(before, Path("out"))
+
+
 def test_other_data_under_the_same_path_is_another_run(small: Callable[..., Recipe]) -> None:
     recipe = small()
     splits = read_splits(recipe)
     mine = RunIdentity(recipe, splits, {})
     relabelled = changed(splits["train"], labels=1 - splits["train"].samples[0].labels)
-    with pytest.raises(RecipeError, match="training data"):
+    with pytest.raises(RecipeError, match=r"run \(training data: [^;]*\); use"):
         RunIdentity(recipe, {**splits, "train": relabelled}, {}).check(mine.to_dict(), Path("out"))

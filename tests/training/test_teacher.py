@@ -112,6 +112,18 @@ def test_own_network_is_tapped_by_submodule_and_stride() -> None:
     assert torch.allclose(taps.features[3], expected, atol=1e-5)
 
 
+def test_tap_shows_its_submodule_where_the_next_layer_writes_in_place() -> None:
+    body = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3, 2, 1))
+    network = TappedNetwork(body, {"0": 2, "2": 4})
+    pixels = normalise(images(), RGB)
+    fine, coarse = network.features(pixels)
+    expected = body[0](pixels)
+    assert float(expected.detach().min()) < 0
+    assert torch.equal(fine, expected)
+    assert torch.equal(coarse, body[2](expected.relu()))
+    assert network._overwritten == {"0"}, "nothing else is copied"
+
+
 def test_tapping_an_own_network_leaves_its_state_alone() -> None:
     body = own_network().train()
     before = fingerprint(body)

@@ -240,7 +240,7 @@ def test_loss_that_is_no_number_stops_the_run_and_is_never_saved(
     [
         ({"steps": 0}, "train.steps should be at least 1, got 0"),
         ({"checkpoint_every": 0}, "train.checkpoint_every should be at least 1, got 0"),
-        ({"ema": 1.0}, r"train.ema should be in \[0, 1\), got 1.0"),
+        ({"ema": 1.0}, "train.ema should be at least 0 and below 1, got 1.0"),
         ({"optimizer": "lion"}, "possible: adamw, sgd"),
     ],
 )

@@ -180,6 +180,21 @@ def test_whole_run_with_pseudo_labels_of_a_recipes_teacher(
         edgekd.distill(recipe.replace(unlabelled=dataclasses.replace(section, batch=1)), tmp_path / "student")
 
 
+def test_receipt_trains_every_seed_on_the_labels_that_were_corrected(
+    small: Callable[..., Recipe], pictures: Path, tmp_path: Path
+) -> None:
+    teacher = Teacher(build_model(small().student, 2, SIZE, seed=0), SIZE, {})
+    section = UnlabelledConfig(images=str(pictures), pseudo_labels=True, batch=2)
+    recipe, file = small(unlabelled=section, steps=1), tmp_path / "pseudo-labels.json"
+    edgekd.distill(recipe, tmp_path, teacher=teacher)
+    row = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [5, 5, 20, 20], "iscrowd": 0, "area": 400}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "annotations": [row]}))
+    edgekd.distill(recipe, tmp_path, teacher=teacher, resume=False, receipt=True, seeds=(0, 1))
+    (own, other) = (json.loads(path.read_text()) for path in (file, tmp_path / "receipt/distilled-seed1" / file.name))
+    assert own == other
+    assert len(own["annotations"]) == 1
+
+
 def test_pseudo_labels_alone_are_enough_and_features_alone_are_not(
     small: Callable[..., Recipe], pictures: Path, tmp_path: Path
 ) -> None:

@@ -223,6 +223,14 @@ def test_two_teachers_are_refused(small: Small, tmp_path: Path) -> None:
         distill(recipe, tmp_path, teacher=Teacher(network, recipe.input, {}))
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_split_of_the_very_training_images_is_refused(small: Small, split: str) -> None:
+    recipe = small()
+    data = dataclasses.replace(recipe.data, **{split: recipe.data.train})
+    with pytest.raises(DataError, match=rf"data.{split} .* has the very images of data.train .* name a list file"):
+        read_splits(recipe.replace(data=data))
+
+
 def test_empty_split_is_named(small: Small, tmp_path: Path) -> None:
     recipe = small()
     empty = tmp_path / "empty.json"

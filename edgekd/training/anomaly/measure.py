@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from ..._manifest import InputSpec, Thresholds
     from ..data.sample import Dataset, Sample
 
+FIGURES = (
+    *("image_AUROC", "image_AP", "image_F1_max", "pixel_AUROC", "pixel_AP", "pixel_F1_max", "AUPRO", "aupro_rd4ad"),
+    *("false_alarms", "found"),
+)
+"""What a run's bundle has receipts of, where it is a number."""
+
 
 def scored(infer: Infer, samples: Sequence[Sample], spec: InputSpec, sigma: float) -> Iterator[Scored]:
     """Yield score and map of each sample; see `edgekd._anomaly.scored`."""

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ... import _thresholds
+from ..._anomaly_recipe import AnomalyRecipe
 from ..._bundle import Bundle
 from ..._golden import add_golden
 from ..._manifest import GRAPH, Manifest, OutputSpec
-from ...errors import DataError
+from ...errors import BundleError, DataError, RecipeError
 from ..checkpoint import write_tensors
+from ..data.anomaly import is_split
 from ..data.read import read
 from ..distributed import process_group
 from ..export import ANOMALY_OPERATORS, export_onnx
 from ..finish import Portable, golden_images, input_spec, now, receipts, versions
-from ..outcome import Outcome
+from ..outcome import Outcome, recorded
 from ..progress import announce
 from ..resume import data_fingerprint
 from ..run import choose_device
@@ -26,7 +29,7 @@ from ..seeding import switches_restored
 from ..teacher import fingerprint
 from .calibrate import MOST_CONSTANT, batchnorms
 from .images import hold_out
-from .measure import figures, scored
+from .measure import FIGURES, figures, scored
 from .pyramid import STRIDES
 from .report import PAGE, Report, write_report
 from .score import SIGMA
@@ -34,13 +37,11 @@ from .trainer import AnomalyTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from ..._anomaly import Scored
-    from ..._anomaly_recipe import AnomalyRecipe
     from ..._manifest import InputSpec, Thresholds
     from ..data.sample import Dataset
     from .pyramid import Pyramid
@@ -54,7 +55,8 @@ def run(
 ) -> Outcome:
     """Train in `folder` and leave `model.bin`, `network.safetensors` and, of test images, `report.html` there.
 
-    The last step's weights are kept. Test images, where there are some, are only measured, after everything is decided.
+    The last step's weights are kept; of a run that is finished, the bundle as well, with what was built into it and the
+    figures in it. Test images, where there are some, are only measured, after everything is decided.
 
     Raises:
         RecipeError: an impossible recipe, or `folder` holds another run.
@@ -107,12 +109,20 @@ def read_splits(recipe: AnomalyRecipe) -> dict[str, Dataset]:
     """Return "train", "calibration" and, where the folder holds one, "test".
 
     Raises:
-        DataError: a split cannot be read, is of no anomaly set, or has too few normal images.
+        DataError: a split cannot be read, is of no anomaly set, or has too few normal images; the path is that of one
+            split, which every split would be read from; or a defect is among the training images.
     """
     data = recipe.data
+    if is_split(Path(data.path)):
+        raise DataError(f"{data.path} is one split of a category; name the category's folder: {Path(data.path).parent}")
     whole = read(data.path, data.format, "train")
     if whole.task != "anomaly":
         raise DataError(f"{data.path} is a set of task {whole.task}; anomaly detection takes train/good, test/<defect>")
+    spoilt = [sample.path for sample in whole.samples if sample.anomalous]
+    if spoilt:
+        raise DataError(
+            f"{len(spoilt)} training images are marked as anomalous ({spoilt[0]} ...); only normal ones teach"
+        )
     train, held = hold_out(whole, data.calibration, recipe.predict.alpha, recipe.train.seed)
     splits = {"train": train, "calibration": held}
     try:
@@ -124,6 +134,10 @@ def read_splits(recipe: AnomalyRecipe) -> dict[str, Dataset]:
 
 def _finish(trainer: AnomalyTrainer, splits: dict[str, Dataset], folder: Path, notes: tuple[str, ...]) -> Outcome:
     recipe, network = trainer.recipe, trainer.network.eval()
+    held = _left_by(trainer, splits, folder, notes)
+    if held is not None:
+        announce(f"{held.bundle} holds this very network: it stays, with what was built into it and the run's figures")
+        return held
     announce("exporting")
     graph = export_onnx(
         network, recipe.input, outputs=OUTPUTS, operators=ANOMALY_OPERATORS, storage=recipe.model.storage
@@ -160,6 +174,28 @@ def _finish(trainer: AnomalyTrainer, splits: dict[str, Dataset], folder: Path, n
     report = Report.of(manifest, splits["test"], found, metrics["test"], engine=ENGINE)
     write_report(report, folder / PAGE)
     return dataclasses.replace(outcome, page=folder / PAGE)
+
+
+def _left_by(
+    trainer: AnomalyTrainer, splits: dict[str, Dataset], folder: Path, notes: tuple[str, ...]
+) -> Outcome | None:
+    """Return what this run left in `folder`: None unless it is finished and its bundle holds it as it is."""
+    path, weights, page = folder / "model.bin", folder / "network.safetensors", folder / PAGE
+    if trainer.step < trainer.recipe.train.steps or not weights.is_file():
+        return None
+    try:
+        with Bundle.read(path) as bundle:
+            manifest = bundle.manifest
+        state = manifest.provenance["network"]["state_sha256"]
+        calibrated = manifest.provenance["data"]["calibration"]["sha256"]
+        told = AnomalyRecipe.from_dict(manifest.recipe or {})
+    except (BundleError, RecipeError, KeyError, TypeError):  # none, of another kind, or from elsewhere
+        return None
+    if (told, state) != (trainer.recipe, fingerprint(trainer.network)):
+        return None
+    if calibrated != data_fingerprint(splits["calibration"]):  # the thresholds are those of other images
+        return None
+    return Outcome(path, weights, recorded(manifest, FIGURES), page=page if page.is_file() else None, notes=notes)
 
 
 def _spoilt(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -69,11 +69,16 @@ def read_visa(path: Path, split: str | None = None) -> Dataset:
     return _dataset(root, split, samples, [])
 
 
+def is_split(path: Path) -> bool:
+    """Return whether this is a category's `train`, `validation` or `test`; a category may have such a name too."""
+    return path.name in SPLITS and not (path / path.name).is_dir()
+
+
 def _root(path: Path, split: str | None) -> tuple[Path, str]:
     """Return the folder of the category and the split."""
     if not path.is_dir():
         raise DataError(f"no folder at {path}")
-    if path.name in SPLITS and not (path / path.name).is_dir():
+    if is_split(path):
         return path.parent, path.name
     split = "validation" if split == "val" else split
     if split not in (None, *SPLITS):

@@ -27,7 +27,9 @@ def read_coco(
 ) -> Dataset:
     """Read a COCO JSON file, or a folder that holds one for `split`.
 
-    Crowd regions become `difficult`. Labels follow the category ids, ascending.
+    Crowd regions become `difficult`, and `crowd` as well unless the entry says `"difficult": 1`: it does where
+    `data tile` has cut an object, whose `iscrowd` is for readers that know nothing else. Labels follow the category
+    ids, ascending.
 
     Args:
         path: `train.json`, or a folder with `<split>.json`, `annotations/<split>.json`,
@@ -54,7 +56,9 @@ def read_coco(
         if category not in categories:
             raise DataError(f"{where}: category_id {category} is not in categories {sorted(categories)}")
         box = _corners(item, where) if oriented else _bbox(item, where)
-        found[image].append(Annotation(categories[category], box, where, bool(item.get("iscrowd", 0))))
+        crowd = bool(item.get("iscrowd", 0))
+        hard = bool(item.get("difficult", 0))
+        found[image].append(Annotation(categories[category], box, where, crowd or hard, crowd=crowd and not hard))
     folders = _image_folders(source)
     records = [_record(item, found[key], folders, f"{source}: image {key}") for key, item in images.items()]
     own = tuple(categories[key] for key in sorted(categories))

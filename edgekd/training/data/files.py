@@ -141,6 +141,48 @@ class ImageFolder:
         return found[0]
 
 
+def part_of(path: Path, split: str, suffix: str, folders: tuple[str, ...], *, whole: bool) -> Path:
+    """Return the list file or folder of one split: a list, or `path` if its name says so, is that already.
+
+    Args:
+        path: what was named.
+        split: which part of it.
+        suffix: of the annotation files.
+        folders: names of the folder the annotation files may lie in.
+        whole: where there is none, take all of `path`.
+
+    Raises:
+        DataError: there is none, or several.
+    """
+    if path.is_file():
+        return path
+    inner = path / split
+    if any((inner / name).is_dir() for name in folders) or any(inner.glob(f"*{suffix}")):
+        return inner
+    for pattern in (f"{split}.txt", f"ImageSets/Main/{split}.txt", f"ImageSets/**/{split}.txt"):
+        lists = sorted(path.glob(pattern))
+        if len(lists) > 1:
+            listed = ", ".join(str(each.relative_to(path)) for each in lists[:8])
+            raise DataError(f"{path} has several lists of split {split!r} ({listed}): name one of them")
+        if lists:
+            return lists[0]
+    if whole or _owner(path, folders).name == split:
+        return path
+    raise DataError(
+        f"{path} has no split {split!r}, neither {split}/ nor ImageSets/**/{split}.txt: "
+        "name a list file or the folder of that split"
+    )
+
+
+def _owner(path: Path, folders: tuple[str, ...]) -> Path:
+    """Return the folder that a folder of annotations is part of."""
+    for name in folders:
+        parts = Path(name).parts
+        if path.parts[-len(parts) :] == parts:
+            return path.parents[len(parts) - 1]
+    return path
+
+
 def annotation_pairs(path: Path, suffix: str, folders: tuple[str, ...]) -> tuple[list[tuple[Path, Path]], list[str]]:
     """Pair each annotation file with its image, by stem.
 

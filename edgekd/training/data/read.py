@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ...errors import DataError
 from . import anomaly, dior, dota, hrsc, voc, xml_file
 from .coco import find_json, read_coco
-from .files import PARENTS
+from .files import PARENTS, part_of
 from .yolo import label_file, read_yolo
 
 if TYPE_CHECKING:
@@ -33,12 +33,22 @@ READERS: dict[str, Reader] = {
 }
 FORMATS = ("auto", *READERS)
 
+LISTED = {
+    "voc": (".xml", voc.FOLDERS),
+    "dota": (".txt", dota.FOLDERS),
+    "dior": (".xml", dior.FOLDERS),
+    "hrsc": (".xml", hrsc.FOLDERS),
+}
+"""Formats whose splits are folders or lists of stems: the annotation files' suffix and folders."""
+
 
 def read(
     path: str | Path,
     format: str = "auto",  # noqa: A002 - the recipe's name of it
     split: str | None = None,
     classes: Sequence[str] | None = None,
+    *,
+    whole: bool = False,
 ) -> Dataset:
     """Read one split of a data set.
 
@@ -46,8 +56,10 @@ def read(
         path: a file or folder as the format's reader wants it: COCO JSON; a list file of stems or a folder (VOC, DOTA,
             DIOR, HRSC); data.yaml, image list or folder (YOLO); the folder of a category (MVTec, BTAD, VisA).
         format: one of `FORMATS`.
-        split: where a path holds several: "train", "val" or "test".
+        split: where a path holds several: "train", "val" or "test". Of VOC, DOTA, DIOR and HRSC that is a folder
+            `<split>/`, or a list `<split>.txt` in the path or its `ImageSets/`.
         classes: names in label order; None: as the reader finds them. Pass the training set's to read the others.
+        whole: take such a path without splits as the split, all of it: for a caller whose paths are one split each.
 
     Raises:
         DataError: naming the file and line.
@@ -59,6 +71,8 @@ def read(
         format = detect_format(path, split)  # noqa: A001
     if format not in READERS:
         raise DataError(f"unknown data format {format!r}; possible: {', '.join(FORMATS)}")
+    if split is not None and format in LISTED:
+        path = part_of(path, split, *LISTED[format], whole=whole)
     return READERS[format](path, split, classes)
 
 
@@ -87,7 +101,7 @@ def _format_of_file(path: Path) -> str | None:
 def _format_of_folder(path: Path, split: str | None) -> str | None:
     if (path / "Data" / "Images").is_dir():
         return "visa"
-    train = path.parent / "train" if path.name in anomaly.SPLITS else path / "train"
+    train = path.parent / "train" if anomaly.is_split(path) else path / "train"
     if any((train / name).is_dir() for name in anomaly.NORMAL):
         return "mvtec"
     found = _xml_format(path) or _annotated(path)
@@ -98,7 +112,7 @@ def _format_of_folder(path: Path, split: str | None) -> str | None:
     try:
         find_json(path, split)
     except DataError:
-        return None
+        return (_xml_format(path / split) or _annotated(path / split)) if split else None
     return "coco"
 
 

@@ -30,6 +30,7 @@ class Annotation:
     where: str
     difficult: bool = False
     note: str = ""  # goes to `Dataset.problems`
+    crowd: bool = False  # a box around many; difficult as well
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def _sample(record: Record, task: str, labels: dict[str, int], lines: list[str],
         boxes=np.array([item.box for item in kept], dtype=np.float32).reshape(-1, columns),
         labels=np.array([labels[item.name] for item in kept], dtype=np.int64),
         difficult=np.array([item.difficult for item in kept], dtype=np.bool_),
+        crowd=np.array([item.crowd for item in kept], dtype=np.bool_) if any(item.crowd for item in kept) else None,
     )
 
 

@@ -27,6 +27,7 @@ class Sample:
         boxes: `(N, 4)` float32 xyxy or `(N, 5)` float32 xywhr (radians, clockwise, le90), in pixels.
         labels: `(N,)` int64, index into `Dataset.classes`.
         difficult: `(N,)` bool: to be ignored by the metric.
+        crowd: `(N,)` bool, which of these are boxes around a crowd, COCO's `iscrowd`; None: none.
         mask: file of a defect mask (non-zero = defect), anomaly sets only.
         anomalous: for anomaly sets, whether the image is a defect; None elsewhere.
         defect: folder name of the defect type ("good" for normal), anomaly sets only.
@@ -40,6 +41,7 @@ class Sample:
     mask: Path | None = None
     anomalous: bool | None = None
     defect: str | None = None
+    crowd: NDArray[np.bool_] | None = None
 
     def load(self) -> NDArray[np.uint8]:
         """Read the image as `(H, W, 3)` uint8 RGB, upright as its EXIF orientation says; of 16-bit PNG the high byte.

@@ -2,7 +2,7 @@
 
 It is written as COCO JSON, which keeps the order of the classes and holds upright and oriented boxes alike (DOTA text
 does neither), with PNG images, so that no pixel changes. Corners are written in full precision. What a window cuts,
-and what was difficult before, has `iscrowd` 1, which the reader turns into `difficult`.
+and what was difficult before, has `iscrowd` 1, which the reader turns into `difficult`, and `difficult` 1 if no crowd.
 """
 
 from __future__ import annotations
@@ -146,7 +146,9 @@ class _Writer:
         for each in tiles:
             shown[each.objects] = np.maximum(shown[each.objects], np.where(each.cut, 1, 2))
             self._write(each, pixels, sample.path.name)
-            self._annotate(each, sample.labels[each.objects], sample.difficult[each.objects] | each.cut)
+            crowd = np.zeros(len(shown), np.bool_) if sample.crowd is None else sample.crowd
+            hard = sample.difficult[each.objects] | each.cut
+            self._annotate(each, sample.labels[each.objects], hard, crowd[each.objects])
         self.objects += len(shown)
         self.cut += int((shown == 1).sum())
         self.lost += int((shown == 0).sum())
@@ -164,11 +166,14 @@ class _Writer:
         row = {"id": len(self.content["images"]) + 1, "file_name": file, "width": width, "height": height}
         self.content["images"].append({**row, "source": source, "window": list(each.window)})
 
-    def _annotate(self, each: Tile, labels: NDArray[np.int64], difficult: NDArray[np.bool_]) -> None:
+    def _annotate(
+        self, each: Tile, labels: NDArray[np.int64], difficult: NDArray[np.bool_], crowd: NDArray[np.bool_]
+    ) -> None:
         rows = self.content["annotations"]
-        for box, label, hard in zip(each.boxes, labels, difficult, strict=True):
+        for box, label, hard, many in zip(each.boxes, labels, difficult, crowd, strict=True):
             row = {"id": len(rows) + 1, "image_id": len(self.content["images"]), "category_id": int(label) + 1}
-            rows.append({**row, **_outline(box), "iscrowd": int(hard)})
+            marks = {"iscrowd": int(hard), **({"difficult": 1} if hard and not many else {})}
+            rows.append({**row, **_outline(box), **marks})
 
 
 def _outline(box: NDArray[np.float64]) -> dict[str, Any]:

@@ -74,7 +74,11 @@ class Observed:
 
 @runtime_checkable
 class Method(Protocol):
-    """What the dataclass of a method file offers."""
+    """What the dataclass of a method file offers.
+
+    One whose heads' classes are paired by number says so with a true `compares_classes`, an attribute or property:
+    teachers of other classes are then refused.
+    """
 
     @property
     def needs_head(self) -> bool:

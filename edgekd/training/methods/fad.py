@@ -114,6 +114,11 @@ class FAD:
         """Whether the class maps are compared."""
         return self.mdc == "logits" and bool(self.beta or self.gamma)
 
+    @property
+    def compares_classes(self) -> bool:
+        """Whether class i of the student is compared with class i of the teacher."""
+        return self.needs_head
+
     def adapters(self, channels: Mapping[int, tuple[int, int]]) -> nn.Module:
         """Return `{"p3": 1×1 convolution or identity, ...}`."""
         return align_channels(channels, always=self.adapt == "always")

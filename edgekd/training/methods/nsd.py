@@ -129,6 +129,11 @@ class NSD:
         if self.pixel_levels and self.pixel_mode == "nsd_compat":
             raise RecipeError("nsd: pixel_mode = nsd_compat weighs the levels itself; leave out pixel_levels")
 
+    @property
+    def compares_classes(self) -> bool:
+        """Whether class i of the student is compared with class i of the teacher."""
+        return bool(self.logit_weight or self.score_weight)
+
     def adapters(self, channels: Mapping[int, tuple[int, int]]) -> nn.Module:
         """Return `{"p3": 3×3 convolution, ...}`, or nothing to train if pixels are not compared.
 

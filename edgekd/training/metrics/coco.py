@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from ..data.sample import Dataset
 
 FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
-OUTSIDE_EVERY_AREA_RANGE = 1e12  # COCO ignores a box whose area is in no range (the largest ends at 1e10 px²)
 
 
 def average_precision(detections: Sequence[Detections], dataset: Dataset) -> dict[str, Any]:
     """Compare one `Detections` per sample with the samples' boxes.
 
-    Objects marked difficult are ignored as in VOC: a detection on one counts neither for nor against. Oriented boxes
-    are compared by their axis-aligned hulls. Up to 100 detections per image count, as COCO has it.
+    Objects marked difficult are ignored: detections on one, as many as there are, count neither for nor against. On one
+    is what overlaps it as much as a hit would; on a crowd, as COCO has it, what lies in its box by that share. Oriented
+    boxes are compared by their axis-aligned hulls. Up to 100 detections per image count, as COCO has it.
 
     Returns:
         "AP" (mean over IoU 0.50:0.95), "AP50", "AP75", "AP_small" (< 32² px), "AP_medium", "AP_large" (> 96² px), each
@@ -33,14 +33,12 @@ def average_precision(detections: Sequence[Detections], dataset: Dataset) -> dic
     Raises:
         UsageError: the lengths differ.
     """
-    from pycocotools.cocoeval import COCOeval
-
     if len(detections) != len(dataset):
         raise UsageError(f"{len(detections)} results for {len(dataset)} images of {dataset.name}; give one per image")
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports by print
         truth = _indexed(_ground_truth(dataset))
         rows = [row for number, found in enumerate(detections) for row in found.to_coco(number)]
-        run = COCOeval(truth, truth.loadRes(rows) if rows else _indexed(_empty(dataset)), "bbox")
+        run = _evaluation(truth, truth.loadRes(rows) if rows else _indexed(_empty(dataset)))
         run.evaluate()
         run.accumulate()
         run.summarize()
@@ -51,6 +49,26 @@ def average_precision(detections: Sequence[Detections], dataset: Dataset) -> dic
         known = precision[:, :, index, 0, -1]
         per_class[name] = float(known[known > -1].mean()) if (known > -1).any() else float("nan")
     return {**values, "per_class": per_class}
+
+
+def _evaluation(truth: Any, found: Any) -> Any:
+    """Return pycocotools' evaluation, in which only what is a crowd is compared as one.
+
+    It ignores any number of detections on an entry with `iscrowd`, and nothing else: so difficult objects have it too.
+    """
+    from pycocotools.cocoeval import COCOeval
+
+    class Evaluation(COCOeval):  # type: ignore[misc]
+        def computeIoU(self, image: int, category: int) -> Any:  # noqa: N802 - theirs
+            objects = self._gts[image, category]
+            for each in objects:
+                each["iscrowd"] = each["crowd"]
+            overlaps = super().computeIoU(image, category)
+            for each in objects:
+                each["iscrowd"] = each["ignore"]
+            return overlaps
+
+    return Evaluation(truth, found, "bbox")
 
 
 def _or_nan(value: float) -> float:
@@ -78,7 +96,9 @@ def _empty(dataset: Dataset) -> dict[str, Any]:
 def _ground_truth(dataset: Dataset) -> dict[str, Any]:
     content = _empty(dataset)
     for number, sample in enumerate(dataset.samples):
-        for box, label, difficult in zip(_hulls(sample.boxes), sample.labels, sample.difficult, strict=True):
+        crowds = np.zeros(len(sample.labels), np.bool_) if sample.crowd is None else sample.crowd
+        marks = zip(sample.labels, sample.difficult | crowds, crowds, strict=True)
+        for box, (label, ignored, crowd) in zip(_hulls(sample.boxes), marks, strict=True):
             width, height = float(box[2] - box[0]), float(box[3] - box[1])
             content["annotations"].append(
                 {
@@ -86,8 +106,9 @@ def _ground_truth(dataset: Dataset) -> dict[str, Any]:
                     "image_id": number,
                     "category_id": int(label),
                     "bbox": [float(box[0]), float(box[1]), width, height],
-                    "area": OUTSIDE_EVERY_AREA_RANGE if difficult else width * height,
-                    "iscrowd": 0,
+                    "area": width * height,
+                    "iscrowd": int(ignored),
+                    "crowd": int(crowd),
                 }
             )
     return content

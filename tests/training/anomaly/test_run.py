@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,28 @@ def test_trained_bundle_predicts_builds_and_is_verified(
     assert np.mean([bool(each.is_anomalous) for each in found]) == report.metrics["found"]
 
 
+def test_finished_run_keeps_its_bundle_with_what_was_done_to_it(
+    trained: edgekd.TrainReport, category: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(trained.folder, folder)
+    edgekd.thresholds(folder / "model.bin", image=0.5)
+    edgekd.evaluate(folder / "model.bin", category, device="reference", receipt=True)
+    before = (folder / "model.bin").read_bytes()
+    plan = recipe(category, steps=40, checkpoint_every=50)
+    again = edgekd.train(plan, folder, device="cpu")
+    assert (folder / "model.bin").read_bytes() == before
+    assert (again.bundle, again.weights, again.page) == (
+        folder / "model.bin", folder / "network.safetensors", folder / "report.html",
+    )  # fmt: skip
+    assert again.notes == trained.notes
+    for name in ("image_AUROC", "pixel_AUROC", "AUPRO"):
+        assert again.metrics["test"][name] == trained.metrics["test"][name]
+    looser = dataclasses.replace(plan, predict=AnomalyPredictConfig(alpha=0.1, pixel_alpha=0.05))
+    edgekd.train(looser, folder, device="cpu")
+    assert (folder / "model.bin").read_bytes() != before, "other thresholds are another bundle"
+
+
 def test_golden_set_holds_an_image_with_a_defect(trained: edgekd.TrainReport) -> None:
     from edgekd._golden import golden_outputs
 
@@ -446,6 +469,31 @@ def test_thresholds_do_not_depend_on_test_images(category: Path, tmp_path: Path)
     assert found[0][1] != found[1][1]
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_path_of_one_split_is_refused(split: str, category: Path) -> None:
+    with pytest.raises(DataError, match=rf"{split} is one split of a category; name the category's folder: .*stripes$"):
+        read_splits(recipe(category / split))
+
+
+def test_category_may_have_the_name_of_a_split(category: Path, tmp_path: Path) -> None:
+    (tmp_path / "test").symlink_to(category, target_is_directory=True)
+    assert {name: len(each) for name, each in read_splits(recipe(tmp_path / "test")).items()} == {
+        "train": 15,
+        "calibration": 9,
+        "test": 9,
+    }
+
+
+def test_defect_among_the_training_images_of_a_table_is_refused(category: Path, tmp_path: Path) -> None:
+    (tmp_path / "candle" / "Data" / "Images").mkdir(parents=True)
+    (tmp_path / "split_csv").mkdir()
+    (tmp_path / "candle" / "spoilt.png").write_bytes((category / "test/spot/001.png").read_bytes())
+    rows = "object,split,label,image,mask\ncandle,train,anomaly,candle/spoilt.png,\n"
+    (tmp_path / "split_csv" / "1cls.csv").write_text(rows)
+    with pytest.raises(DataError, match=r"1 training images are marked as anomalous \(.*spoilt\.png"):
+        read_splits(recipe(tmp_path / "candle"))
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -453,8 +501,8 @@ def test_thresholds_do_not_depend_on_test_images(category: Path, tmp_path: Path)
         ({"model": AnomalyModelConfig(student="big")}, r"model\.student = 'big'; possible: plain, mirror"),
         ({"model": AnomalyModelConfig(fusion="mean")}, r"model\.fusion = 'mean'; possible: iaff, add"),
         ({"model": AnomalyModelConfig(loss="l2")}, r"model\.loss = 'l2'; possible: global, per_location"),
-        ({"model": AnomalyModelConfig(freeze=2.0)}, r"model\.freeze should be in \[0, 1\]"),
-        ({"model": AnomalyModelConfig(widths=(0, 8, 8))}, r"model\.widths should be positive"),
+        ({"model": AnomalyModelConfig(freeze=2.0)}, r"model\.freeze should be at least 0 and at most 1, got 2\.0"),
+        ({"model": AnomalyModelConfig(widths=(0, 8, 8))}, r"model\.widths\[0\] should be at least 1, got 0"),
         ({"model": AnomalyModelConfig(storage="int4")}, r"model\.storage = 'int4'; possible: fp32, fp16"),
         ({"model": AnomalyModelConfig(reduction=0)}, r"model\.reduction should be at least 1"),
         ({"model": AnomalyModelConfig(embedding=30)}, r"model\.embedding should be 0 .* or a multiple of 4, got 30"),

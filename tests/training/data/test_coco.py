@@ -58,6 +58,17 @@ def test_file_gives_samples_with_labels_by_category_id(store: Callable[..., Path
     ]
 
 
+def test_crowd_is_told_from_what_is_only_difficult(store: Callable[..., Path]) -> None:
+    box = {"image_id": 7, "category_id": 9, "bbox": [1, 2, 10, 20]}
+    marks: list[dict[str, int]] = [{}, {"iscrowd": 1}, {"iscrowd": 1, "difficult": 1}, {"difficult": 1}]
+    rows = [{"id": number, **box, **each} for number, each in enumerate(marks, start=1)]
+    other, found = read_coco(store(annotations=rows)).samples
+    assert found.difficult.tolist() == [False, True, True, True]
+    assert found.crowd is not None
+    assert found.crowd.tolist() == [False, True, False, False]
+    assert other.crowd is None
+
+
 def test_category_without_object_keeps_its_label(store: Callable[..., Path]) -> None:
     path = store(categories=[*content()["categories"], {"id": 1, "name": "ant"}])
     assert read_coco(path).classes == ("ant", "yak", "zebra")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,13 +14,17 @@ from edgekd.training.data.files import read_stems
 from edgekd.training.data.read import READERS, detect_format, read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from edgekd.training.data.sample import Dataset
 
 BOX = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
 VOC = f"<annotation><object><name>a</name>{BOX}</object></annotation>"
+CORNERS = "".join(
+    f"<{axis}_{corner}>{value}</{axis}_{corner}>"
+    for corner, x, y in (("left_top", 1, 1), ("right_top", 9, 1), ("right_bottom", 9, 9), ("left_bottom", 1, 9))
+    for axis, value in (("x", x), ("y", y))
+)
 HRSC = "<HRSC_Image><HRSC_Objects/></HRSC_Image>"
 DOTA = "1 1 9 1 9 9 1 9 a 0\n"
 VISA = "object,split,label,image,mask\nc,train,normal,c/Data/Images/Normal/a.png,\n"
@@ -68,6 +73,86 @@ def test_format_is_found_and_read(
         picture(name) if name.endswith(".png") else write(name, text)
     assert detect_format(tmp_path / path, split) == expected
     assert len(read(tmp_path / path, split=split)) == 1
+
+
+LABELS = {  # of two images: format -> annotation folder, images, suffix, text
+    "voc": ("Annotations", "JPEGImages", ".xml", VOC),
+    "dota": ("labelTxt", "images", ".txt", DOTA),
+    "dior": (
+        "Annotations/Oriented Bounding Boxes",
+        "JPEGImages",
+        ".xml",
+        VOC.replace(BOX, f"<robndbox>{CORNERS}</robndbox>"),
+    ),
+    "hrsc": ("Annotations", "AllImages", ".xml", HRSC),
+}
+
+
+@pytest.fixture(params=sorted(LABELS))
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+Put = Callable[..., None]
+
+
+@pytest.fixture
+def put(picture: Callable[..., Path], write: Callable[[str, str], Path]) -> Put:
+    """Return a function that writes images and annotations of a format below a folder."""
+
+    def images(kind: str, under: str, *stems: str) -> None:
+        folder, pictures, suffix, text = LABELS[kind]
+        for stem in stems:
+            write(f"{under}/{folder}/{stem}{suffix}", text)
+            picture(f"{under}/{pictures}/{stem}.png")
+
+    return images
+
+
+def stems(dataset: Dataset) -> list[str]:
+    return [sample.path.stem for sample in dataset.samples]
+
+
+def test_folder_of_each_split_is_read_where_one_is_asked_for(kind: str, put: Put, tmp_path: Path) -> None:
+    put(kind, "set/train", "a", "b")
+    put(kind, "set/val", "c")
+    assert detect_format(tmp_path / "set", "val") == kind
+    assert stems(read(tmp_path / "set", split="train")) == ["a", "b"]
+    assert stems(read(tmp_path / "set", split="val")) == ["c"]
+    assert stems(read(tmp_path / "set/val", split="val")) == ["c"], "the folder of a split is the split"
+    assert stems(read(tmp_path / "set/val" / LABELS[kind][0], split="val")) == ["c"]
+
+
+@pytest.mark.parametrize("lists", ["", "ImageSets/", "ImageSets/Main/", "ImageSets/other/"])
+def test_list_of_each_split_is_read_where_one_is_asked_for(
+    lists: str, kind: str, put: Put, write: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    put(kind, "set", "a", "b", "c")
+    write(f"set/{lists}train.txt", "a\nb\n")
+    write(f"set/{lists}test.txt", "c\n")
+    assert stems(read(tmp_path / "set", split="train")) == ["a", "b"]
+    assert stems(read(tmp_path / "set", split="test")) == ["c"]
+    assert len(read(tmp_path / "set")) == 3
+    assert stems(read(tmp_path / f"set/{lists}test.txt", split="test")) == ["c"]
+
+
+def test_list_of_main_comes_before_those_of_other_tasks(
+    put: Put, write: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    put("voc", "set", "a", "b")
+    for task, stem in (("Layout", "a"), ("Segmentation", "a")):
+        write(f"set/ImageSets/{task}/train.txt", stem)
+    with pytest.raises(DataError, match=r"several lists of split 'train' \(ImageSets/Layout/train.txt, .*name one"):
+        read(tmp_path / "set", split="train")
+    write("set/ImageSets/Main/train.txt", "b")
+    assert stems(read(tmp_path / "set", split="train")) == ["b"]
+
+
+def test_split_that_a_folder_lacks_is_refused_unless_it_is_one_split(kind: str, put: Put, tmp_path: Path) -> None:
+    put(kind, "set", "a")
+    with pytest.raises(DataError, match=r"no split 'val', neither val/ nor .* name a list file or the folder of that"):
+        read(tmp_path / "set", split="val")
+    assert stems(read(tmp_path / "set", split="val", whole=True)) == ["a"]
 
 
 def test_unknown_format_raises_naming_the_possible(tmp_path: Path) -> None:

@@ -154,6 +154,24 @@ def test_object_longer_than_the_overlap_is_reported(tmp_path: Path, picture: Cal
     assert all(all(flags) for flags in held)
 
 
+def test_crowds_stay_crowds_on_tiles_and_what_is_cut_becomes_none(
+    tmp_path: Path, picture: Callable[..., Path], write: Write
+) -> None:
+    picture("train/a.png", 300, 200)
+    boxes = [([20, 20, 30, 30], 1), ([60, 20, 120, 30], 0)]  # the second reaches over the first tile's right side
+    rows = [
+        {"id": number, "image_id": 1, "category_id": 1, "bbox": box, "iscrowd": crowd}
+        for number, (box, crowd) in enumerate(boxes, start=1)
+    ]
+    images, categories = [{"id": 1, "file_name": "a.png"}], [{"id": 1, "name": "x"}]
+    write("train.json", json.dumps({"images": images, "annotations": rows, "categories": categories}))
+    report = edgekd.data_tile(tmp_path / "train.json", tmp_path / "out", size=128, overlap=20, keep=0.5)
+    first = read(report.annotations).samples[0]
+    assert first.difficult.tolist() == [True, True]
+    assert first.crowd is not None
+    assert first.crowd.tolist() == [True, False]
+
+
 def test_same_arguments_write_the_same_bytes(large: Path, tmp_path: Path) -> None:
     def digest(folder: Path) -> list[tuple[str, str]]:
         edgekd.data_tile(large, folder, **SIZE)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from edgekd._detections import Detections
 from edgekd.errors import UsageError
 from edgekd.training.data.sample import Dataset, Sample
-from edgekd.training.metrics.coco import average_precision
+from edgekd.training.metrics import oriented
+from edgekd.training.metrics.coco import FIGURES, average_precision
 
 CLASSES = ("cat", "dog")
 
@@ -78,11 +82,55 @@ def test_detection_on_a_difficult_object_counts_neither_for_nor_against() -> Non
     assert both["AP50"] == pytest.approx(1) == easy_only["AP50"]
 
 
-def test_second_detection_of_a_difficult_object_is_a_false_positive() -> None:
+def test_every_detection_on_a_difficult_object_is_ignored_as_oriented_sets_have_it() -> None:
     hard = [200.0, 100.0, 250.0, 160.0]
     truth = dataset(sample([BOX, hard], [0, 0], [False, True]))
-    results = found([hard, hard, BOX], [0.9, 0.85, 0.8], [0, 0, 0])
-    assert average_precision([results], truth)["AP50"] == pytest.approx(0.5)  # a crowd would swallow both
+    results = found([hard, [200.0, 101.0, 250.0, 160.0], BOX], [0.9, 0.85, 0.8], [0, 0, 0])
+    assert average_precision([results], truth)["AP50"] == pytest.approx(1)
+    assert oriented.average_precision([results], truth)["AP50"] == pytest.approx(1)
+
+
+def test_detection_inside_a_difficult_object_is_none_of_it_unless_that_is_a_crowd() -> None:
+    large, inside = [100.0, 0.0, 300.0, 200.0], [[110.0, 10.0, 150.0, 60.0], [200.0, 20.0, 240.0, 80.0]]
+    results = found([*inside, BOX], [0.9, 0.85, 0.8], [0, 0, 0])
+    plain = sample([BOX, large], [0, 0], [False, True])
+    assert average_precision([results], dataset(plain))["AP50"] == pytest.approx(1 / 3)
+    crowd = dataclasses.replace(plain, crowd=np.array([False, True]))
+    assert average_precision([results], dataset(crowd))["AP50"] == pytest.approx(1)
+
+
+def test_crowds_are_counted_as_pycocotools_counts_them() -> None:
+    rng = np.random.default_rng(0)
+    samples, results, entries = [], [], []
+    for image in range(12):
+        corners = rng.uniform(0, 200, (6, 2))
+        boxes = np.concatenate([corners, corners + rng.uniform(10, 150, (6, 2))], axis=1).astype(np.float32)
+        labels, crowd = rng.integers(0, 2, 6), rng.random(6) < 0.3
+        samples.append(Sample(Path("a"), (400, 400), boxes, labels, crowd, crowd=crowd))
+        shaken = np.repeat(boxes, 3, axis=0) + rng.normal(0, 4, (18, 4)).astype(np.float32)
+        scores = rng.random(18).astype(np.float32)
+        results.append(Detections(shaken, scores, np.repeat(labels, 3), CLASSES, (400, 400)))
+        for box, label, many in zip(boxes.astype(float), labels, crowd, strict=True):
+            width, height = box[2] - box[0], box[3] - box[1]
+            row = {"id": len(entries) + 1, "image_id": image, "category_id": int(label), "iscrowd": int(many)}
+            entries.append({**row, "bbox": [box[0], box[1], width, height], "area": width * height})
+    theirs = COCO()
+    theirs.dataset = {
+        "info": {},
+        "images": [{"id": image} for image in range(12)],
+        "categories": [{"id": label, "name": name} for label, name in enumerate(CLASSES)],
+        "annotations": entries,
+    }
+    theirs.createIndex()
+    rows = [row for image, each in enumerate(results) for row in each.to_coco(image)]
+    run = COCOeval(theirs, theirs.loadRes(rows), "bbox")
+    run.evaluate()
+    run.accumulate()
+    run.summarize()
+    ours = average_precision(results, dataset(*samples))
+    assert [ours[name] for name in FIGURES] == pytest.approx(run.stats[:6].tolist())
+    blind = average_precision(results, dataset(*(dataclasses.replace(each, crowd=None) for each in samples)))
+    assert blind["AP"] < ours["AP"]
 
 
 def test_sizes_are_told_apart() -> None:
