@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgekd.cli.main import main
@@ -49,7 +50,10 @@ def test_the_commands_on_this_machine(bench: Any, tmp_path: Path, capsys: pytest
     # ^C in a terminal: the board, which is this machine, goes on to its end.
     go = tmp_path / "go"
     command = [*command[:-2], "--restart", f"while [ ! -e {go} ]; do sleep 0.1; done"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background ignores ^C, and hands that on
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heard
+    ) as process:
         while not (tmp_path / "model/trial.json").exists():
             assert process.poll() is None
             time.sleep(0.05)
