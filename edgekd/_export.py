@@ -276,12 +276,12 @@ def _write(to: str, made: Made, folder: Path, version: str) -> ExportReport:
     if commands:
         files["build.sh"] = build.encode()
     lacking = [command[0] for command in made.commands if shutil.which(command[0]) is None]
-    packages = " ".join(PACKAGES[program] for program in lacking)
-    install = f"{', '.join(lacking)} is not installed: apt install {packages}, then give the command again"
-    report = ExportReport(
-        to, version, None, tuple(str(folder / name) for name in files), commands, made.on_board,
-        install if lacking else "",
-    )  # fmt: skip
+    missing = ""
+    if lacking:
+        packages = " ".join(PACKAGES[program] for program in lacking)
+        missing = f"{', '.join(lacking)} is not installed: apt install {packages}, then give the command again"
+    paths = tuple(str(folder / name) for name in files)
+    report = ExportReport(to, version, None, paths, commands, made.on_board, missing)
     try:
         _note(report, folder)  # first: a folder in which something failed is ours all the same
         for name, content in files.items():

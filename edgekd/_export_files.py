@@ -60,17 +60,8 @@ def mender(plan: Plan, model: bytes) -> Made:
     """Return a Mender artifact for an update module, which comes with it and is the same for all models and options."""
     out = f"{plan.version}.mender"
     command = ["mender-artifact", "write", "module-image", "-T", "edgekd", "-n", plan.version, "-t", plan.compatible]
-    command += [
-        "-f",
-        MODEL,
-        "-f",
-        ORDERS,
-        "-o",
-        out,
-        "--software-name",
-        "edgekd",
-        *(["-k", plan.key] if plan.key else []),
-    ]
+    command += ["-f", MODEL, "-f", ORDERS, "-o", out, "--software-name", "edgekd"]
+    command += ["-k", plan.key] if plan.key else []
     note = "install `edgekd` once on each board as /usr/share/mender/modules/v3/edgekd, mode 0755"
     orders = f"flash() {{ {_shell(plan.flash)} --json; }}\nback() {{ {_shell(plan.rollback)}; }}\n"
     return Made({MODEL: model, ORDERS: orders.encode(), "edgekd": MENDER_MODULE.encode()}, out, [command], note)

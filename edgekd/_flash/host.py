@@ -152,7 +152,7 @@ def run(
             talk = replace(talk, python=_bootstrapped(talk, steps, wheels))
         steps.begin("preflight")
         facts = talk.ask("facts")
-        served = (facts["in_service"] or {}).get("sha256") == file  # then nothing is sent, and nothing put together
+        served = (facts["in_service"] or {}).get("sha256") == file and not wanted.build  # then nothing is put together
         steps.end("preflight", preflight(facts, talk, targets, require, 0 if served else size_bytes))
         order = {"file": file, **ident(), **asdict(wanted)}
         sent, result = _transfer(talk, steps, view, order)

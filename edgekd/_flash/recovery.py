@@ -63,7 +63,7 @@ def roll_back(store: Store) -> str | None:
 
 def drop_refused(store: Store, release: str) -> None:
     """Remove a release whose trial has failed, unless it was in service before: nobody may come back to it."""
-    if release != store.in_service() and release not in store.journal.committed():
+    if release in store.releases() and release not in (store.in_service(), *store.journal.committed()):
         store.disk.remove(store.release(release))
 
 
