@@ -36,11 +36,12 @@ from distill_settings import (
     TUNE_SEED,
     TUNE_SHARE,
     TUNED,
+    TUNED_ON,
     Pair,
     upright_sets,
 )
 from machine import RESULTS, conditions, write
-from runs import claimed, log_rows, trained_s
+from runs import alone, claimed, log_rows, trained_s
 
 import edgekd
 from edgekd._recipe import Recipe
@@ -129,7 +130,7 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Cell, int, str, list[dict[s
         if data in SIZES[args.size][pair].student_steps
     ]
     if args.command == "tune":
-        for cell in cells:
+        for cell in [each for each in cells if each.data_name not in TUNED_ON]:
             for name in methods_of(cell, args):
                 for factor in TUNED[cell.data_name] if METHODS[name] else (1.0,):
                     yield cell, TUNE_SEED, f"tune-{name}-x{factor:g}", scaled(METHODS[name], factor)
@@ -159,14 +160,10 @@ def best_factor(cell: Cell, name: str, entries: list[dict[str, Any]]) -> float:
     method = name if name in METHODS else entries[0]["method"]  # a part in an ablation weighs what the whole does
     if method not in METHODS or not entries or cell.size != "small":
         return 1.0
-    pair = cell.pair.tuned_by
-    rows = [
-        json.loads(f.read_text()) for f in (RESULTS / "tuning").glob(f"{pair}-{cell.data_name}-tune-{method}-x*.json")
-    ]
+    pair, data = cell.pair.tuned_by, TUNED_ON.get(cell.data_name, cell.data_name)
+    rows = [json.loads(f.read_text()) for f in (RESULTS / "tuning").glob(f"{pair}-{data}-tune-{method}-x*.json")]
     if not rows:
-        raise SystemExit(
-            f"{method} has not been tuned on {cell.data_name}: python benchmarks/distill.py tune --pairs {pair}"
-        )
+        raise SystemExit(f"{method} has not been tuned on {data}: python benchmarks/distill.py tune --pairs {pair}")
     best = max(rows, key=lambda row: row["metrics"]["AP"])
     return float(best["method"].rsplit("-x", 1)[1])
 
@@ -178,14 +175,15 @@ def scaled(entries: list[dict[str, Any]], factor: float) -> list[dict[str, Any]]
 
 def provide(cell: Cell) -> None:
     """Write what is missing of synthetic scenes and of tiles; the teacher's scenes come from a seed of their own."""
-    if cell.data.tile is not None:
-        prepare(cell.data_name, cell.work)
-    if cell.data_name != "xray":
-        return
-    for file, counts, seed in ((cell.data.train, (600, 100, 150), 0), (cell.data.teacher_train, (3000, 1, 1), 1)):
-        if not file.exists():
-            train, val, test = counts
-            edgekd.data_synth("xray", file.parent, train=train, val=val, test=test, seed=seed)
+    with alone(cell.work / "data" / cell.data_name):  # another process may be drawing or cutting them
+        if cell.data.tile is not None:
+            prepare(cell.data_name, cell.work)
+        if cell.data_name != "xray":
+            return
+        for file, counts, seed in ((cell.data.train, (600, 100, 150), 0), (cell.data.teacher_train, (3000, 1, 1), 1)):
+            if not file.exists():
+                train, val, test = counts
+                edgekd.data_synth("xray", file.parent, train=train, val=val, test=test, seed=seed)
 
 
 def recipe(cell: Cell, train: dict[str, Any], pixels: dict[str, Any] | None = None, **parts: Any) -> Recipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,17 @@ def claimed(folder: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process works on a folder, then keep others away."""
+    while True:
+        with claimed(folder) as free:
+            if free:
+                yield
+                return
+        time.sleep(1)
 
 
 def log_rows(log: Path) -> list[dict[str, Any]]:

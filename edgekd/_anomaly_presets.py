@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ._anomaly_recipe import (
     ALPHA,
+    TEXTURES,
     AnomalyDataConfig,
     AnomalyModelConfig,
     AnomalyPredictConfig,
@@ -27,8 +28,8 @@ MODELS = {
 }
 METHODS = ("rd", "rd++", "stfpm")
 STEPS = {"edge": 1500, "quality": 3000}
-PAIR = ("resnet18", "mobilenetv2")
-"""The teachers of both presets; with weights, those that are named."""
+TEXTURE_TEACHER = AnomalyTeacherConfig(backbone="resnet18", width=0.5, weights=TEXTURES)
+"""The teacher where no weights are named."""
 
 INPUTS = {
     "mobilenetv2-tf": InputConfig(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5)),
@@ -60,7 +61,7 @@ def preset(
         method: "rd", "rd++" or "stfpm".
         alpha: expected share of false alarms among normal images, at most.
         teacher_weights: backbone -> file of its published weights, one or two, the first sets the student's channels;
-            None: a random ResNet-18 and (of "rd") MobileNetV2, with BatchNorm fitted to the training images.
+            None: one that edgekd brings along and that was trained on drawn textures, BatchNorm fitted to the images.
 
     Raises:
         UsageError: there is no such preset or method, or more teachers than it has.
@@ -72,9 +73,7 @@ def preset(
     if len(weights) > most:
         counted = "one or two teachers are" if most == 2 else f"with method {method!r} one teacher is"
         raise UsageError(f"{counted} possible, got weights of {len(weights)}: {', '.join(weights)}")
-    teachers = tuple(_teacher(each, path) for each, path in weights.items()) or tuple(
-        AnomalyTeacherConfig(backbone=each) for each in PAIR[:most]
-    )
+    teachers = tuple(_teacher(each, path) for each, path in weights.items()) or (TEXTURE_TEACHER,)
     model = MODELS[name]
     if method == "stfpm":
         model = AnomalyModelConfig(storage=model.storage)

@@ -25,6 +25,10 @@ from ._recipe import (
     read_tables,
 )
 
+TEXTURES = "textures"
+BROUGHT = ("none", TEXTURES)
+"""Values of `weights` that name no file."""
+
 ALPHA = 0.05  # false alarms: one of twenty normal images at most
 PIXEL_ALPHA = 1e-3
 
@@ -40,7 +44,11 @@ class AnomalyDataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AnomalyTeacherConfig:
-    """One frozen teacher. `weights`, `sha256`, `stages` and `input` as of a detector's [teacher]."""
+    """One frozen teacher. `weights`, `sha256`, `stages` and `input` as of a detector's [teacher].
+
+    weights = "textures" are those that edgekd brings along: of a ResNet-18 of half the width up to layer3, trained on
+    drawn textures; see `edgekd.training.anomaly.textures`.
+    """
 
     backbone: str  # resnet18 | resnet34 | resnet50 | resnet101 | mobilenetv2 | mobilenetv2-tf | squeezenet1.1
     width: float = 1.0
@@ -48,7 +56,7 @@ class AnomalyTeacherConfig:
     sha256: str | None = None
     stages: str = "all"
     input: InputConfig | None = None  # what its weights know; None: as the network's. Sizes are not looked at
-    calibrate: str = "auto"  # auto | always | never: fit BatchNorm to the training images; auto: if weights are random
+    calibrate: str = "auto"  # auto | always | never: fit BatchNorm to the training images; auto: unless from a file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +161,7 @@ class AnomalyRecipe:
             return str((folder / text).resolve())
 
         teachers = tuple(
-            each if each.weights == "none" else dataclasses.replace(each, weights=absolute(each.weights))
+            each if each.weights in BROUGHT else dataclasses.replace(each, weights=absolute(each.weights))
             for each in self.teachers
         )
         data = dataclasses.replace(self.data, path=absolute(self.data.path))

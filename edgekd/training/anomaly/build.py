@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..._anomaly_recipe import AnomalyModelConfig, AnomalyTrainConfig
+from ..._anomaly_recipe import TEXTURES, AnomalyModelConfig, AnomalyTrainConfig
 from ...errors import RecipeError
 from ..export import STORAGES
 from ..models import load_weights
@@ -20,6 +20,7 @@ from .network import METHODS, TARGETS, AnomalyNetwork
 from .projected import ProjectedNetwork
 from .projector import Projector
 from .pyramid import TAPS, Pyramid
+from .shipped import load_textures
 from .students import STUDENTS, MirrorStudent, PlainStudent
 
 if TYPE_CHECKING:
@@ -66,12 +67,14 @@ def _teacher(config: AnomalyTeacherConfig, ours: InputConfig) -> Pyramid:
     if config.backbone not in TAPS:
         raise RecipeError(f"a {config.backbone!r} backbone is no anomaly teacher; possible: {', '.join(sorted(TAPS))}")
     backbone = build_backbone(config.backbone, config.width)
-    report = None
-    if config.weights != "none":
+    pretrained = None
+    if config.weights == TEXTURES:
+        pretrained = load_textures(backbone, config)
+    elif config.weights != "none":
         report = load_weights(backbone, config.weights, sha256=config.sha256, stages=config.stages)
+        pretrained = {"file": report.path.name, "sha256": report.sha256}
     teacher = Pyramid(config.backbone, backbone, ours, config.input)
-    if report is not None:
-        teacher.pretrained = {"file": report.path.name, "sha256": report.sha256}
+    teacher.pretrained = pretrained
     if config.calibrate == "always" and not batchnorms(teacher):
         raise RecipeError(
             f"teachers.calibrate = 'always', but {config.backbone!r} has no BatchNorm to fit; use 'auto' or 'never'"

@@ -49,7 +49,8 @@ class Pyramid(nn.Module):
 
     Attributes:
         channels: C_k of the three maps.
-        pretrained: file and SHA-256 of its weights, for the record; None: random.
+        pretrained: file and SHA-256 of its weights, for the record, and of edgekd's own how they were trained; None:
+            random.
         calibrated: how many images its BatchNorm was fitted to; 0: to none.
         mean_shares: energy of the mean in that of all features, a map; empty until it is measured.
 
@@ -62,7 +63,7 @@ class Pyramid(nn.Module):
         if name not in TAPS:
             raise RecipeError(f"a {name!r} backbone is no anomaly teacher; possible: {', '.join(sorted(TAPS))}")
         self.name = name
-        self.pretrained: dict[str, str] | None = None
+        self.pretrained: dict[str, Any] | None = None
         self.calibrated = 0
         self.mean_shares: tuple[float, ...] = ()
         self.adapt = _adapter(ours, theirs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -30,7 +31,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary sibling folder that becomes `folder` on success and vanishes on failure.
 
     Raises:
-        DataError: `folder` is a file, holds something already or cannot be created.
+        DataError: `folder` is a file, holds something already, cannot be created, or was filled meanwhile.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists and is not an empty folder; name a new folder, or delete that one first")
@@ -44,12 +45,21 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)  # mkdtemp's folder is private
-        if folder.exists():
-            folder.rmdir()
-        temporary.replace(folder)
+        _become(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _become(temporary: Path, folder: Path) -> None:
+    try:
+        temporary.replace(folder)  # takes the place of an empty folder, and of no other
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise DataError(
+            f"{folder} was written by somebody else meanwhile and is left as it is; name another folder"
+        ) from error
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
