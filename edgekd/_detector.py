@@ -238,7 +238,7 @@ class Detector:
             else:
                 found = [
                     self._pipeline.run_by_tiles(
-                        session, item, color, request, tiles, max_det, go_on=self._engine.check_open
+                        session, item, color, request, tiles, max_det, go_on=self._engine.check_wanted
                     )
                     for item in items
                 ]
@@ -253,8 +253,8 @@ class Detector:
         Args:
             images: as `predict`.
             timeout_ms: until the result, waiting included. Then the future raises DeadlineError; a call that waits
-                gives its place away, one that runs cannot be interrupted and keeps its thread until the engine is done.
-                None: as long as it takes.
+                gives its place away, one that runs keeps its thread until the engine is done, by tiles with a batch of
+                them. None: as long as it takes.
             **options: as `predict`.
 
         Returns:

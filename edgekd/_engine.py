@@ -64,13 +64,24 @@ class Engine:
                 self._changed.notify_all()
 
     def check_open(self) -> None:
-        """Say whether `close` waits: a call that takes long asks now and then.
+        """Refuse what comes after `close`.
 
         Raises:
             ClosedError: after `close`.
         """
         if self._closed:
             raise ClosedError(CLOSED)
+
+    def check_wanted(self) -> None:
+        """Say whether to go on: a call that takes long asks now and then.
+
+        Raises:
+            ClosedError: `close` waits for it.
+            DeadlineError: it runs in a thread of the pool, and its time is over.
+        """
+        self.check_open()
+        if self._pool is not None:
+            self._pool.check_wanted()
 
     @property
     def waiting(self) -> int:

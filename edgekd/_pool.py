@@ -59,6 +59,7 @@ class Pool:
         self._threads: list[threading.Thread] = []
         self._watcher: threading.Thread | None = None
         self._running = self._idle = 0
+        self._mine = threading.local()  # .call: what a thread of this pool runs
         self._closed = False
         lock = threading.RLock()
         self._changed, self._earlier = threading.Condition(lock), threading.Condition(lock)
@@ -118,6 +119,16 @@ class Pool:
             if thread is not None and thread is not threading.current_thread():
                 thread.join(JOIN_S)
 
+    def check_wanted(self) -> None:
+        """Say whether somebody still waits for the call that this thread runs: one that takes long asks now and then.
+
+        Raises:
+            DeadlineError: its time was over before it was done; nobody will see this error.
+        """
+        call: _Call | None = getattr(self._mine, "call", None)
+        if call is not None and call.future.done():
+            raise DeadlineError(f"given up: no result within timeout_ms={call.timeout_ms}")
+
     def _add(self, call: _Call) -> None:
         self._waiting.append(call)
         if len(self._waiting) > self._idle and len(self._threads) < self._workers:
@@ -167,10 +178,12 @@ class Pool:
         while (call := self._take()) is not None:
             work, call.work = call.work, None  # a deadline that is far keeps no picture
             result, error = None, None
+            self._mine.call = call
             try:
                 result = work() if work is not None else None
             except BaseException as caught:  # raised again where the result is asked for
                 error = caught
+            self._mine.call = None
             with self._changed:
                 self._running -= 1
             call.settle(result, error)

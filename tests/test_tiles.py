@@ -19,7 +19,7 @@ from edgekd._manifest import ANGLE, InputSpec, Manifest, OutputSpec, Suppression
 from edgekd._preprocess import MAX_SIDE, ImageArray
 from edgekd._session import SessionInfo
 from edgekd._tiles import MAX_WINDOWS, Tiling, merge, tiling
-from edgekd.errors import ClosedError, ImageError, UsageError
+from edgekd.errors import ClosedError, DeadlineError, ImageError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -243,6 +243,27 @@ def test_windows_are_counted_as_they_are_made(height: int, width: int, tile: int
 def test_largest_image_by_tiles_of_640_pixels_is_not_refused() -> None:
     image = ImageArray(np.broadcast_to(np.uint8(0), (MAX_SIDE, MAX_SIDE, 3)), "rgb")
     assert len(Tiling(640, 128).windows(image)) == MAX_WINDOWS
+
+
+def test_call_by_tiles_when_its_time_is_over_then_its_thread_is_free_after_the_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, session = detector()
+    infer, over = session.infer, threading.Event()
+
+    def late(pixels: NDArray[np.float32], out: object = None) -> tuple[NDArray[np.float32], ...]:
+        assert over.wait(10)
+        return infer(pixels, out)
+
+    monkeypatch.setattr(session, "infer", late)
+    large = np.zeros((1000, 1000, 3), np.uint8)
+    future = made.submit(large, timeout_ms=20, tile=TILE, overlap=OVERLAP)
+    with pytest.raises(DeadlineError, match="within timeout_ms=20"):
+        future.result(10)
+    over.set()
+    assert len(made.submit(large[:90, :90]).result(10)) == 0
+    made.close()  # waits for what still runs
+    assert sum(session.batches) <= BATCH + 1
 
 
 def test_close_amid_many_tiles_waits_for_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:

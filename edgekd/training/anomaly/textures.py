@@ -170,7 +170,7 @@ class TextureTrainer:
         with torch.autocast("cpu", torch.bfloat16, enabled=config.amp):
             total, parts = self.network.loss(pixels, *batch[1:])
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         clip_gradients(self.network, 10.0)
         self.optimizer.step()
         self.step += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -90,8 +91,6 @@ def test_trainer_when_it_runs_then_the_loss_falls_and_a_resumed_run_ends_with_th
     resumed.run()
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name]), name
-    import json
-
     losses = [json.loads(line)["loss"] for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < losses[0]
 
@@ -152,7 +151,7 @@ def test_shipped_weights_when_damaged_then_the_digest_says_so(tmp_path: Path, mo
 def test_recipe_when_textures_are_for_another_network_then_one_error_says_for_which(wrong: dict[str, object]) -> None:
     teacher = dataclasses.replace(TEXTURE_TEACHER, **wrong)
     recipe = dataclasses.replace(preset("edge", "data"), teachers=(teacher,))
-    with pytest.raises(RecipeError, match="'textures' are for backbone = 'resnet18', width = 0.5"):
+    with pytest.raises(RecipeError, match=r"'textures' are for backbone = 'resnet18', width = 0\.5"):
         build_network(recipe)
 
 

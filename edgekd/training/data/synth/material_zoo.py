@@ -32,7 +32,7 @@ class Material:
         family: a key of `FAMILIES`.
         scale: pixels of a feature, 3 to 28.
         stretch: length of a feature over its width, 1 to 6.
-        angle: of the long side, in radians.
+        angle: of the long side, in radians: clockwise on the image, in families of filtered noise counter-clockwise.
         form: what a family makes of it, in [0, 1]: how sharp, how regular, how steep its spectrum.
         mix: another, in [0, 1].
         dark, light: `(3,)` RGB ends of its colour range.
@@ -73,7 +73,7 @@ def material(seed: int, index: int) -> Material:
 def _filtered(rng: np.random.Generator, size: int, gain: Callable[[Field, Field], Field], angle: float) -> Field:
     """Return random phases under a spectrum, mean 0 and variance 1; `gain` takes cycles a pixel along two axes."""
     rows, columns = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]
-    cos, sin = turn(-angle)[0]
+    cos, sin = np.cos(angle), np.sin(angle)
     along, across = cos * columns - sin * rows, sin * columns + cos * rows
     spectrum = np.fft.rfft2(rng.standard_normal((size, size), dtype=np.float32))
     field = np.fft.irfft2(spectrum * gain(along, across), s=(size, size))
@@ -148,21 +148,17 @@ def lattice(item: Material, rng: np.random.Generator, size: int) -> Field:
     u, v = _coordinates(item, rng, size)
     bend = _band(item, rng, size, 0.3) * np.float32(0.06)
     one, other = _wave(u + bend, item.form), _wave(v + bend, item.form)
-    kind = int(item.mix * 4) % 4
-    if kind == 0:
-        return np.abs(one - other)
-    if kind == 1:
-        return one * other
-    return np.maximum(one, other) if kind == 2 else 0.5 * (one + other)
+    found = (np.abs(one - other), one * other, np.maximum(one, other), 0.5 * (one + other))[int(item.mix * 4) % 4]
+    return np.asarray(found, np.float32)
 
 
 def bond(item: Material, rng: np.random.Generator, size: int) -> Field:
     """Return blocks laid in rows, joints between them, every block a shade of its own."""
     u, v = _coordinates(item, rng, size)
     row = np.floor(v / 2)
-    u = u / 2 + np.float32(item.mix) * np.mod(row, 2)
-    column = np.floor(u)
-    edge = np.minimum(np.minimum(u - column, column + 1 - u), np.minimum(v / 2 - row, row + 1 - v / 2))
+    shifted = u / 2 + np.float32(item.mix) * np.mod(row, 2)
+    column = np.floor(shifted)
+    edge = np.minimum(np.minimum(shifted - column, column + 1 - shifted), np.minimum(v / 2 - row, row + 1 - v / 2))
     block = np.clip((edge - 0.04) / 0.06, 0, 1)
     shades = rng.random((64, 64), dtype=np.float32)
     shade = shades[np.mod(row, 64).astype(np.intp), np.mod(column, 64).astype(np.intp)]
@@ -171,8 +167,7 @@ def bond(item: Material, rng: np.random.Generator, size: int) -> Field:
 
 def cells(item: Material, rng: np.random.Generator, size: int) -> Field:
     """Return what random points own: flat cells, the walls between them, or cones."""
-    u, v = _coordinates(item, rng, size)
-    u, v = u / 2, v / 2
+    u, v = (np.asarray(each / 2, np.float32) for each in _coordinates(item, rng, size))
     shift = rng.random((3, 64, 64), dtype=np.float32)
     loose = np.float32(0.25 + 0.75 * item.form)
     first, second, owner = np.full_like(u, 9), np.full_like(u, 9), np.zeros_like(u)
@@ -217,8 +212,8 @@ def fibres(item: Material, rng: np.random.Generator, size: int) -> Field:
     for x, y, shade, angle in rng.random((count, 4)):
         tilt = item.angle + (angle - 0.5) * np.pi * item.mix
         dx, dy = 0.5 * length * np.cos(tilt), 0.5 * length * np.sin(tilt)
-        ends = [(int(x * size + side * dx), int(y * size + side * dy)) for side in (-1, 1)]
-        cv2.line(canvas, *ends, 0.2 + 0.8 * shade, 1 + (item.scale > 12), cv2.LINE_AA)
+        start, end = ((int(x * size + side * dx), int(y * size + side * dy)) for side in (-1, 1))
+        cv2.line(canvas, start, end, 0.2 + 0.8 * shade, 1 + (item.scale > 12), cv2.LINE_AA)
     return canvas
 
 

@@ -106,7 +106,7 @@ def stain(rng: np.random.Generator, pixels: Pixels, mosaics: Mosaics) -> tuple[M
     """Return a patch that is lighter, darker or of another colour, its edge hard or soft."""
     mask = _patch(rng, mosaics.size)
     if rng.random() < 0.5:
-        mask = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.8, 3))
+        mask = _blurred(mask, rng.uniform(0.8, 3))
     return mask, np.clip(pixels + _jump(rng) * rng.uniform(0.4, 1, 3).astype(np.float32), 0, 1)
 
 
@@ -119,7 +119,7 @@ def pasted(rng: np.random.Generator, pixels: Pixels, mosaics: Mosaics) -> tuple[
         pixels, np.column_stack((matrix, shift)), (size, size),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101,
     )  # fmt: skip
-    return _patch(rng, size), moved
+    return _patch(rng, size), np.asarray(moved, np.float32)
 
 
 def foreign(rng: np.random.Generator, pixels: Pixels, mosaics: Mosaics) -> tuple[Mask, Pixels]:
@@ -132,7 +132,7 @@ def foreign(rng: np.random.Generator, pixels: Pixels, mosaics: Mosaics) -> tuple
 
 def smeared(rng: np.random.Generator, pixels: Pixels, mosaics: Mosaics) -> tuple[Mask, Pixels]:
     """Return a patch without its fine features."""
-    return _patch(rng, mosaics.size), cv2.GaussianBlur(pixels, (0, 0), rng.uniform(1.5, 5))
+    return _patch(rng, mosaics.size), _blurred(pixels, rng.uniform(1.5, 5))
 
 
 def dented(rng: np.random.Generator, pixels: Pixels, mosaics: Mosaics) -> tuple[Mask, Pixels]:
@@ -142,7 +142,7 @@ def dented(rng: np.random.Generator, pixels: Pixels, mosaics: Mosaics) -> tuple[
     reach = np.float32(rng.uniform(2, 6))
     dx, dy = (reach * fbm(rng, size, size, cells=8, octaves=1) for _ in range(2))
     bent = cv2.remap(pixels, columns + dx, rows + dy, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    return _patch(rng, size), bent
+    return _patch(rng, size), np.asarray(bent, np.float32)
 
 
 BLEMISHES: tuple[Blemish, ...] = (scratch, stain, pasted, foreign, smeared, dented)
@@ -160,6 +160,10 @@ def _region(rng: np.random.Generator, size: int, radius: float) -> Mask:
 
 def _patch(rng: np.random.Generator, size: int) -> Mask:
     return _region(rng, size, float(np.exp(rng.uniform(np.log(0.015), np.log(0.12)))) * size)
+
+
+def _blurred(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    return np.asarray(cv2.GaussianBlur(values, (0, 0), sigma), np.float32)
 
 
 def _jump(rng: np.random.Generator) -> np.float32:
@@ -184,7 +188,7 @@ def _photographed(rng: np.random.Generator, pixels: Pixels) -> NDArray[np.uint8]
     if rng.random() < 0.3:
         lit = np.repeat(lit.mean(-1, keepdims=True), 3, -1)
     if rng.random() < 0.5:
-        lit = cv2.GaussianBlur(lit, (0, 0), rng.uniform(0.4, 1.2))
+        lit = _blurred(lit, rng.uniform(0.4, 1.2))
     noisy = lit + np.float32(rng.uniform(0, 0.03)) * rng.standard_normal(lit.shape, dtype=np.float32)
     shown: NDArray[np.uint8] = np.round(255 * np.clip(noisy, 0, 1)).astype(np.uint8)
     return shown

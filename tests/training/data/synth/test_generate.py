@@ -184,14 +184,17 @@ def test_whole_folder_when_the_parent_cannot_be_written_then_the_error_names_it(
         pass
 
 
+def _fill(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "theirs").write_text("")
+
+
 def test_whole_folder_when_another_process_filled_it_meanwhile_then_theirs_stays_and_one_error_says_so(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "set"
-    with pytest.raises(DataError, match="somebody else meanwhile"), writing.whole_folder(folder) as temporary:
-        (temporary / "ours").write_text("")
-        folder.mkdir()
-        (folder / "theirs").write_text("")
+    with pytest.raises(DataError, match="somebody else meanwhile"), writing.whole_folder(folder):
+        _fill(folder)
     assert [each.name for each in folder.iterdir()] == ["theirs"]
     assert [each.name for each in tmp_path.iterdir()] == ["set"]
 

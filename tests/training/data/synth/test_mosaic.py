@@ -1,4 +1,4 @@
-"""The material zoo and its mosaics: same seed, same pixels; every family is told apart; blemishes are where they say."""
+"""The material zoo and its mosaics: same seed, same pixels; all families appear; blemishes are where they say."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_ripples_when_their_angle_turns_then_the_spectrum_turns_with_it() -> Non
         power = np.abs(np.fft.fft2(field - field.mean())) ** 2
         row, column = np.unravel_index(int(power.argmax()), power.shape)
         found = np.arctan2(np.fft.fftfreq(96)[row], np.fft.fftfreq(96)[column])  # waves run across their long side
-        off = abs((found - (angle + np.pi / 2) + np.pi / 2) % np.pi - np.pi / 2)
+        off = abs((found - (np.pi / 2 - angle) + np.pi / 2) % np.pi - np.pi / 2)
         assert off < np.deg2rad(12), f"{np.rad2deg(angle):.0f} degrees: {np.rad2deg(off):.0f} off"
 
 
