@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 A = {"backbone": "resnet18", **RESNET18}
 B = {"backbone": "mobilenetv2-tf", **MOBILENETV2, "input": MOBILENETV2_PIXELS}
 RANDOM = {"backbone": "resnet18"}  # BatchNorm is fitted to the normal images
+TEXTURES = {"backbone": "resnet18", "width": 0.5, "weights": "textures"}  # so it is here; see texture_teacher.py
 PATCHCORE = "patchcore"
 SIZES = {
     name: {
@@ -73,6 +74,7 @@ METHODS = {
     "quality": Method("A alone, student and bottleneck of the quality preset", (A,), (), "quality"),
     "local": Method("A alone, loss per location", (A,), (("loss", "per_location"),)),
     "random": Method("A with random weights, BatchNorm fitted", (RANDOM,)),
+    "textures": Method("no photographs: ResNet-18 of half the width, trained on drawn textures", (TEXTURES,)),
 }
 
 

@@ -31,7 +31,6 @@ BUDGET: dict[str, Any] = {
     "student_steps": {"ucas": 800, "aerial": 800},
     "teacher_steps": {"ucas": 2000, "aerial": 2500},
     "size": 192,
-    "tuned_by": "retina-obb",
     "augment": TURNED,
     "teacher_augment": TURNED,
 }
@@ -43,6 +42,7 @@ PAIRS: dict[str, Pair] = {
         teacher={"backbone": "resnet18", "neck": "fpn", "channels": 64, "head": "retina-obb-class", **RESNET18},
         methods=("regress", *METHODS),
         heads={"regress": "retina-obb"},
+        tuned_by="retina-obb",
         **BUDGET,
     ),
     "dense-obb": Pair(
@@ -50,6 +50,7 @@ PAIRS: dict[str, Pair] = {
         student={"backbone": "mobilenetv3-small", "width": 0.5, "neck": "pafpn", "channels": 48, "head": "dense-obb"},
         teacher={"backbone": "resnet18", "neck": "pafpn", "channels": 96, "head": "dense-obb", **RESNET18},
         methods=METHODS,
+        tuned_by="dense-obb",
         **BUDGET,
     ),
 }

@@ -152,7 +152,7 @@ TUNED: dict[str, tuple[float, ...]] = {  # factors of the weights above, by data
     "bccd": (0.1, 0.3, 1.0, 3.0),
     "sixray": (0.3, 1.0, 3.0, 10.0, 30.0),
     "xray": (0.3, 1.0, 3.0, 10.0, 30.0),
-    "ucas": (0.1, 0.3, 1.0, 3.0),
+    "ucas": (0.03, 0.1, 0.3, 1.0, 3.0),
 }
 TUNED_ON = {"aerial": "ucas"}  # the weights of synthetic aerial scenes are those that did best on real ones
 TUNE_SEED = 100  # one of its own
