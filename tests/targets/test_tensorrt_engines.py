@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -239,6 +240,32 @@ def test_refused_build_gives_the_vendors_words_and_their_meaning(
     assert meaning in str(caught.value)
     assert board.devices[-1].closed
     assert engines(path) == []
+
+
+def test_tensorrt_when_it_does_not_start_then_its_words_are_ours_and_nothing_is_built(board: Board, path: Path) -> None:
+    board.tensorrt.start_errors = [tensorrt_fake.NO_START]
+    with pytest.raises(SessionError, match=r"does not start: the driver is not usable here(.|\n)*error 2"):
+        start(path)
+    start(path).close()
+    board.tensorrt.start_errors = [tensorrt_fake.NO_START]
+    with pytest.raises(TargetUnavailableError, match="does not start: the driver is not usable here"):
+        start(path)
+    assert board.tensorrt.builds == 1
+    assert board.devices[-1].closed
+
+
+def test_errors_when_two_engines_live_and_the_first_goes_then_the_second_is_heard(board: Board, path: Path) -> None:
+    """TensorRT keeps the first logger it is given, by a bare pointer, as long as anything of its lives."""
+    first = start(path)
+    with contextlib.closing(start(path)) as second:
+        for _ in range(2):
+            board.tensorrt.run_errors = [tensorrt_fake.NO_MEMORY]
+            with pytest.raises(SessionError, match=r"memory is full(.|\n)*out of memory"):
+                second.infer(bundles.pixels(1))
+            if first is not None:
+                first.close()
+            first = None
+            gc.collect()
 
 
 @pytest.mark.parametrize(
