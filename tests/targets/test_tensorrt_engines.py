@@ -308,13 +308,36 @@ def test_preflight_refuses_with_what_to_do_and_caps_the_workspace(tmp_path: Path
             with pytest.raises(
                 TargetUnavailableError, match=r"900 MiB of memory are free.*about 926 MiB.*swapon.*copy"
             ):
-                _memory.preflight(27 << 20, 1 << 30, tmp_path, meminfo)
+                _memory.preflight(27 << 20, 1 << 30, tmp_path, meminfo, tmp_path / "none")
         else:
-            workspace = _memory.preflight(27 << 20, 1 << 30, tmp_path, meminfo)
+            workspace = _memory.preflight(27 << 20, 1 << 30, tmp_path, meminfo, tmp_path / "none")
             assert abs(workspace / 2**20 - expected) < 40
     meminfo.write_text("odd")
     assert _memory.preflight(1, 7, tmp_path, meminfo) == 7
     assert _memory.preflight(1, 7, tmp_path, tmp_path / "none") == 7
+
+
+SWAPFILE = "/swapfile                               file\t\t{}\t\t{}\t\t-2\n"
+ZRAM = "/dev/zram0                              partition\t1984348\t\t0\t\t5\n"
+
+
+@pytest.mark.parametrize(
+    ("swaps", "said"),
+    [
+        (SWAPFILE.format(4194300, 0), ""), (ZRAM, "300 MiB of memory are free"),
+        (ZRAM + SWAPFILE.format(4194300, 3900000), "300 MiB of memory and 287 MiB of swap are free"),
+    ],
+)  # fmt: skip
+def test_preflight_when_swap_was_added_as_it_says_then_the_build_may_start(
+    tmp_path: Path, swaps: str, said: str
+) -> None:
+    """zram is part of the memory that is short, and the workspace has to be memory."""
+    meminfo, table = tmp_path / "meminfo", tmp_path / "swaps"
+    meminfo.write_text(f"MemAvailable:   {300 * 1024} kB\n")
+    table.write_text(f"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n{swaps}")
+    context = pytest.raises(TargetUnavailableError, match=said) if said else contextlib.nullcontext()
+    with context:
+        assert _memory.preflight(27 << 20, 1 << 30, tmp_path, meminfo, table) == 64 << 20
 
 
 @given(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.sampled_from(["", ".26", ".dev1", "+cuda12"]))
