@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MODULES = (("tensorrt", "tensorrt"), ("tensorrt_rtx_bindings", "tensorrt_rtx_bindings.tensorrt_rtx"))
 OLDEST = (8, 5, 0)
+MEMORY = r"out of memory|could not be allocated|OutOfMemory|cudaErrorMemoryAllocation"
 
 
 class Advice(NamedTuple):
@@ -37,7 +38,7 @@ ADVICE = (
     ),
     Advice(r"incompatible device", "the engine is of another GPU: it has to be built again here"),
     Advice(
-        r"out of memory|could not be allocated|OutOfMemory|cudaErrorMemoryAllocation",
+        MEMORY,
         "the memory is full: close other programs, stop the desktop (sudo systemctl isolate multi-user.target), or add "
         "swap",
     ),
@@ -51,6 +52,11 @@ ADVICE = (
     ),
 )
 """Recorded messages of TensorRT 8 to 10, from issue trackers, with their meaning; the first that fits counts."""
+
+
+def short_of_memory(error: Exception) -> bool:
+    """Whether it is for want of memory that TensorRT refused, and no fault of the engine."""
+    return re.search(MEMORY, str(error)) is not None
 
 
 def explain(errors: Sequence[str]) -> str:
@@ -174,7 +180,7 @@ def find() -> TensorRT:
         try:
             module: ModuleType = importlib.import_module(path)
             version = str(importlib.import_module(package).__version__)
-        except (ImportError, OSError) as error:
+        except (ImportError, OSError, AttributeError) as error:  # of a folder that pip left behind, no version
             problems.append(f"{package}: {error}")
             continue
         found = TensorRT(module, "TensorRT" if package == "tensorrt" else "TensorRT-RTX", version)

@@ -118,7 +118,6 @@ class FakeTensorRT:
     def found(self) -> TensorRT:
         return TensorRT(self.module, "TensorRT-RTX" if self.rtx else "TensorRT", self.version)
 
-
     def start(self, user: Any, log: Any) -> None:
         """Take a logger as NVIDIA's does: the first, for as long as anything lives, and by a bare pointer."""
         if not self._users:

@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import subprocess
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -173,6 +174,51 @@ def test_read_only_folder_of_the_bundle_leads_to_the_users_cache(
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(TargetUnavailableError, match=r"cannot make the folder .*Permission denied"):
         _store.engine_folder(path)
+
+
+def test_engine_when_the_folder_beside_the_bundle_is_read_only_then_the_one_in_it_is_taken(
+    board: Board, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine of a system image that is read-only, or of the user that flashed."""
+    start(path).close()
+    monkeypatch.setattr(_store.os, "access", lambda *_: False)
+    start(path).close()
+    assert board.tensorrt.builds == 1
+    engines(path)[0].write_bytes(b"damaged")
+    for _ in range(2):
+        start(path).close()
+    assert board.tensorrt.builds == 2
+
+
+def test_engine_when_memory_is_too_full_to_load_it_then_it_is_kept_and_not_built_again(
+    board: Board, path: Path
+) -> None:
+    start(path).close()
+    board.tensorrt.load_errors = [tensorrt_fake.NO_MEMORY]
+    with pytest.raises(SessionError, match=r"does not take the engine: the memory is full(.|\n)*out of memory"):
+        start(path)
+    assert board.devices[-1].closed
+    start(path).close()
+    assert board.tensorrt.builds == 1
+
+
+def test_timings_when_they_cannot_be_read_then_the_build_goes_on_without(
+    board: Board, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's, such as root's."""
+    start(path).close()
+    engines(path)[0].unlink()
+    real = Path.read_bytes
+
+    def refuse(self: Path) -> bytes:
+        if self.suffix == ".cache":
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    start(path).close()
+    assert ("timings", b"") in board.tensorrt.calls
+    assert "cannot be read, so the build takes all its time: Permission denied" in caplog.text
 
 
 def test_full_disk_costs_the_cache_and_not_the_session(
@@ -364,6 +410,11 @@ def test_find_takes_tensorrt_first_and_refuses_what_is_too_old(monkeypatch: pyte
     assert (_runtime.find().name, _runtime.find().version) == ("TensorRT", "10.3.0")
     modules["tensorrt"].__version__ = "8.2.1"
     with pytest.raises(TargetUnavailableError, match=r"8\.2\.1 is too old: 8\.5 \(JetPack 5\.1\)"):
+        _runtime.find()
+    modules["tensorrt"] = ModuleType("tensorrt")
+    with pytest.raises(
+        TargetUnavailableError, match=r"no TensorRT can be imported:(.|\n)*has no attribute '__version__'"
+    ):
         _runtime.find()
     modules.clear()
     with pytest.raises(TargetUnavailableError, match=r"no TensorRT can be imported:(.|\n)*tensorrt_rtx_bindings: "):
