@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -130,6 +132,47 @@ def test_errors_of_a_session_are_part_of_the_report(path: Path, piped: type[Pipe
         "pipeline", "repeat", "threads", "memory", "latency",
     }  # fmt: skip
     assert "CUDA failed: out of memory" in report.checks[-1].detail
+
+
+def test_errors_when_they_are_not_edgekds_then_they_are_part_of_the_report_too(path: Path, piped: type[Piped]) -> None:
+    """What a vendor's package raises on a machine that nobody has seen; threads included."""
+
+    def fail(*_: Any) -> None:
+        raise TypeError("nullptr")
+
+    piped.spoil = staticmethod(fail)
+    piped.close = fail  # type: ignore[method-assign]
+    report = edgekd.selftest(path, target="reference", frames=1)
+    assert report.checks[-1].detail == "TypeError: nullptr"
+    assert [item.name for item in report.checks] == ["start"], "the first session is closed before the second starts"
+    piped.close = Piped.close  # type: ignore[method-assign]
+    found = statuses(edgekd.selftest(path, target="reference", frames=1))
+    assert [name for name, status in found.items() if status == "passed"] == ["start", "golden"]
+    closes = iter((ReferenceSession.close, ReferenceSession.close, fail))  # before the second start, golden's, the last
+    piped.close = lambda self: next(closes)(self)  # type: ignore[method-assign]
+    assert edgekd.selftest(path, target="reference", frames=1).checks[-1].name == "close"
+
+
+def test_threads_when_only_they_meet_an_error_of_the_vendors_then_they_fail(path: Path, piped: type[Piped]) -> None:
+    def fail(found: Found) -> Found:
+        if threading.current_thread() is not threading.main_thread():
+            raise ValueError("not in this thread")
+        return found
+
+    piped.spoil = staticmethod(fail)
+    assert statuses(edgekd.selftest(path, target="reference", frames=1))["threads"] == "failed"
+
+
+def test_pipeline_when_no_graph_can_hold_it_then_it_says_so(path: Path, piped: type[Piped]) -> None:
+    def told(found: Found) -> Found:
+        logging.getLogger("edgekd").warning("edgekd: no CUDA graph: %s", "refused")
+        return found
+
+    piped.spoil = staticmethod(told)
+    report = edgekd.selftest(path, target="reference", frames=1)
+    (pipeline,) = (item for item in report.checks if item.name == "pipeline")
+    assert pipeline.status == "passed"
+    assert pipeline.detail.endswith("objects; edgekd: no CUDA graph: refused")
 
 
 def test_engine_that_does_not_start_ends_the_trial(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
