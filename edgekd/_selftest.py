@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._build import check_place
 from ._bundle import Bundle
 from ._container import write_file
 from ._detector import Detector, DetectorInfo
@@ -126,11 +127,13 @@ def selftest(
 
     Raises:
         BundleError: not a sound bundle, no golden set, or `out` cannot be written.
-        UsageError: no such target, the bundle has nothing for it, or `frames` is less than 1.
+        UsageError: no such target, the bundle has nothing for it, `frames` is less than 1, or no place for `out`.
         TargetUnavailableError: the target cannot run here; says why.
     """
     if frames < 1:
         raise UsageError(f"frames should be at least 1, got {frames}")
+    if out is not None:
+        check_place(Path(out))
     tell = progress or (lambda _: None)
     module = load_target(target)
     with Bundle.read(path) as bundle:

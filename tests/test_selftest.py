@@ -17,7 +17,7 @@ from edgekd import _selftest, geometry, ops
 from edgekd._session import Found
 from edgekd._target import load_target
 from edgekd.cli import main as cli
-from edgekd.errors import BundleError, SessionError, TargetUnavailableError, UsageError
+from edgekd.errors import SessionError, TargetUnavailableError, UsageError
 
 from .conformance import bundles
 
@@ -188,12 +188,12 @@ def test_engine_that_does_not_start_ends_the_trial(path: Path, monkeypatch: pyte
 def test_impossible_requests_say_what_to_type(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="frames should be at least 1, got 0"):
         edgekd.selftest(path, target="reference", frames=0)
+    with pytest.raises(UsageError, match=r"there is no folder .*; name another, or: mkdir -p"):
+        edgekd.selftest(path, target="coral", out=path.parent / "none" / "self.json")
     with pytest.raises(UsageError, match=r"has nothing for tflite\. To add it: edgekd build .* --target tflite"):
         edgekd.selftest(path, target="tflite")
     with pytest.raises(UsageError, match="no target 'coral'"):
         edgekd.selftest(path, target="coral")
-    with pytest.raises(BundleError, match="cannot write"):
-        edgekd.selftest(path, target="reference", frames=1, out=path / "no" / "folder.json")
     monkeypatch.setattr(REFERENCE, "probe", lambda: "gone: pip install onnxruntime")
     with pytest.raises(TargetUnavailableError, match="cannot run here: gone"):
         edgekd.selftest(path, target="reference")
