@@ -72,7 +72,11 @@ if ! installed; then
         exit 4
     }
 fi
-session=yes evidence=yes
+session=yes evidence=yes sanitizer=yes
+command -v compute-sanitizer >/dev/null || {
+    echo "steps memcheck, racecheck and synccheck are left out: no compute-sanitizer on PATH; it is in CUDA's bin/"
+    sanitizer= failed=1
+}
 lacks "step session is left out" "onnx onnxruntime pycuda" onnx onnxruntime pycuda.driver && session= failed=1
 lacks "step evidence is left out" "-e '.[train]'" torch onnx onnxruntime PIL cv2 pycocotools safetensors &&
     evidence= failed=1
@@ -81,15 +85,11 @@ tests="tests/kernels/test_cuda_emulated.py tests/kernels/test_cuda_letterbox.py"
 "$PYTHON" setup.py build_ext --inplace >"$LOGS/build.log" 2>&1 || echo "the host kernels were not compiled; the reference serves"
 # shellcheck disable=SC2086
 step kernels "$PYTHON" -m pytest -q -p no:cacheprovider -m gpu $tests
-if command -v compute-sanitizer >/dev/null; then
-    for tool in memcheck racecheck synccheck; do
-        # shellcheck disable=SC2086
-        step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 9 --target-processes all \
-            "$PYTHON" -m pytest -q -p no:cacheprovider -m gpu -x $tests
-    done
-else
-    echo "no compute-sanitizer on PATH: skipped"
-fi
+[ -z "$sanitizer" ] || for tool in memcheck racecheck synccheck; do
+    # shellcheck disable=SC2086
+    step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 9 --target-processes all \
+        "$PYTHON" -m pytest -q -p no:cacheprovider -m gpu -x $tests
+done
 step timings "$PYTHON" benchmarks/cuda_kernels.py
 [ -z "$session" ] || step session "$PYTHON" benchmarks/cuda_session.py
 [ -z "$evidence" ] ||

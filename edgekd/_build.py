@@ -140,7 +140,7 @@ def build(
             raise BundleError(f"{path} has no golden set to check a build with; `edgekd train` and `distill` write one")
         destination, page = Path(path if out is None else out), None if report is None else Path(report)
         for place in (destination, *([] if page is None else [page])):
-            _check_place(place)
+            check_place(place)
         builders = _builders(bundle, {precision for _, precision in pairs}, calibration, page, tell)
         samples = golden_samples(bundle)
         current, done, problems = bundle, [], []
@@ -162,7 +162,7 @@ def build(
     )
 
 
-def _check_place(path: Path) -> None:
+def check_place(path: Path) -> None:
     """Refuse what cannot be written before hours are spent on what is to be there.
 
     Raises:

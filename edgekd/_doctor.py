@@ -206,9 +206,14 @@ def _nvidia() -> list[str]:
     except (OSError, subprocess.TimeoutExpired) as error:
         return [*lines, f"nvidia-smi does not answer: {error}"]
     if done.returncode:
-        return [*lines, f"nvidia-smi failed: {(done.stderr or done.stdout).strip().splitlines()[0]}"]
+        said = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}, without a word"
+        return [*lines, f"nvidia-smi failed: {said.splitlines()[0]}"]
     for row in done.stdout.strip().splitlines():
-        name, driver, memory, capability = (item.strip() for item in row.split(","))
+        fields = [item.strip() for item in row.split(",")]
+        if len(fields) != len(SMI[1].split(",")):  # "No devices were found"
+            lines.append(f"nvidia-smi: {row.strip()}")
+            continue
+        name, driver, memory, capability = fields
         lines.append(f"{name}, {memory}, SM{capability.replace('.', '')}, driver {driver}")
     return lines
 

@@ -115,14 +115,16 @@ def export_engine(
         progress: told one short line a stage.
 
     Raises:
-        UsageError: a number out of its range, or the bundle has no such artifact.
+        UsageError: a number out of its range, the bundle has no such artifact, or there is no place for `out`.
         BundleError: the file is not a sound bundle, or `out` cannot be written.
         BuildError: no detector, or this TensorRT cannot hold the kernel, or made no engine.
         TargetUnavailableError: no GPU, no TensorRT, no nvcc, or too little memory.
     """
+    from ._build import check_place
     from ._select import choose
 
     target = Path(out)
+    check_place(target)
     with Bundle.read(path) as bundle:
         chosen = choose(bundle, "tensorrt", precision)
         defaults, spec = bundle.manifest.predict, bundle.manifest.input

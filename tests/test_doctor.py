@@ -194,6 +194,13 @@ def test_driver_that_does_not_answer_says_so(monkeypatch: pytest.MonkeyPatch) ->
     assert "does not answer" in _smi(monkeypatch, subprocess.TimeoutExpired("nvidia-smi", 10))[0]
 
 
+def test_nvidia_smi_when_it_says_nothing_or_something_else_then_doctor_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    crashed = SimpleNamespace(returncode=-11, stdout="", stderr="")
+    assert _smi(monkeypatch, crashed) == ["nvidia-smi failed: exit code -11, without a word"]
+    nothing = SimpleNamespace(returncode=0, stdout="No devices were found\n", stderr="")
+    assert _smi(monkeypatch, nothing) == ["nvidia-smi: No devices were found"]
+
+
 def test_jetson_release_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import shutil
 

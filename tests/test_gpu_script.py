@@ -34,7 +34,8 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.root, self.log = folder / "checkout", folder / "log"
-        for name in ("nvidia-smi", "nvcc"):
+        self.bin = folder / "bin"
+        for name in ("nvidia-smi", "nvcc", "compute-sanitizer"):
             self.script(folder / "bin" / name, "#!/bin/sh\n")
         (self.root / "benchmarks").mkdir(parents=True)
         text = (ROOT / "benchmarks" / "gpu.sh").read_text()
@@ -112,6 +113,16 @@ def test_a_step_that_lacks_something_is_left_out_and_the_rest_runs(machine: Mach
     assert "cannot import pycuda.driver. " in done.stdout.splitlines()[0]
     steps = ["-m pytest", "benchmarks/cuda_kernels.py", "benchmarks/distill.py run"]
     assert [line.strip() for line in machine.asked()] == steps
+
+
+def test_sanitizer_when_it_is_missing_then_its_steps_are_named_first_and_the_exit_code_is_1(
+    machine: Machine, tmp_path: Path
+) -> None:
+    (machine.bin / "compute-sanitizer").unlink()
+    done = machine.run(PYTHON=str(machine.interpreter(tmp_path / "python")))
+    assert done.returncode == 1
+    assert "memcheck, racecheck and synccheck are left out" in done.stdout.splitlines()[0]
+    assert len(machine.asked()) == 4
 
 
 def test_an_interpreter_that_does_not_start_is_named(machine: Machine) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from edgekd import _selftest, geometry, ops
 from edgekd._session import Found
 from edgekd._target import load_target
 from edgekd.cli import main as cli
-from edgekd.errors import BundleError, SessionError, TargetUnavailableError, UsageError
+from edgekd.errors import SessionError, TargetUnavailableError, UsageError
 
 from .conformance import bundles
 
@@ -132,6 +134,47 @@ def test_errors_of_a_session_are_part_of_the_report(path: Path, piped: type[Pipe
     assert "CUDA failed: out of memory" in report.checks[-1].detail
 
 
+def test_errors_when_they_are_not_edgekds_then_they_are_part_of_the_report_too(path: Path, piped: type[Piped]) -> None:
+    """What a vendor's package raises on a machine that nobody has seen; threads included."""
+
+    def fail(*_: Any) -> None:
+        raise TypeError("nullptr")
+
+    piped.spoil = staticmethod(fail)
+    piped.close = fail  # type: ignore[method-assign]
+    report = edgekd.selftest(path, target="reference", frames=1)
+    assert report.checks[-1].detail == "TypeError: nullptr"
+    assert [item.name for item in report.checks] == ["start"], "the first session is closed before the second starts"
+    piped.close = Piped.close  # type: ignore[method-assign]
+    found = statuses(edgekd.selftest(path, target="reference", frames=1))
+    assert [name for name, status in found.items() if status == "passed"] == ["start", "golden"]
+    closes = iter((ReferenceSession.close, ReferenceSession.close, fail))  # before the second start, golden's, the last
+    piped.close = lambda self: next(closes)(self)  # type: ignore[method-assign]
+    assert edgekd.selftest(path, target="reference", frames=1).checks[-1].name == "close"
+
+
+def test_threads_when_only_they_meet_an_error_of_the_vendors_then_they_fail(path: Path, piped: type[Piped]) -> None:
+    def fail(found: Found) -> Found:
+        if threading.current_thread() is not threading.main_thread():
+            raise ValueError("not in this thread")
+        return found
+
+    piped.spoil = staticmethod(fail)
+    assert statuses(edgekd.selftest(path, target="reference", frames=1))["threads"] == "failed"
+
+
+def test_pipeline_when_no_graph_can_hold_it_then_it_says_so(path: Path, piped: type[Piped]) -> None:
+    def told(found: Found) -> Found:
+        logging.getLogger("edgekd").warning("edgekd: no CUDA graph: %s", "refused")
+        return found
+
+    piped.spoil = staticmethod(told)
+    report = edgekd.selftest(path, target="reference", frames=1)
+    (pipeline,) = (item for item in report.checks if item.name == "pipeline")
+    assert pipeline.status == "passed"
+    assert pipeline.detail.endswith("objects; edgekd: no CUDA graph: refused")
+
+
 def test_engine_that_does_not_start_ends_the_trial(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise SessionError("made no engine")
@@ -145,12 +188,12 @@ def test_engine_that_does_not_start_ends_the_trial(path: Path, monkeypatch: pyte
 def test_impossible_requests_say_what_to_type(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="frames should be at least 1, got 0"):
         edgekd.selftest(path, target="reference", frames=0)
+    with pytest.raises(UsageError, match=r"there is no folder .*; name another, or: mkdir -p"):
+        edgekd.selftest(path, target="coral", out=path.parent / "none" / "self.json")
     with pytest.raises(UsageError, match=r"has nothing for tflite\. To add it: edgekd build .* --target tflite"):
         edgekd.selftest(path, target="tflite")
     with pytest.raises(UsageError, match="no target 'coral'"):
         edgekd.selftest(path, target="coral")
-    with pytest.raises(BundleError, match="cannot write"):
-        edgekd.selftest(path, target="reference", frames=1, out=path / "no" / "folder.json")
     monkeypatch.setattr(REFERENCE, "probe", lambda: "gone: pip install onnxruntime")
     with pytest.raises(TargetUnavailableError, match="cannot run here: gone"):
         edgekd.selftest(path, target="reference")

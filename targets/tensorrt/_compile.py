@@ -74,9 +74,10 @@ def compile_engine(tensorrt: TensorRT, order: Order, progress: Progress) -> Comp
     """
     trt = tensorrt.module
     log = Log(trt)
-    builder = trt.Builder(log.logger)
-    if builder is None:
-        raise BuildError(f"{tensorrt.name} does not start: {explain(log.errors)}")
+    try:
+        builder = trt.Builder(log.logger)
+    except TypeError as error:  # what pybind11 makes of a null pointer
+        raise BuildError(f"{tensorrt.name} {tensorrt.version} does not start: {explain(log.errors)}") from error
     if order.dla is not None:
         _dla.check(tensorrt, builder, order.dla, order.precision)
     typed = tensorrt.strongly_typed if order.dla is None else _dla.typed(tensorrt)

@@ -20,7 +20,8 @@ from edgekd.errors import BuildError, BundleError, SessionError
 from . import _packed
 from ._compile import WORKSPACE_BYTES, Order, compile_engine
 from ._memory import preflight
-from ._store import engine_folder
+from ._runtime import short_of_memory
+from ._store import beside, engine_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,24 +144,28 @@ def open_engine(
         dla: number of the DLA core to use; None: the GPU alone.
 
     Raises:
-        SessionError: it cannot be built, or TensorRT does not take what it built itself.
+        SessionError: it cannot be built, the memory is too full to load it, or TensorRT does not take what it built.
         TargetUnavailableError: too little memory is free to build, or no folder can be made.
     """
     tell = progress or (lambda line: LOG.warning("edgekd: %s", line))
     graph = typed_graph(bundle, artifact)
     key = key_of(tensorrt, device, graph, artifact.precision, l4t, board=board, dla=dla)
     folder = engine_folder(bundle.path) if cache is None else cache
-    path = folder / key.file_name()
-    kept = read(path, key, tell)
-    if kept is not None:
+    looked = (folder,) if cache is not None or bundle.path is None else (folder, beside(bundle.path))
+    for place in dict.fromkeys(each / key.file_name() for each in looked):
+        kept = read(place, key, tell)
+        if kept is None:
+            continue
         try:
             return Opened(tensorrt.load(kept.plan, dla), kept.on_gpu)
         except SessionError as error:
-            tell(f"{path} is not taken, so it is built again: {error}")
+            if short_of_memory(error):  # a build wants more still, and the engine is good
+                raise
+            tell(f"{place} is not taken, so it is built again: {error}")
     kept = _make(tensorrt, key, graph, bundle, folder, tell)
     engine = tensorrt.load(kept.plan, dla)
     try:
-        write(path, key, kept)
+        write(folder / key.file_name(), key, kept)
     except BundleError as error:
         tell(f"the engine is not kept, so the next start builds it again: {error}")
     return Opened(engine, kept.on_gpu)
@@ -226,7 +231,7 @@ def _make(tensorrt: TensorRT, key: Key, graph: bytes, bundle: Bundle, folder: Pa
     spec = bundle.manifest.input
     order = Order(
         graph, spec.name, (3, spec.height, spec.width), key.precision, key.batches, workspace,
-        jetson=bool(key.l4t), timings=timings.read_bytes() if timings.is_file() else b"", dla=key.dla,
+        jetson=bool(key.l4t), timings=_timings(timings, tell), dla=key.dla,
     )  # fmt: skip
     start = time.perf_counter()
     try:
@@ -243,3 +248,14 @@ def _make(tensorrt: TensorRT, key: Key, graph: bytes, bundle: Bundle, folder: Pa
     if key.dla is not None:
         tell(f"DLA {key.dla} leaves {len(done.on_gpu)} of them to the GPU: {', '.join(done.on_gpu) or 'none'}")
     return Kept(done.plan, done.on_gpu)
+
+
+def _timings(path: Path, tell: Progress) -> bytes:
+    """Return what an earlier build wrote; nothing where there is none, or another user's that cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        tell(f"{path} cannot be read, so the build takes all its time: {error.strerror}")
+        return b""

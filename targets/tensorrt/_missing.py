@@ -14,7 +14,10 @@ def missing() -> str | None:
     try:
         ctypes.CDLL(DRIVER)
     except OSError as error:
-        return f"no NVIDIA driver found ({error})"
+        return (
+            f"no NVIDIA driver found ({error}): start a container with --runtime nvidia; on a Jetson sudo apt-get "
+            "install nvidia-l4t-cuda; on a desktop sudo ubuntu-drivers install"
+        )
     if not any(find_spec(name) for name in BINDINGS):
         return (
             "no TensorRT for Python: on Jetson sudo apt-get install python3-libnvinfer (it comes with JetPack and is "

@@ -186,7 +186,13 @@ class CudaDevice:
         self.integrated = bool(device.get_attribute(cuda.device_attribute.INTEGRATED))
         code = image(self.capability)
         self._driver = Driver()
-        self._context = _primary_context(index)
+        try:
+            self._context = _primary_context(index)
+        except cuda.Error as error:
+            raise TargetUnavailableError(
+                f"CUDA makes no context on GPU {index}, {self.name}: {error}. Close what else takes its memory, or has "
+                "it for itself (sudo fuser -v /dev/nvidia*), and try again"
+            ) from error
         with self.current():
             self._module: Any = cuda.module_from_buffer(code)
 

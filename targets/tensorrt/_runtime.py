@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib
 import re
 import threading
+import weakref
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgekd.errors import SessionError, TargetUnavailableError
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 MODULES = (("tensorrt", "tensorrt"), ("tensorrt_rtx_bindings", "tensorrt_rtx_bindings.tensorrt_rtx"))
 OLDEST = (8, 5, 0)
+MEMORY = r"out of memory|could not be allocated|OutOfMemory|cudaErrorMemoryAllocation"
 
 
 class Advice(NamedTuple):
@@ -35,7 +38,7 @@ ADVICE = (
     ),
     Advice(r"incompatible device", "the engine is of another GPU: it has to be built again here"),
     Advice(
-        r"out of memory|could not be allocated|OutOfMemory|cudaErrorMemoryAllocation",
+        MEMORY,
         "the memory is full: close other programs, stop the desktop (sudo systemctl isolate multi-user.target), or add "
         "swap",
     ),
@@ -51,6 +54,11 @@ ADVICE = (
 """Recorded messages of TensorRT 8 to 10, from issue trackers, with their meaning; the first that fits counts."""
 
 
+def short_of_memory(error: Exception) -> bool:
+    """Whether it is for want of memory that TensorRT refused, and no fault of the engine."""
+    return re.search(MEMORY, str(error)) is not None
+
+
 def explain(errors: Sequence[str]) -> str:
     """Return what TensorRT logged, preceded by what it means if that is known."""
     said = "\n  ".join(errors) or "it logged no reason"
@@ -59,23 +67,36 @@ def explain(errors: Sequence[str]) -> str:
 
 
 class Log:
-    """TensorRT's logger: keeps errors and prints nothing. One belongs to one runtime or build."""
+    """The errors that TensorRT logged while this one lived; nothing is printed.
+
+    TensorRT holds one logger a process, the first that it is given, while any object of its lives: of two engines the
+    second's own would hear nothing, and the first's must not go with its engine. So there is one for all, for good.
+    """
 
     def __init__(self, module: Any) -> None:
-        kept: list[str] = []
-        lock = threading.Lock()
+        self.errors: list[str] = []
+        with _ONE_AT_A_TIME:
+            self.logger = _logger(module.ILogger)
+            _LISTENING.add(self)
 
-        class Kept(module.ILogger):  # type: ignore[misc]  # its base is known at run time only
-            def __init__(self) -> None:
-                super().__init__()
 
-            def log(self, severity: Any, message: str) -> None:
-                if severity <= module.ILogger.Severity.ERROR:
-                    with lock:
-                        kept.append(message)
+_LISTENING: weakref.WeakSet[Log] = weakref.WeakSet()
+_ONE_AT_A_TIME = threading.Lock()
 
-        self.errors = kept
-        self.logger = Kept()
+
+@cache
+def _logger(interface: Any) -> Any:
+    class Told(interface):  # type: ignore[misc]  # its base is known at run time only
+        def __init__(self) -> None:
+            super().__init__()
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity <= interface.Severity.ERROR:
+                with _ONE_AT_A_TIME:
+                    for log in _LISTENING:
+                        log.errors.append(message)
+
+    return Told()
 
 
 @dataclass(frozen=True)
@@ -121,9 +142,13 @@ class TensorRT:
 
         Raises:
             SessionError: this TensorRT does not take it; with its words and what they mean.
+            TargetUnavailableError: it does not even start.
         """
         log = Log(self.module)
-        runtime = self.module.Runtime(log.logger)
+        try:
+            runtime = self.module.Runtime(log.logger)
+        except TypeError as error:  # what pybind11 makes of a null pointer
+            raise TargetUnavailableError(f"{self.name} {self.version} does not start: {explain(log.errors)}") from error
         if dla is not None:
             runtime.DLA_core = dla
         engine = runtime.deserialize_cuda_engine(plan)
@@ -155,7 +180,7 @@ def find() -> TensorRT:
         try:
             module: ModuleType = importlib.import_module(path)
             version = str(importlib.import_module(package).__version__)
-        except (ImportError, OSError) as error:
+        except (ImportError, OSError, AttributeError) as error:  # of a folder that pip left behind, no version
             problems.append(f"{package}: {error}")
             continue
         found = TensorRT(module, "TensorRT" if package == "tensorrt" else "TensorRT-RTX", version)

@@ -113,17 +113,26 @@ class TensorRTSession:
 
     def layer_times(self, pixels: NDArray[np.float32], runs: int) -> list[LayerTime]:
         """Run a lane of its own with TensorRT's clocks; see `edgekd._session.LayeredSession.layer_times`."""
-        self._check_open()
         check_pixels(pixels, self._manifest.input)
-        if self._single and any(self._made.values()):
-            raise SessionError("TensorRT before 10 lends one context: time layers on a session that did nothing before")
-        with self._device.current():
-            lane = Lane(self._device, self._engine, self._manifest.input, self._manifest.outputs, 1)
-            try:
-                times = lane.layer_times(pixels[:1], runs)
-                return times if self._on_gpu is None else [_placed(item, self._on_gpu) for item in times]
-            finally:
-                lane.close()
+        with self._changed:
+            self._check_open()
+            if self._single and any(self._made.values()):
+                raise SessionError(
+                    "TensorRT before 10 lends one context: time layers on a session that did nothing before"
+                )
+            self._busy += 1  # `close` waits for it
+        try:
+            with self._device.current():
+                lane = Lane(self._device, self._engine, self._manifest.input, self._manifest.outputs, 1)
+                try:
+                    times = lane.layer_times(pixels[:1], runs)
+                finally:
+                    lane.close()
+        finally:
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify_all()
+        return times if self._on_gpu is None else [_placed(item, self._on_gpu) for item in times]
 
     def close(self) -> None:
         """Wait for the calls that are under way, then free everything; a second call does nothing."""

@@ -23,6 +23,11 @@ def user_folder(name: str) -> Path:
     return folder
 
 
+def beside(bundle: Path) -> Path:
+    """Return the folder of a bundle's engines; it need not be there, nor writable."""
+    return bundle.with_name(f"{bundle.name}.engines")
+
+
 def engine_folder(bundle: Path | None) -> Path:
     """Return `<bundle>.engines/`, or a folder of the user's cache where there is no file or its folder is read-only.
 
@@ -30,11 +35,11 @@ def engine_folder(bundle: Path | None) -> Path:
         TargetUnavailableError: neither can be made.
     """
     if bundle is not None:
-        beside = bundle.with_name(f"{bundle.name}.engines")
+        folder = beside(bundle)
         try:
-            beside.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True)
         except OSError:
             return user_folder("engines")
-        if os.access(beside, os.W_OK):
-            return beside
+        if os.access(folder, os.W_OK):
+            return folder
     return user_folder("engines")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import json
+import weakref
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +36,11 @@ DAMAGED = (
     "magicTagRead == kMAGIC_TAG failed.Magic tag does not match)"
 )
 NO_TACTIC = "10: Could not find any implementation for node {ForeignNode[onnx::Conv_0...Concat_9]}."
+NO_START = (
+    "6: [runtime.cpp::isCudaInstalledCorrectly::41] Error Code 6: Internal Error (CUDA initialization failure with "
+    "error 2. Please check your CUDA installation)"
+)
+NULL = "pybind11::init(): factory function returned nullptr"
 NO_MEMORY = "1: [defaultAllocator.cpp::allocate::19] Error Code 1: Cuda Runtime (out of memory)"
 FLOAT = SimpleNamespace(name="FLOAT")
 HALF = SimpleNamespace(name="HALF")
@@ -72,6 +78,8 @@ class FakeTensorRT:
         build_errors: logged by the next build, which then makes no engine.
         layers: that a profiler is told of at each enqueue, with milliseconds.
         run_errors: logged by the next enqueue, which then fails.
+        load_errors: logged by the next engine that is deserialized, which then is none.
+        start_errors: logged by the next builder or runtime, which then is none.
         dla_cores: that the board has.
         strategies: for the kernels of dynamic shapes, of each context so far that was given one.
         loaded_on: DLA core of each engine deserialized so far; -1 is none.
@@ -85,6 +93,10 @@ class FakeTensorRT:
         self.calls: list[tuple[Any, ...]] = []
         self.build_errors: list[str] = []
         self.run_errors: list[str] = []
+        self.load_errors: list[str] = []
+        self.start_errors: list[str] = []
+        self._users: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._logger: Any = None
         self.contexts = 0
         self.strategies: list[Any] = []
         self.loaded_on: list[int] = []
@@ -105,6 +117,22 @@ class FakeTensorRT:
 
     def found(self) -> TensorRT:
         return TensorRT(self.module, "TensorRT-RTX" if self.rtx else "TensorRT", self.version)
+
+    def start(self, user: Any, log: Any) -> None:
+        """Take a logger as NVIDIA's does: the first, for as long as anything lives, and by a bare pointer."""
+        if not self._users:
+            self._logger = weakref.ref(log)
+        self._users.add(user)
+        if self.start_errors:
+            self.say(self.start_errors)
+            raise TypeError(NULL)
+
+    def say(self, lines: list[str], severity: Severity = Severity.ERROR) -> None:
+        """Log lines, and empty the list."""
+        logger = self._logger()
+        assert logger is not None, "logged to a logger that is gone: NVIDIA's would crash"
+        while lines:
+            logger.log(severity, lines.pop(0))
 
 
 class FakeNetwork:
@@ -172,7 +200,8 @@ class FakeParser:
 
 class FakeBuilder:
     def __init__(self, fake: FakeTensorRT, log: Any) -> None:
-        self._fake, self._log = fake, log
+        self._fake = fake
+        fake.start(self, log)
         self.num_DLA_cores = fake.dla_cores
         fake.calls.clear()
 
@@ -206,8 +235,7 @@ class FakeBuilder:
         ]
         self._fake.calls.append(("layers", network.layers))
         if self._fake.build_errors:
-            for line in self._fake.build_errors:
-                self._log.log(Severity.ERROR, line)
+            self._fake.say(list(self._fake.build_errors))
             return None
         about = {"version": self._fake.version, "capability": self._fake.capability}
         return MAGIC + json.dumps(about).encode() + b"\0" + network.graph
@@ -227,14 +255,15 @@ class FakeRuntime:
     DLA_core = -1
 
     def __init__(self, fake: FakeTensorRT, log: Any) -> None:
-        self._fake, self._log = fake, log
+        self._fake = fake
+        fake.start(self, log)
 
     def deserialize_cuda_engine(self, plan: bytes) -> Any:
         head, _, graph = plan.partition(b"\0")
         problem = self._problem(head)
         if problem is not None:
-            self._log.log(Severity.WARNING, "Using default stream in enqueue")
-            self._log.log(Severity.ERROR, problem)
+            self._fake.say(["Using default stream in enqueue"], Severity.WARNING)
+            self._fake.say([problem])
             return None
         self._fake.loaded_on.append(self.DLA_core)
         options = onnxruntime.SessionOptions()
@@ -242,9 +271,11 @@ class FakeRuntime:
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         named = RtxEngine if self._fake.rtx else NamedEngine
-        return (named if self._fake.named else IndexedEngine)(self._fake, self._log, session)
+        return (named if self._fake.named else IndexedEngine)(self._fake, session)
 
     def _problem(self, head: bytes) -> str | None:
+        if self._fake.load_errors:
+            return self._fake.load_errors.pop()
         if not head.startswith(MAGIC):
             return DAMAGED
         about = json.loads(head[len(MAGIC) :])
@@ -262,8 +293,8 @@ class IProfiler:
 class FakeEngine:
     """What both kinds of engine have."""
 
-    def __init__(self, fake: FakeTensorRT, log: Any, session: Any) -> None:
-        self.fake, self.log, self.session = fake, log, session
+    def __init__(self, fake: FakeTensorRT, session: Any) -> None:
+        self.fake, self.session = fake, session
         self.names = [item.name for item in (*session.get_inputs(), *session.get_outputs())]
         self.shapes = [
             tuple(-1 if axis == 0 or not isinstance(side, int) else side for axis, side in enumerate(item.shape))
@@ -274,8 +305,7 @@ class FakeEngine:
         self, shape: tuple[int, ...], addresses: dict[str, int], handle: int, profiler: IProfiler | None = None
     ) -> bool:
         if self.fake.run_errors:
-            while self.fake.run_errors:
-                self.log.log(Severity.ERROR, self.fake.run_errors.pop())
+            self.fake.say(self.fake.run_errors)
             return False
         STREAMS[handle].add(lambda: self._run(shape, addresses))
         if profiler is not None:

@@ -265,11 +265,17 @@ def test_fp32_file_is_the_portable_graph() -> None:
     assert bytes(build.bundle.file(build.artifact, "model.onnx")) == build.bundle.graph()
 
 
-def test_probe_without_a_driver_names_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_when_there_is_no_driver_then_it_names_the_library_and_what_to_type(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     target = load_target("tensorrt")
 
     def missing(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
-    assert target.probe() == "no NVIDIA driver found (libcuda.so.1: cannot open shared object file)"
+    reason = target.probe()
+    assert reason is not None
+    assert reason.startswith("no NVIDIA driver found (libcuda.so.1: cannot open shared object file): ")
+    for typed in ("--runtime nvidia", "sudo apt-get install nvidia-l4t-cuda", "sudo ubuntu-drivers install"):
+        assert typed in reason

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import subprocess
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -174,6 +176,51 @@ def test_read_only_folder_of_the_bundle_leads_to_the_users_cache(
         _store.engine_folder(path)
 
 
+def test_engine_when_the_folder_beside_the_bundle_is_read_only_then_the_one_in_it_is_taken(
+    board: Board, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine of a system image that is read-only, or of the user that flashed."""
+    start(path).close()
+    monkeypatch.setattr(_store.os, "access", lambda *_: False)
+    start(path).close()
+    assert board.tensorrt.builds == 1
+    engines(path)[0].write_bytes(b"damaged")
+    for _ in range(2):
+        start(path).close()
+    assert board.tensorrt.builds == 2
+
+
+def test_engine_when_memory_is_too_full_to_load_it_then_it_is_kept_and_not_built_again(
+    board: Board, path: Path
+) -> None:
+    start(path).close()
+    board.tensorrt.load_errors = [tensorrt_fake.NO_MEMORY]
+    with pytest.raises(SessionError, match=r"does not take the engine: the memory is full(.|\n)*out of memory"):
+        start(path)
+    assert board.devices[-1].closed
+    start(path).close()
+    assert board.tensorrt.builds == 1
+
+
+def test_timings_when_they_cannot_be_read_then_the_build_goes_on_without(
+    board: Board, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's, such as root's."""
+    start(path).close()
+    engines(path)[0].unlink()
+    real = Path.read_bytes
+
+    def refuse(self: Path) -> bytes:
+        if self.suffix == ".cache":
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    start(path).close()
+    assert ("timings", b"") in board.tensorrt.calls
+    assert "cannot be read, so the build takes all its time: Permission denied" in caplog.text
+
+
 def test_full_disk_costs_the_cache_and_not_the_session(
     board: Board, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -241,6 +288,32 @@ def test_refused_build_gives_the_vendors_words_and_their_meaning(
     assert engines(path) == []
 
 
+def test_tensorrt_when_it_does_not_start_then_its_words_are_ours_and_nothing_is_built(board: Board, path: Path) -> None:
+    board.tensorrt.start_errors = [tensorrt_fake.NO_START]
+    with pytest.raises(SessionError, match=r"does not start: the driver is not usable here(.|\n)*error 2"):
+        start(path)
+    start(path).close()
+    board.tensorrt.start_errors = [tensorrt_fake.NO_START]
+    with pytest.raises(TargetUnavailableError, match="does not start: the driver is not usable here"):
+        start(path)
+    assert board.tensorrt.builds == 1
+    assert board.devices[-1].closed
+
+
+def test_errors_when_two_engines_live_and_the_first_goes_then_the_second_is_heard(board: Board, path: Path) -> None:
+    """TensorRT keeps the first logger it is given, by a bare pointer, as long as anything of its lives."""
+    first = start(path)
+    with contextlib.closing(start(path)) as second:
+        for _ in range(2):
+            board.tensorrt.run_errors = [tensorrt_fake.NO_MEMORY]
+            with pytest.raises(SessionError, match=r"memory is full(.|\n)*out of memory"):
+                second.infer(bundles.pixels(1))
+            if first is not None:
+                first.close()
+            first = None
+            gc.collect()
+
+
 @pytest.mark.parametrize(
     ("version", "layers", "jetson", "refused"),
     [
@@ -281,13 +354,36 @@ def test_preflight_refuses_with_what_to_do_and_caps_the_workspace(tmp_path: Path
             with pytest.raises(
                 TargetUnavailableError, match=r"900 MiB of memory are free.*about 926 MiB.*swapon.*copy"
             ):
-                _memory.preflight(27 << 20, 1 << 30, tmp_path, meminfo)
+                _memory.preflight(27 << 20, 1 << 30, tmp_path, meminfo, tmp_path / "none")
         else:
-            workspace = _memory.preflight(27 << 20, 1 << 30, tmp_path, meminfo)
+            workspace = _memory.preflight(27 << 20, 1 << 30, tmp_path, meminfo, tmp_path / "none")
             assert abs(workspace / 2**20 - expected) < 40
     meminfo.write_text("odd")
     assert _memory.preflight(1, 7, tmp_path, meminfo) == 7
     assert _memory.preflight(1, 7, tmp_path, tmp_path / "none") == 7
+
+
+SWAPFILE = "/swapfile                               file\t\t{}\t\t{}\t\t-2\n"
+ZRAM = "/dev/zram0                              partition\t1984348\t\t0\t\t5\n"
+
+
+@pytest.mark.parametrize(
+    ("swaps", "said"),
+    [
+        (SWAPFILE.format(4194300, 0), ""), (ZRAM, "300 MiB of memory are free"),
+        (ZRAM + SWAPFILE.format(4194300, 3900000), "300 MiB of memory and 287 MiB of swap are free"),
+    ],
+)  # fmt: skip
+def test_preflight_when_swap_was_added_as_it_says_then_the_build_may_start(
+    tmp_path: Path, swaps: str, said: str
+) -> None:
+    """zram is part of the memory that is short, and the workspace has to be memory."""
+    meminfo, table = tmp_path / "meminfo", tmp_path / "swaps"
+    meminfo.write_text(f"MemAvailable:   {300 * 1024} kB\n")
+    table.write_text(f"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n{swaps}")
+    context = pytest.raises(TargetUnavailableError, match=said) if said else contextlib.nullcontext()
+    with context:
+        assert _memory.preflight(27 << 20, 1 << 30, tmp_path, meminfo, table) == 64 << 20
 
 
 @given(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.sampled_from(["", ".26", ".dev1", "+cuda12"]))
@@ -314,6 +410,11 @@ def test_find_takes_tensorrt_first_and_refuses_what_is_too_old(monkeypatch: pyte
     assert (_runtime.find().name, _runtime.find().version) == ("TensorRT", "10.3.0")
     modules["tensorrt"].__version__ = "8.2.1"
     with pytest.raises(TargetUnavailableError, match=r"8\.2\.1 is too old: 8\.5 \(JetPack 5\.1\)"):
+        _runtime.find()
+    modules["tensorrt"] = ModuleType("tensorrt")
+    with pytest.raises(
+        TargetUnavailableError, match=r"no TensorRT can be imported:(.|\n)*has no attribute '__version__'"
+    ):
         _runtime.find()
     modules.clear()
     with pytest.raises(TargetUnavailableError, match=r"no TensorRT can be imported:(.|\n)*tensorrt_rtx_bindings: "):

@@ -246,3 +246,13 @@ def test_driver_that_does_not_start_says_why(stub: Stub, monkeypatch: pytest.Mon
     monkeypatch.setattr(stub.driver, "init", fail)
     with pytest.raises(TargetUnavailableError, match="does not start: cuInit failed"):
         _device.open_device(0)
+
+
+def test_context_when_the_driver_makes_none_then_it_says_why(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(what: str) -> None:
+        if what == "retain":
+            raise stub.error("cuDevicePrimaryCtxRetain failed: out of memory")
+
+    monkeypatch.setattr(stub, "note", fail)
+    with pytest.raises(TargetUnavailableError, match=r"no context on GPU 0, Orin: .*out of memory\. Close what else"):
+        _device.open_device(0)

@@ -223,6 +223,29 @@ def test_close_waits_for_the_call_that_is_under_way(board: Board, monkeypatch: p
         assert device.live == []
 
 
+def test_close_when_layers_are_timed_then_it_waits(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    running, go, real = threading.Event(), threading.Event(), _session.Lane.layer_times
+
+    def slow(self: Any, *args: Any) -> Any:
+        running.set()
+        assert go.wait(20)
+        return real(self, *args)
+
+    monkeypatch.setattr(_session.Lane, "layer_times", slow)
+    with start() as session, ThreadPoolExecutor(2) as pool:
+        call = pool.submit(session.layer_times, bundles.pixels(1), 1)
+        assert running.wait(20)
+        closing = pool.submit(session.close)
+        try:
+            with pytest.raises(NotDone):
+                closing.result(0.2)
+        finally:
+            go.set()
+        assert call.result(20)
+        closing.result(20)
+    assert board.devices[-1].live == []
+
+
 def test_failed_run_gives_the_vendors_words_and_the_next_call_works(board: Board) -> None:
     with start() as session:
         device = board.devices[-1]

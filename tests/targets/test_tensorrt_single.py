@@ -152,6 +152,13 @@ def test_what_an_engine_could_not_refuse_is_refused_here(
     assert thor.tensorrt.builds == 0
 
 
+def test_engine_when_there_is_no_folder_for_it_then_nothing_is_built(thor: Board, tmp_path: Path) -> None:
+    path = bundles.written("tensorrt", "fp32", tmp_path)
+    with pytest.raises(UsageError, match=r"there is no folder .*none; name another, or: mkdir -p"):
+        edgekd.export_engine(path, tmp_path / "none" / "m.engine")
+    assert thor.tensorrt.builds == 0
+
+
 def test_an_anomaly_network_has_nothing_to_suppress(thor: Board, tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     bundles.built("tensorrt", "fp32", anomaly=True).bundle.write(path)
