@@ -1,5 +1,6 @@
 #!/bin/sh
-# Everything that only a GPU can prove, in one call; JSON goes to benchmarks/results/, logs to $OUT or out/gpu/.
+# Everything that only a GPU can prove, in one call; JSON goes to benchmarks/results/; logs, and copies of that
+# JSON, to $OUT or out/gpu/.
 #
 #   benchmarks/gpu.sh                # with .venv/bin/python where there is one, else with python3
 #   PYTHON=... benchmarks/gpu.sh     # with another; this checkout is installed into it unless it is there already
@@ -9,8 +10,8 @@
 # 5. distillation, size full, on the synthetic scenes
 #
 # It needs NVIDIA's driver, nvcc and g++, and of Python numpy, cffi, pytest, pytest-timeout and hypothesis; to install
-# itself pip and setuptools >= 77, but no network; for 4 also onnx, onnxruntime and pycuda; for 5 the extra `train`.
-# A step that lacks something is named before anything runs and left out, and the exit code is 1.
+# itself pip and setuptools >= 77, but no network; for 2 compute-sanitizer; for 4 also onnx, onnxruntime and pycuda; for
+# 5 the extra `train`. A step that lacks something is named before anything runs and left out, and the exit code is 1.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 if [ -z "${PYTHON:-}" ]; then
@@ -18,6 +19,7 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 LOGS=${OUT:-out/gpu}
 mkdir -p "$LOGS"
+touch "$LOGS/begun"
 failed=0
 
 step() {
@@ -28,6 +30,8 @@ step() {
     code=$?
     tail -n 4 "$LOGS/$name.log"
     [ $code -eq 0 ] || failed=1
+    # At once: a rented machine may end amid the next step, and gives back no more than $OUT.
+    find benchmarks/results -name '*.json' -newer "$LOGS/begun" -exec cp {} "$LOGS" \;
     echo "== $name ended with $code, $LOGS/$name.log"
 }
 
@@ -72,9 +76,9 @@ if ! installed; then
         exit 4
     }
 fi
-session=yes evidence=yes sanitizer=yes
+sanitizer=yes session=yes evidence=yes
 command -v compute-sanitizer >/dev/null || {
-    echo "steps memcheck, racecheck and synccheck are left out: no compute-sanitizer on PATH; it is in CUDA's bin/"
+    echo "step sanitizer is left out: no compute-sanitizer on PATH; it is in the bin/ of a CUDA toolkit"
     sanitizer= failed=1
 }
 lacks "step session is left out" "onnx onnxruntime pycuda" onnx onnxruntime pycuda.driver && session= failed=1
@@ -85,11 +89,13 @@ tests="tests/kernels/test_cuda_emulated.py tests/kernels/test_cuda_letterbox.py"
 "$PYTHON" setup.py build_ext --inplace >"$LOGS/build.log" 2>&1 || echo "the host kernels were not compiled; the reference serves"
 # shellcheck disable=SC2086
 step kernels "$PYTHON" -m pytest -q -p no:cacheprovider -m gpu $tests
-[ -z "$sanitizer" ] || for tool in memcheck racecheck synccheck; do
-    # shellcheck disable=SC2086
-    step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 9 --target-processes all \
-        "$PYTHON" -m pytest -q -p no:cacheprovider -m gpu -x $tests
-done
+if [ -n "$sanitizer" ]; then
+    for tool in memcheck racecheck synccheck; do
+        # shellcheck disable=SC2086
+        step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 9 --target-processes all \
+            "$PYTHON" -m pytest -q -p no:cacheprovider -m gpu -x $tests
+    done
+fi
 step timings "$PYTHON" benchmarks/cuda_kernels.py
 [ -z "$session" ] || step session "$PYTHON" benchmarks/cuda_session.py
 [ -z "$evidence" ] ||

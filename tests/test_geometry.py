@@ -302,3 +302,16 @@ def test_stretched_image_fills_the_canvas_and_boxes_come_back(size: tuple[int, i
     same, twin = ops.letterbox(image, 12, 20, **plain)
     np.testing.assert_array_equal(same, values)
     assert twin == placement
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (8,), (2, 2, 4), (0,)])
+def test_boxes_when_they_have_another_shape_then_the_reference_refuses_them_too(shape) -> None:
+    wrong, right = np.zeros(shape, np.float32), np.zeros((1, 4), np.float32)
+    for call in (
+        lambda: geometry.iou(wrong, right),
+        lambda: geometry.iou(right, wrong),
+        lambda: geometry.xyxy_to_corners(wrong),
+        lambda: geometry.xywhr_to_corners(wrong.reshape(-1, 4)),
+    ):
+        with pytest.raises(UsageError, match="expected shape"):
+            call()

@@ -6,19 +6,37 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import UsageError
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
 def xyxy_to_corners(boxes: ArrayLike) -> NDArray[np.float32]:
-    """Return `(N, 4, 2)` corners of `(N, 4)` xyxy: left top, right top, right bottom, left bottom."""
-    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    """Return `(N, 4, 2)` corners of `(N, 4)` xyxy: left top, right top, right bottom, left bottom.
+
+    Raises:
+        UsageError: another shape.
+    """
+    boxes = _rows(boxes, 4)
     return boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
 
 
 def xywhr_to_corners(boxes: ArrayLike) -> NDArray[np.float32]:
-    """Return `(N, 4, 2)` corners of `(N, 5)` xywhr; at r = 0 they are those of `xyxy_to_corners`."""
-    return _exact_corners(np.asarray(boxes, np.float32).reshape(-1, 5)).astype(np.float32)
+    """Return `(N, 4, 2)` corners of `(N, 5)` xywhr; at r = 0 they are those of `xyxy_to_corners`.
+
+    Raises:
+        UsageError: another shape.
+    """
+    return _exact_corners(_rows(boxes, 5)).astype(np.float32)
+
+
+def _rows(boxes: ArrayLike, columns: int) -> NDArray[np.float32]:
+    """Return boxes as float32; UsageError for another shape, whose numbers would be cut into boxes elsewhere."""
+    rows = np.asarray(boxes, np.float32)
+    if rows.ndim != 2 or rows.shape[1] != columns:
+        raise UsageError(f"boxes: expected shape (N, {columns}), got {rows.shape}")
+    return rows
 
 
 def _exact_corners(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -68,8 +86,11 @@ def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
     The order of operations is part of the definition, because suppression compares the result: with
     `w = min(ax2, bx2) - max(ax1, bx1)`, `h` likewise, `inter = max(w, 0) * max(h, 0)`, it is
     `inter / ((area_a + area_b) - inter)`, each step rounded to float32, no fused multiply-add.
+
+    Raises:
+        UsageError: other shapes.
     """
-    a, b = np.asarray(a, np.float32).reshape(-1, 4), np.asarray(b, np.float32).reshape(-1, 4)
+    a, b = _rows(a, 4), _rows(b, 4)
     return pairwise(a, areas(a), b, areas(b))
 
 

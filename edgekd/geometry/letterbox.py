@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,6 +91,8 @@ def place(
     Raises:
         UsageError: a side is not in 1..2**24.
     """
+    # Small integers of NumPy's would overflow in the products below.
+    image_height, image_width, height, width = map(index, (image_height, image_width, height, width))
     for side in (image_height, image_width, height, width):
         if not 1 <= side <= MAX_SIDE:
             sizes = f"{image_height}x{image_width} into {height}x{width}"
@@ -181,12 +184,13 @@ def letterbox(
         The network's input, and the placement.
 
     Raises:
-        UsageError: a wrong shape, type or value.
+        UsageError: a wrong shape, type or value; `out` overlaps `image`; `bordered` without `out`.
     """
     size = check_frame(image, pixels)
     kind = check_values(mean, std, pad, dtype, scale, zero_point)
     placement, new_height, new_width = place(*size, height, width, stretch=stretch)
     filled = canvas(height, width, out, kind, layout)
+    check_reuse(image, out, bordered)
     resized = resize(decode_frame(image, pixels), new_height, new_width)
     if swap:
         resized = resized[:, :, ::-1]
@@ -256,7 +260,7 @@ def _divisors(values: Sequence[float]) -> bool:
 
 
 def _whole(value: int, lowest: int, highest: int) -> bool:
-    return isinstance(value, (int, np.integer)) and lowest <= value <= highest
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and lowest <= value <= highest
 
 
 def canvas(height: int, width: int, out: NDArray[Any] | None, dtype: np.dtype[Any], layout: str) -> NDArray[Any]:
@@ -270,3 +274,11 @@ def canvas(height: int, width: int, out: NDArray[Any] | None, dtype: np.dtype[An
         expected = f"a writeable, aligned, C-contiguous {shape} {dtype} array"
         raise UsageError(f"out: expected {expected}, got {out.shape} {out.dtype}")
     return out
+
+
+def check_reuse(image: NDArray[np.uint8], out: NDArray[Any] | None, bordered: Placement | None) -> None:
+    """Raise UsageError where `out` would be written over the image, or has no border that could be left."""
+    if out is not None and np.may_share_memory(out, image):
+        raise UsageError("out: it overlaps the image in memory")
+    if out is None and bordered is not None:
+        raise UsageError("bordered: a new array has no border yet, and there is no `out`")

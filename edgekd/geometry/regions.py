@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import index
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,7 +76,7 @@ def anomaly_regions(
     raw, weights, level = check_regions(raw, height, width, sigma, threshold, min_area, max_regions)
     values, mask = region_arrays(raw, height, width, out)
     with np.errstate(all="ignore"):
-        values[:] = resize_map(blur(raw, weights), height, width)
+        values[:] = resize_map(blur(raw, weights), *values.shape)
         np.greater(values, level, out=mask)
     labels, count = label(mask)
     boxes, areas, peaks = _measure(labels, count, values)
@@ -207,6 +208,7 @@ def check_regions(
     raw = np.ascontiguousarray(raw, np.float32)
     if raw.ndim != 2 or not all(1 <= side <= MAX_SIDE for side in raw.shape):
         raise UsageError(f"anomaly map: expected shape (h, w), sides in 1..{MAX_SIDE}, got {raw.shape}")
+    height, width = index(height), index(width)  # small integers of NumPy's would overflow in their product
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and height * width <= MAX_PIXELS):
         raise UsageError(f"image: sides should be in 1..{MAX_SIDE}, {MAX_PIXELS} pixels at most, got {height}x{width}")
     if not 0.0 <= sigma <= MAX_SIGMA:

@@ -37,7 +37,7 @@ def nms(
         `(K,)` int64 indices of the kept boxes, best score first. Boxes or scores that do not count are never kept.
 
     Raises:
-        UsageError: wrong shapes, or `iou` outside [0, 1].
+        UsageError: wrong shapes, labels or images that are not whole, or `iou` outside [0, 1].
     """
     boxes, scores, labels = check_nms(boxes, scores, iou, labels, images)
     area = areas(boxes)
@@ -71,7 +71,7 @@ def nms_rotated(
         `(K,)` int64 indices of the kept boxes, best score first. Boxes or scores that do not count are never kept.
 
     Raises:
-        UsageError: wrong shapes, no such metric, or `iou` outside [0, 1].
+        UsageError: wrong shapes, labels or images that are not whole, no such metric, or `iou` outside [0, 1].
     """
     check_metric(metric)
     boxes, scores, labels = check_nms(boxes, scores, iou, labels, images, columns=5)
@@ -119,19 +119,27 @@ def check_nms(
         raise UsageError(f"expected boxes (N, {columns}) and scores (N,), got {boxes.shape} and {scores.shape}")
     if not 0.0 <= iou <= 1.0:
         raise UsageError(f"iou should be between 0 and 1, got {iou}")
-    classes = _small_integers("labels", labels, len(boxes))
+    classes = small_integers("labels", labels, len(boxes))
     if images is None:
         return boxes, scores, classes
-    pairs = _small_integers("images", images, len(boxes)) * (1 << 32) + classes
+    pairs = small_integers("images", images, len(boxes)) * (1 << 32) + classes
     return boxes, scores, np.unique(pairs, return_inverse=True)[1].astype(np.int64)
 
 
-def _small_integers(name: str, values: ArrayLike | None, n: int) -> NDArray[np.int64]:
-    numbers = np.zeros(n, np.int64) if values is None else np.ascontiguousarray(values, np.int64)
-    if numbers.shape != (n,):
-        raise UsageError(f"{name}: expected shape ({n},), got {numbers.shape}")
-    if n and not -(1 << 31) <= numbers.min() <= numbers.max() < 1 << 31:
-        raise UsageError(f"{name}: expected values of 32 bits, got {numbers.min()} to {numbers.max()}")
+def small_integers(name: str, values: ArrayLike | None, n: int) -> NDArray[np.int64]:
+    """Return `(n,)` whole numbers of 32 bits, in any type, as int64; None: zeros. UsageError for anything else."""
+    given = np.zeros(n, np.int64) if values is None else np.asarray(values)
+    if given.shape != (n,):
+        raise UsageError(f"{name}: expected shape ({n},), got {given.shape}")
+    if given.dtype.kind not in "biuf":
+        raise UsageError(f"{name}: expected whole numbers, got {given.dtype}")
+    # Before the conversion, which makes some small number of one that does not fit.
+    lowest, highest = (given.min().item(), given.max().item()) if n else (0, 0)
+    if not -(1 << 31) <= lowest <= highest < 1 << 31:
+        raise UsageError(f"{name}: expected values of 32 bits, got {lowest} to {highest}")
+    numbers = np.ascontiguousarray(given, np.int64)
+    if given.dtype.kind == "f" and (numbers != given).any():
+        raise UsageError(f"{name}: expected whole numbers, got {given[numbers != given][0]}")
     return numbers
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import UsageError
 from .rotated import iou_rotated, prepare, shared_area
-from .suppression import check_nms
+from .suppression import check_nms, small_integers
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -103,11 +103,9 @@ def check_merge(
     boxes = np.ascontiguousarray(boxes, np.float32)
     columns = 5 if boxes.ndim == 2 and boxes.shape[1] == 5 else 4
     boxes, scores, labels = check_nms(boxes, scores, iou, labels, columns=columns)
-    windows, tiles = np.asarray(windows, np.float32), np.ascontiguousarray(tiles, np.int64)
+    windows, tiles = np.asarray(windows, np.float32), small_integers("tiles", tiles, len(scores))
     if windows.ndim != 2 or windows.shape[1] != 4:
         raise UsageError(f"windows: expected shape (T, 4), got {windows.shape}")
-    if tiles.shape != scores.shape:
-        raise UsageError(f"tiles: expected shape {scores.shape}, got {tiles.shape}")
     if len(tiles) and not 0 <= tiles.min() <= tiles.max() < len(windows):
         raise UsageError(
             f"tiles: expected rows of windows, 0 to {len(windows) - 1}, got {tiles.min()} to {tiles.max()}"

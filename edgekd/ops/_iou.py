@@ -23,10 +23,10 @@ def iou(a: ArrayLike, b: ArrayLike, *, out: NDArray[np.float32] | None = None) -
         out: `(N, M)` float32, C-contiguous, to be filled; None: a new array.
 
     Raises:
-        UsageError: wrong shapes.
+        UsageError: wrong shapes, or `out` overlaps `a` or `b`.
     """
     first, second = _rows(a, 4, np.float32), _rows(b, 4, np.float32)
-    table = _table(out, len(first), len(second), np.float32)
+    table = _table(out, first, second, np.float32)
     if not kernels.instructions():
         table[:] = geometry.iou(first, second)
         return table
@@ -52,11 +52,11 @@ def iou_rotated(
         out: `(N, M)` of that type, C-contiguous, to be filled; None: a new array.
 
     Raises:
-        UsageError: wrong shapes, metric or dtype.
+        UsageError: wrong shapes, metric or dtype, or `out` overlaps `a` or `b`.
     """
     geometry.check_pairs(metric, dtype)
     first, second = _rows(a, 5, dtype), _rows(b, 5, dtype)
-    table = _table(out, len(first), len(second), dtype)
+    table = _table(out, first, second, dtype)
     if not kernels.instructions():
         table[:] = geometry.iou_rotated(first, second, metric=metric, dtype=dtype)
     elif table.dtype == np.float64:
@@ -73,13 +73,16 @@ def _rows(boxes: ArrayLike, columns: int, dtype: DTypeLike) -> NDArray[Any]:
     return rows
 
 
-def _table(out: NDArray[Any] | None, n: int, m: int, dtype: DTypeLike) -> NDArray[Any]:
+def _table(out: NDArray[Any] | None, a: NDArray[Any], b: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+    n, m = len(a), len(b)
     if out is None:
         return np.empty((n, m), dtype)
     fits = out.shape == (n, m) and out.dtype == np.dtype(dtype)
     if not (fits and out.flags.c_contiguous and out.flags.writeable):
         expected = f"a writeable C-contiguous ({n}, {m}) {np.dtype(dtype)} array"
         raise UsageError(f"out: expected {expected}, got {out.shape} {out.dtype}")
+    if np.may_share_memory(out, a) or np.may_share_memory(out, b):
+        raise UsageError("out: it overlaps the boxes in memory")
     return out
 
 

@@ -68,7 +68,7 @@ def letterbox(
         The network's input, and the placement.
 
     Raises:
-        UsageError: a wrong shape, type or value.
+        UsageError: a wrong shape, type or value; `out` overlaps `image`; `bordered` without `out`.
     """
     instructions = kernels.instructions()
     if not instructions:
@@ -80,6 +80,7 @@ def letterbox(
     kind = geometry.check_values(mean, std, pad, dtype, scale, zero_point)
     placement, new_height, new_width = geometry.place(*size, height, width, stretch=stretch)
     filled = geometry.canvas(height, width, out, kind, layout)
+    geometry.check_reuse(image, out, bordered)
     image, swap = _readable(image, swap)
     to = kernels.ffi.new("edgekd_canvas *", {
         "data": kernels.pointer(filled, "void *"), "height": height, "width": width, "new_height": new_height,

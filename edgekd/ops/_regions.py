@@ -51,6 +51,7 @@ def anomaly_regions(
         )
     raw, weights, level = geometry.check_regions(raw, height, width, sigma, threshold, min_area, max_regions)
     values, mask = geometry.region_arrays(raw, height, width, out)
+    height, width = values.shape  # small integers of NumPy's would overflow in the products below
     most = min(max_regions, ((height + 1) // 2) * ((width + 1) // 2))  # no image has more
     boxes, areas, peaks = np.empty((most, 4), np.float32), np.empty(most, np.int64), np.empty(most, np.float32)
     count = kernels.ffi.new("int64_t *")

@@ -45,6 +45,7 @@ def candidates(
         return geometry.candidates(scores, conf, limit, classes, every_class=every_class)
     scores, allowed = geometry.check_candidates(scores, conf, limit, classes)
     most = min(limit, scores.size if every_class else len(scores))
+    limit = max(most, 1)  # any number is a limit, and C's end at 64 bits
     rows, labels, best = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.float32)
     count = kernels.ffi.new("int64_t *")
     pointer, lib = kernels.pointer, kernels.lib
@@ -80,7 +81,7 @@ def nms(
         `(K,)` int64 indices of the kept boxes, best score first; a view of `out` if that was given.
 
     Raises:
-        UsageError: wrong shapes, or `iou` outside [0, 1].
+        UsageError: wrong shapes, labels or images that are not whole, or `iou` outside [0, 1].
     """
     if not kernels.instructions():
         return _into(out, geometry.nms(boxes, scores, iou, labels, images=images), len(boxes))
@@ -115,7 +116,7 @@ def nms_rotated(
         `(K,)` int64 indices of the kept boxes, best score first; a view of `out` if that was given.
 
     Raises:
-        UsageError: wrong shapes, no such metric, or `iou` outside [0, 1].
+        UsageError: wrong shapes, labels or images that are not whole, no such metric, or `iou` outside [0, 1].
     """
     if not kernels.instructions():
         return _into(out, geometry.nms_rotated(boxes, scores, iou, labels, images=images, metric=metric), len(boxes))
@@ -211,6 +212,7 @@ def suppress(
     boxes = np.ascontiguousarray(boxes, np.float32)
     scores, allowed = geometry.check_candidates(scores, conf, max_candidates, classes)
     most = min(max_det, scores.size if every_class else len(scores))
+    max_candidates, max_det = min(max_candidates, max(scores.size, 1)), max(most, 1)  # C's numbers end at 64 bits
     columns = boxes.shape[1]
     kept, best, labels = np.empty((most, columns), np.float32), np.empty(most, np.float32), np.empty(most, np.int64)
     count = kernels.ffi.new("int64_t *")
