@@ -74,7 +74,7 @@ METHODS = {
     "quality": Method("A alone, student and bottleneck of the quality preset", (A,), (), "quality"),
     "local": Method("A alone, loss per location", (A,), (("loss", "per_location"),)),
     "random": Method("A with random weights, BatchNorm fitted", (RANDOM,)),
-    "textures": Method("no photographs: ResNet-18 of half the width, trained on drawn textures", (TEXTURES,)),
+    "textures": Method("the teacher that edgekd brings along: half the width, drawn textures", (TEXTURES,)),
 }
 
 

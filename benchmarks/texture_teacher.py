@@ -17,22 +17,29 @@ import shutil
 from pathlib import Path
 
 import anomaly
-from distill_settings import ROOT
+import torch
+from distill_settings import RESNET18, ROOT
 from machine import conditions, write
 
 import edgekd
-from edgekd.training.anomaly.textures import TextureRecipe, TextureTrainer, write_teacher
+from edgekd._recipe import InputConfig
+from edgekd.training.anomaly.pyramid import Pyramid
+from edgekd.training.anomaly.texture_trainer import LessonTrainer, write_teacher
+from edgekd.training.anomaly.textures import Imitation, Naming, TextureRecipe
 from edgekd.training.data.synth.surface import CATEGORIES
+from edgekd.training.models import load_weights
+from edgekd.training.models.backbones import build_backbone
+from edgekd.training.seeding import seed_everything
 
 CHOSEN_ON = tuple(name for name in CATEGORIES if name not in anomaly.SURFACES)
 SEED = 100
 LABEL = "tuning/texture_teacher"
+IMITATED = "torchvision's ResNet18_Weights.IMAGENET1K_V1 up to layer3 (BSD-3-Clause), on drawn textures alone"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("train", "choose", "ship"))
-    parser.add_argument("--steps", type=int, help="other than the recipe's: a trial")
     parser.add_argument("--categories", default=",".join(CHOSEN_ON))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=ROOT / "out" / "textures")
@@ -49,12 +56,23 @@ def main() -> None:
 
 def train(args: argparse.Namespace, written: Path) -> None:
     recipe = TextureRecipe()
-    if args.steps:
-        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, steps=args.steps))
-    args.work.mkdir(parents=True, exist_ok=True)
-    trainer = TextureTrainer(recipe, args.work)
-    trainer.run()
-    write_teacher(trainer, written)
+    seed_everything(recipe.naming.seed)
+    first = LessonTrainer(Naming(recipe), recipe, recipe.naming, args.work / "naming")
+    first.run()
+    backbone = first.lesson.backbone
+    write_teacher(backbone, args.work / "naming.safetensors", {"recipe": dataclasses.asdict(recipe), "lessons": 1})
+    imitated = build_backbone("resnet18")
+    report = load_weights(imitated, RESNET18["weights"], stages="layer3")
+    model = Pyramid("resnet18", imitated, InputConfig()).to(memory_format=torch.channels_last)
+    lesson = Imitation(backbone, model)
+    second = LessonTrainer(lesson, recipe, recipe.imitation, args.work / "imitation", recipe.naming.steps)
+    second.run()
+    source = {
+        "recipe": dataclasses.asdict(recipe),
+        "lessons": 2,
+        "imitated": {"file": report.path.name, "sha256": report.sha256, "what": IMITATED},
+    }
+    write_teacher(backbone, written, source)
     print(f"wrote {written}: {written.stat().st_size / 1e6:.1f} MB")
 
 

@@ -61,7 +61,7 @@ def preset(
         method: "rd", "rd++" or "stfpm".
         alpha: expected share of false alarms among normal images, at most.
         teacher_weights: backbone -> file of its published weights, one or two, the first sets the student's channels;
-            None: one that edgekd brings along and that was trained on drawn textures, BatchNorm fitted to the images.
+            None: the one that edgekd brings along, which has learnt from drawn textures.
 
     Raises:
         UsageError: there is no such preset or method, or more teachers than it has.

@@ -46,8 +46,8 @@ class AnomalyDataConfig:
 class AnomalyTeacherConfig:
     """One frozen teacher. `weights`, `sha256`, `stages` and `input` as of a detector's [teacher].
 
-    weights = "textures" are those that edgekd brings along: of a ResNet-18 of half the width up to layer3, trained on
-    drawn textures; see `edgekd.training.anomaly.textures`.
+    weights = "textures" are those that edgekd brings along: of a ResNet-18 of half the width up to layer3 that has
+    learnt from drawn textures; see `edgekd.training.anomaly.textures`.
     """
 
     backbone: str  # resnet18 | resnet34 | resnet50 | resnet101 | mobilenetv2 | mobilenetv2-tf | squeezenet1.1
@@ -56,7 +56,7 @@ class AnomalyTeacherConfig:
     sha256: str | None = None
     stages: str = "all"
     input: InputConfig | None = None  # what its weights know; None: as the network's. Sizes are not looked at
-    calibrate: str = "auto"  # auto | always | never: fit BatchNorm to the training images; auto: unless from a file
+    calibrate: str = "auto"  # auto | always | never: fit BatchNorm to the training images; auto: if weights are random
 
 
 @dataclass(frozen=True, kw_only=True)

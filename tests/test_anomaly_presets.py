@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from edgekd._anomaly_presets import INPUTS, METHODS, MODELS, preset
-from edgekd._anomaly_recipe import AnomalyRecipe
+from edgekd._anomaly_recipe import AnomalyRecipe, AnomalyTeacherConfig
 from edgekd.errors import UsageError
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_preset_without_weights_has_two_random_teachers(name: str, tmp_path: Path) -> None:
+def test_preset_without_weights_has_the_teacher_that_edgekd_brings_along(name: str, tmp_path: Path) -> None:
     plan = preset(name, tmp_path / "bottle", alpha=0.2)
-    assert [(each.backbone, each.weights) for each in plan.teachers] == [("resnet18", "none"), ("mobilenetv2", "none")]
+    assert [(each.backbone, each.weights) for each in plan.teachers] == [("resnet18", "textures")]
     assert (plan.name, plan.data.path, plan.predict.alpha) == ("bottle", str(tmp_path / "bottle"), 0.2)
-    assert plan.model.target == "both_raw"
+    assert plan.model.target == "single"
     assert AnomalyRecipe.from_dict(plan.to_dict()) == plan
 
 
@@ -29,11 +30,20 @@ def test_named_weights_replace_the_pair_and_bring_the_input_they_know(tmp_path: 
     assert (one.model.target, len(one.teachers)) == ("single", 1)
 
 
+def with_full_teachers(plan: AnomalyRecipe) -> AnomalyRecipe:
+    """Return the plan with teachers as large as published ones, which need no files to be counted."""
+    names = ("resnet18", "mobilenetv2")[: 2 if plan.model.method == "rd" else 1]
+    teachers = tuple(AnomalyTeacherConfig(backbone=each) for each in names)
+    model = dataclasses.replace(plan.model, target="both_raw" if len(names) == 2 else "single")
+    return dataclasses.replace(plan, teachers=teachers, model=model)
+
+
 def test_edge_network_stored_in_halves_leaves_room_for_golden_images_in_12_megabytes(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from edgekd.training.anomaly.build import build_network
 
-    count = sum(each.numel() for each in build_network(preset("edge", tmp_path)).parameters())
+    network = build_network(with_full_teachers(preset("edge", tmp_path)))
+    count = sum(each.numel() for each in network.parameters())
     assert 2 * count < 11.2e6
 
 
@@ -44,8 +54,10 @@ def test_preset_of_every_method_is_a_recipe_that_can_be_built(method: str, name:
     from edgekd.training.anomaly.build import build_network
     from edgekd.training.anomaly.network import METHODS as BUILT
 
-    plan = preset(name, tmp_path, method=method)
-    assert (plan.model.method, len(plan.teachers)) == (method, 2 if method == "rd" else 1)
+    brought = preset(name, tmp_path, method=method)
+    assert (brought.model.method, len(brought.teachers)) == (method, 1)
+    build_network(brought)
+    plan = with_full_teachers(brought)
     assert BUILT == METHODS
     count = sum(each.numel() for each in build_network(plan).parameters())
     assert name != "edge" or (2 * count < 11.2e6 and plan.model.storage == "fp16")

@@ -33,6 +33,7 @@ from .measure import FIGURES, figures, scored
 from .pyramid import STRIDES
 from .report import PAGE, Report, write_report
 from .score import SIGMA
+from .shipped import FILE
 from .trainer import AnomalyTrainer
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def run(
 
 
 def notes_on(teachers: Sequence[Pyramid]) -> tuple[str, ...]:
-    """Return what to know of teachers before figures are believed: random weights, features that hardly vary."""
+    """Return what to know of teachers before figures are believed: where they come from, features that hardly vary."""
     notes = []
     untrained = [each for each in teachers if each.pretrained is None]
     if untrained:
@@ -88,6 +89,12 @@ def notes_on(teachers: Sequence[Pyramid]) -> tuple[str, ...]:
             f"untrained teacher: {listed}. Random weights know nothing of images and find simple textures at best; "
             "type --teacher-weights resnet18=FILE, or name a file in the recipe's [[teachers]]"
         )
+    brought = [each.name for each in teachers if (each.pretrained or {}).get("file") == FILE.name]
+    if brought:
+        notes.append(
+            f"teacher {', '.join(brought)} is the one that edgekd brings along, which has learnt from drawn textures; one "
+            "with ImageNet weights sees more: type --teacher-weights resnet18=FILE"
+        )
     for each in teachers:
         high = [
             f"{share:.2f} at stride {stride}"
@@ -96,7 +103,9 @@ def notes_on(teachers: Sequence[Pyramid]) -> tuple[str, ...]:
         ]
         if high:
             remedy = (
-                "" if each.calibrated or not batchnorms(each) else "; calibrate = 'always' in its [[teachers]] may help"
+                ""
+                if each.calibrated or not batchnorms(each) or each.name in brought
+                else "; calibrate = 'always' in its [[teachers]] may help"
             )
             notes.append(
                 f"teacher {each.name} shows nearly the same everywhere: of its features' energy the mean holds "

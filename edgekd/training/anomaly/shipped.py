@@ -1,4 +1,4 @@
-"""The weights that edgekd brings along: `weights = "textures"`, written by `edgekd.training.anomaly.textures`."""
+"""The weights that edgekd brings along, `weights = "textures"`: what came of the lessons in `textures`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHA256 = "0" * 64
 
 
 def load_textures(backbone: Backbone, config: AnomalyTeacherConfig) -> dict[str, Any]:
-    """Load them, and return where they come from: file, SHA-256 and the recipe of their training.
+    """Load them, and return where they come from: file, SHA-256, how they were trained and what they imitate.
 
     Raises:
         RecipeError: the recipe asks for another network than they are for.
@@ -32,4 +32,4 @@ def load_textures(backbone: Backbone, config: AnomalyTeacherConfig) -> dict[str,
             f"own input; got {config.backbone!r}, {config.width:g}{'' if config.input is None else ' and an input'}"
         )
     report = load_weights(backbone, FILE, sha256=config.sha256 or SHA256, stages="layer3")
-    return {"file": report.path.name, "sha256": report.sha256, "trained": read_meta(FILE)["textures"]}
+    return {"file": report.path.name, "sha256": report.sha256, "trained": read_meta(FILE)}

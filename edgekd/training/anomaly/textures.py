@@ -1,15 +1,18 @@
-"""A teacher that has seen no photograph: a ResNet taught to name materials and to see blemishes on drawn textures.
+"""A teacher for where no weights are at hand: a small ResNet-18 that has learnt from drawn textures, in two lessons.
 
-What stands in for ImageNet where no weights are at hand. Two pretexts at once, at strides 4, 8 and 16: which of the
-zoo's materials a place shows (cross-entropy), and how spoilt it is (binary cross-entropy; pasted patches as CutPaste,
-Li et al., CVPR 2021, scratches, stains and others). Everything follows from `TextureRecipe`, its seed included.
+1. Naming: which of the zoo's materials a place shows (cross-entropy), and how spoilt it is (binary cross-entropy;
+   pasted patches as CutPaste, Li et al., CVPR 2021, scratches, stains and others).
+2. Imitation: what a ResNet-18 with ImageNet weights shows of the same pictures, as Uninformed Students (Bergmann et
+   al., CVPR 2020) makes its teacher. No photograph is looked at, but what is imitated has learnt from photographs.
+
+Everything follows from `TextureRecipe`, its seed included, and from the file of the imitated network.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,28 +20,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..._recipe import InputConfig, TrainConfig
-from ..checkpoint import CheckpointFolder, optimizer_tensors, parameter_names, restore_optimizer, write_tensors
-from ..data.loader import normalise
 from ..data.synth.mosaic import Mosaics
-from ..loop import LOG_EVERY, Loop
 from ..models.backbones import build_backbone
-from ..optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
-from ..seeding import derived_seed, seed_everything
+from ..seeding import derived_seed
 from .pyramid import STRIDES, cut, walk
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from ..models.backbones import Backbone
+    from .pyramid import Pyramid
 
 BACKBONE = "resnet18"
+INPUT = InputConfig()
 RARE = 4.0  # weight of spoilt places beside the others
 BATCH = tuple[Tensor, Tensor, Tensor]
 
 
-def _schedule() -> TrainConfig:
+def _schedule(steps: int, weight_decay: float) -> TrainConfig:
     return TrainConfig(
-        steps=4000, batch=24, lr=2e-3, weight_decay=0.05, warmup=100, amp=True, threads=1, checkpoint_every=250
+        steps=steps, batch=24, lr=2e-3, weight_decay=weight_decay, warmup=100, amp=True, threads=1, checkpoint_every=250
     )
 
 
@@ -52,7 +53,8 @@ class TextureRecipe:
         squares: stored pictures of each.
         size: side of a mosaic in pixels.
         places: of each picture and stride, at which the material is asked for.
-        train: steps, batch, rate and seed.
+        naming: steps, batch, rate and seed of the first lesson.
+        imitation: of the second; 0 steps: there is none.
     """
 
     width: float = 0.5
@@ -60,44 +62,62 @@ class TextureRecipe:
     squares: int = 24
     size: int = 128
     places: int = 64
-    train: TrainConfig = dataclasses.field(default_factory=_schedule)
+    naming: TrainConfig = dataclasses.field(default_factory=lambda: _schedule(4000, 0.05))
+    imitation: TrainConfig = dataclasses.field(default_factory=lambda: _schedule(2000, 0.01))
 
 
 class MosaicBatches:
-    """Mosaics by step: pixels `(B, 3, S, S)` uint8, materials `(B, S, S)` int64, spoilt `(B, 1, S, S)` float32."""
+    """Mosaics by step: pixels `(B, 3, S, S)` uint8, materials `(B, S, S)` int64, spoilt `(B, 1, S, S)` float32.
 
-    def __init__(self, recipe: TextureRecipe) -> None:
-        self.recipe = recipe
-        self._mosaics = Mosaics(recipe.train.seed, recipe.materials, recipe.squares, recipe.size)
+    Args:
+        recipe: of the mosaics.
+        count: pictures a step.
+        first: number of step 0, so that a second lesson sees other pictures.
+    """
+
+    def __init__(self, recipe: TextureRecipe, count: int, first: int = 0) -> None:
+        self._seed, self._count, self._first = recipe.naming.seed, count, first
+        self._mosaics = Mosaics(self._seed, recipe.materials, recipe.squares, recipe.size)
 
     def batch_at(self, step: int, rank: int = 0, world: int = 1) -> BATCH:
         """Return the batch of a step; one process only."""
         assert (rank, world) == (0, 1)
-        config = self.recipe.train
         drawn = [
-            self._mosaics.draw(np.random.default_rng(derived_seed(config.seed, "mosaic", step, slot)))
-            for slot in range(config.batch)
+            self._mosaics.draw(np.random.default_rng(derived_seed(self._seed, "mosaic", self._first + step, slot)))
+            for slot in range(self._count)
         ]
         pixels, names, spoilt = (np.stack(each) for each in zip(*drawn, strict=True))
         return torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(names), torch.from_numpy(spoilt)[:, None]
 
 
-class TextureNetwork(nn.Module):
-    """A backbone up to stride 16, and at each of the three strides one linear layer for both pretexts."""
+class Lesson(nn.Module):
+    """What a backbone is to learn.
+
+    Attributes:
+        backbone: the learner.
+    """
+
+    backbone: Backbone
+
+    def loss(self, pixels: Tensor, names: Tensor, spoilt: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch, pixels normalised, and its parts for the log, detached."""
+        raise NotImplementedError
+
+
+class Naming(Lesson):
+    """At strides 4, 8 and 16 one linear layer for each of both questions."""
 
     def __init__(self, recipe: TextureRecipe) -> None:
         super().__init__()
-        self.backbone: Backbone = build_backbone(BACKBONE, recipe.width)
-        layers, self._taps = cut(BACKBONE, self.backbone)
-        self._layers = layers  # of the backbone: a list, lest they be registered twice
-        with torch.no_grad():
-            found = walk(layers, self._taps, torch.zeros(2, 3, 32, 32))
-        self.names = nn.ModuleList(nn.Linear(each.shape[1], recipe.materials) for each in found)
-        self.blemish = nn.ModuleList(nn.Conv2d(each.shape[1], 1, 1) for each in found)
+        self.backbone = build_backbone(BACKBONE, recipe.width)
+        self._layers, self._taps = cut(BACKBONE, self.backbone)  # a list, lest they be registered twice
+        counts = channels(self._layers, self._taps)
+        self.names = nn.ModuleList(nn.Linear(count, recipe.materials) for count in counts)
+        self.blemish = nn.ModuleList(nn.Conv2d(count, 1, 1) for count in counts)
         self._places = recipe.places
 
     def loss(self, pixels: Tensor, names: Tensor, spoilt: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a normalised batch, and its parts with the share of materials that were named rightly."""
+        """Return the loss; among the parts is the share of materials that were named rightly."""
         total, parts = pixels.new_zeros(()), {}
         for scale, features in enumerate(walk(self._layers, self._taps, pixels)):
             stride, level = STRIDES[scale], f"p{scale + 2}"
@@ -114,82 +134,49 @@ class TextureNetwork(nn.Module):
 
     def _asked(self, scale: int, features: Tensor, names: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits `(B * places, materials)` and materials at random places."""
-        count, channels = features.shape[:2]
+        count, depth = features.shape[:2]
         asked = torch.randint(names[0].numel(), (count, self._places))
-        flat = features.flatten(2).gather(2, asked[:, None].expand(-1, channels, -1))
-        logits = self.names[scale](flat.transpose(1, 2).reshape(-1, channels))
+        flat = features.flatten(2).gather(2, asked[:, None].expand(-1, depth, -1))
+        logits = self.names[scale](flat.transpose(1, 2).reshape(-1, depth))
         return logits.float(), names.flatten(1).gather(1, asked).flatten()
 
 
-class TextureTrainer:
-    """One run on the CPU, resumed from its newest checkpoint with the same bits.
+class Imitation(Lesson):
+    """Through a 1x1 convolution at each stride, what another network shows, each of its channels standardised.
 
     Args:
-        recipe: what to do.
-        folder: receives `metrics.jsonl` and `checkpoints/`.
+        backbone: the learner.
+        model: what is imitated; frozen.
     """
 
-    def __init__(self, recipe: TextureRecipe, folder: Path) -> None:
-        self.recipe, self.folder = recipe, folder
-        if recipe.train.threads:
-            torch.set_num_threads(recipe.train.threads)
-        seed_everything(recipe.train.seed)
-        self.network = TextureNetwork(recipe).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = build_optimizer([self.network], recipe.train)
-        self._names = parameter_names(network=self.network)
-        self._checkpoints = CheckpointFolder(folder / "checkpoints")
-        self.step = 0
-        found = self._checkpoints.latest()
-        if found is not None and found.meta["recipe"] == dataclasses.asdict(recipe):
-            self.network.load_state_dict(found.part("network"))
-            restore_optimizer(self.optimizer, self._names, found.part("optimizer"))
-            self.step = found.step
+    def __init__(self, backbone: Backbone, model: Pyramid) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self._layers, self._taps = cut(BACKBONE, backbone)
+        self._model = [model]  # no part of what is trained and kept
+        pairs = zip(channels(self._layers, self._taps), model.channels, strict=True)
+        self.adapters = nn.ModuleList(nn.Conv2d(ours, theirs, 1) for ours, theirs in pairs)
+        self.standard = nn.ModuleList(nn.BatchNorm2d(theirs, affine=False) for theirs in model.channels)
 
-    def run(self) -> None:
-        """Train to the last step.
-
-        Raises:
-            Interrupted: Ctrl-C or SIGTERM; a checkpoint was written first.
-        """
-        Loop(
-            budget=self.recipe.train,
-            folder=self.folder,
-            batches=MosaicBatches(self.recipe),
-            advance=self._advance,
-            rate=lambda: learning_rate(max(0, self.step - 1), self.recipe.train),
-            save=self._save,
-            remedy="lower the rate",
-            log_every=LOG_EVERY,
-        ).run(self.step)
-
-    def _advance(self, batch: BATCH) -> tuple[Tensor, dict[str, Tensor]]:
-        config = self.recipe.train
-        torch.manual_seed(derived_seed(config.seed, "step", self.step))
-        set_learning_rate(self.optimizer, learning_rate(self.step, config))
-        pixels = normalise(batch[0], InputConfig()).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.amp):
-            total, parts = self.network.loss(pixels, *batch[1:])
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        clip_gradients(self.network, 10.0)
-        self.optimizer.step()
-        self.step += 1
-        return total.detach(), parts
-
-    def _save(self) -> None:
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        state = optimizer_tensors(self.optimizer, self._names)
-        tensors |= {f"optimizer.{name}": value for name, value in state.items()}
-        self._checkpoints.write(self.step, tensors, {"recipe": dataclasses.asdict(self.recipe)})
+    def loss(self, pixels: Tensor, names: Tensor, spoilt: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum of the mean squared errors; 1 each where nothing is known but the mean."""
+        del names, spoilt
+        parts = {}
+        seen = walk(self._layers, self._taps, pixels)
+        shown = self._model[0](pixels)
+        for scale, (ours, theirs) in enumerate(zip(seen, shown, strict=True)):
+            wanted = self.standard[scale](theirs.float())
+            parts[f"imitation.p{scale + 2}"] = F.mse_loss(self.adapters[scale](ours).float(), wanted)
+        return torch.stack(list(parts.values())).sum(), {name: value.detach() for name, value in parts.items()}
 
 
-def write_teacher(trainer: TextureTrainer, path: Path) -> None:
-    """Write the backbone up to layer3 in half precision, with the recipe in the file."""
-    dropped = ("layer4.", "fc.")
-    tensors = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in trainer.network.backbone.state_dict().items()
-        if not name.startswith(dropped)
-    }
-    meta: dict[str, Any] = {"textures": dataclasses.asdict(trainer.recipe), "steps": trainer.step}
-    write_tensors(path, tensors, meta)
+def channels(layers: Sequence[nn.Module], taps: tuple[int, ...]) -> list[int]:
+    """Return how many channels come out at the taps; statistics of BatchNorm stay as they are."""
+    training = [layer.training for layer in layers]
+    for layer in layers:
+        layer.eval()
+    with torch.no_grad():
+        found = [each.shape[1] for each in walk(layers, taps, torch.zeros(1, 3, 32, 32))]
+    for layer, mode in zip(layers, training, strict=True):
+        layer.train(mode)
+    return found

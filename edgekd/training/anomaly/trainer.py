@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..._anomaly_recipe import BROUGHT
 from ...errors import RecipeError
 from ..checkpoint import CheckpointFolder, optimizer_tensors, parameter_names, restore_optimizer, write_bytes
 from ..data.loader import normalise
@@ -161,7 +160,7 @@ class AnomalyTrainer:
         """Return of each teacher whether its BatchNorm is fitted to the training images."""
         return [
             bool(batchnorms(teacher))
-            and (each.calibrate == "always" or (each.calibrate == "auto" and each.weights in BROUGHT))
+            and (each.calibrate == "always" or (each.calibrate == "auto" and each.weights == "none"))
             for each, teacher in zip(self.recipe.teachers, self.network.pyramids, strict=True)
         ]
 
