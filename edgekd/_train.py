@@ -98,7 +98,7 @@ def train(
         preset: of the task: "edge" (a bundle of at most 12 MB; default) or "quality".
         method: of the task: "rd" (reverse distillation; default), "rd++" or "stfpm", see docs/anomaly.md.
         alpha: of the task: expected share of false alarms among normal images, at most; None: 0.05.
-        teacher_weights: of the task: backbone -> file, one or (of "rd") two; None: a small teacher that edgekd brings along.
+        teacher_weights: of the task: backbone -> file, one or (of "rd") two; None: the small teacher in edgekd.
         seed: instead of the recipe's.
         steps: instead of the recipe's.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".

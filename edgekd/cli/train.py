@@ -34,7 +34,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--alpha", type=float, help="with --task: share of false alarms, at most (default 0.05)")
     parser.add_argument(
         "--teacher-weights", action="append", default=[], metavar="BACKBONE=FILE",
-        help="with --task: published weights, once or, of rd, twice (default: a small teacher that edgekd brings along)",
+        help="with --task: published weights, once or, of rd, twice (default: the small teacher in edgekd)",
     )  # fmt: skip
     parser.set_defaults(run=run)
 

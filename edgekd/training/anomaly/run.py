@@ -92,8 +92,8 @@ def notes_on(teachers: Sequence[Pyramid]) -> tuple[str, ...]:
     brought = [each.name for each in teachers if (each.pretrained or {}).get("file") == FILE.name]
     if brought:
         notes.append(
-            f"teacher {', '.join(brought)} is the one that edgekd brings along, which has learnt from drawn textures; one "
-            "with ImageNet weights sees more: type --teacher-weights resnet18=FILE"
+            f"teacher {', '.join(brought)} is the small one that edgekd brings along, which has learnt from drawn "
+            "textures; one with ImageNet weights sees more: type --teacher-weights resnet18=FILE"
         )
     for each in teachers:
         high = [

@@ -16,6 +16,7 @@ from edgekd._recipe import InputConfig
 from edgekd.errors import RecipeError, WeightsError
 from edgekd.training.anomaly import shipped
 from edgekd.training.anomaly.build import build_network
+from edgekd.training.anomaly.run import notes_on
 from edgekd.training.anomaly.textures import TextureRecipe
 from edgekd.training.checkpoint import read_meta
 from edgekd.training.models.backbones import build_backbone
@@ -73,3 +74,12 @@ def test_preset_when_no_weights_are_named_then_the_teacher_is_the_shipped_one(me
     (teacher,) = build_network(recipe).pyramids
     assert teacher.channels == (32, 64, 128)
     assert teacher.source["pretrained"]["sha256"] == shipped.SHA256
+
+
+def test_notes_when_the_teacher_is_the_shipped_one_then_they_say_so_and_advise_no_fitting(tmp_path: Path) -> None:
+    (teacher,) = build_network(preset("edge", tmp_path)).pyramids
+    teacher.mean_shares = (0.5, 0.7, 0.9)
+    where, constant = notes_on([teacher])
+    assert "type --teacher-weights resnet18=FILE" in where
+    assert "0.90 at stride 16" in constant
+    assert "calibrate" not in constant
