@@ -13,13 +13,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import anomaly
 import torch
 from distill_settings import RESNET18, ROOT
-from machine import conditions, write
+from machine import RESULTS, conditions, write
 
 import edgekd
 from edgekd._recipe import InputConfig
@@ -58,13 +60,13 @@ def train(args: argparse.Namespace, written: Path) -> None:
     recipe = TextureRecipe()
     seed_everything(recipe.naming.seed)
     first = LessonTrainer(Naming(recipe), recipe, recipe.naming, args.work / "naming")
-    first.run()
     backbone = first.lesson.backbone
-    write_teacher(backbone, args.work / "naming.safetensors", {"recipe": dataclasses.asdict(recipe), "lessons": 1})
     imitated = build_backbone("resnet18")
     report = load_weights(imitated, RESNET18["weights"], stages="layer3")
     model = Pyramid("resnet18", imitated, InputConfig()).to(memory_format=torch.channels_last)
-    lesson = Imitation(backbone, model)
+    lesson = Imitation(backbone, model)  # before any step, so that a resumed run draws the same weights
+    first.run()
+    write_teacher(backbone, args.work / "naming.safetensors", {"recipe": dataclasses.asdict(recipe), "lessons": 1})
     second = LessonTrainer(lesson, recipe, recipe.imitation, args.work / "imitation", recipe.naming.steps)
     second.run()
     source = {
@@ -82,22 +84,36 @@ def choose(args: argparse.Namespace, written: Path) -> None:
     if not folder.exists():
         counts = {split: count * len(CATEGORIES) for split, count in anomaly.SURFACE_IMAGES.items()}
         edgekd.data_synth("surface", folder, **counts, seed=SEED, size=256)
-    textures = {"backbone": "resnet18", "width": 0.5, "weights": str(written), "stages": "layer3"}
-    teachers = {
-        "random": {"backbone": "resnet18"},
-        "random, half the width": {"backbone": "resnet18", "width": 0.5},
-        "textures, BatchNorm fitted": {**textures, "calibrate": "always"},
-        "textures, BatchNorm as trained": {**textures, "calibrate": "never"},
-    }
-    found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in teachers}
+    path = RESULTS / f"{LABEL}.json"
+    found: dict[str, Any] = json.loads(path.read_text())["teachers"] if path.exists() else {}
     for category in args.categories.split(","):
-        for name, teacher in teachers.items():
+        for name, teacher in teachers(args.work, written).items():
+            if category in found.setdefault(name, {}):
+                continue
             plan = anomaly.recipe(folder / category, category, anomaly.Method(name, (teacher,)), SEED, _options(args))
             report = anomaly.train(plan, args.work / "choose" / f"{category}-{name.replace(' ', '-')}")
             shown = {key: report["metrics"][key] for key in ("image_AUROC", "pixel_AUROC", "AUPRO")}
             found[name][category] = shown
             print(f"{category}, {name}: " + ", ".join(f"{key} {100 * value:.1f} %" for key, value in shown.items()))
-    write(LABEL, {"seed": SEED, "teachers": found, "note": __doc__, **conditions("torch")})
+            write(LABEL, {"seed": SEED, "teachers": found, "note": __doc__, **conditions("torch")})
+
+
+def teachers(work: Path, written: Path) -> dict[str, dict[str, Any]]:
+    """Return what is compared, by name."""
+    half = {"backbone": "resnet18", "width": 0.5}
+    lessons = {"one lesson": work / "naming.safetensors", "both lessons": written}
+    taught = {name: {**half, "weights": str(path), "stages": "layer3"} for name, path in lessons.items()}
+    modes = {"BatchNorm fitted": "always", "BatchNorm as trained": "never"}
+    return {
+        "random": {"backbone": "resnet18"},
+        "random, half the width": half,
+        **{
+            f"{name}, {how}": {**teacher, "calibrate": mode}
+            for name, teacher in taught.items()
+            for how, mode in modes.items()
+        },
+        "ImageNet, ResNet-18": anomaly.A,
+    }
 
 
 def _options(args: argparse.Namespace) -> argparse.Namespace:
