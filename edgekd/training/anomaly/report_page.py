@@ -24,7 +24,8 @@ STYLE = """
 .note { border-left: 4px solid #d9772b; padding: .2rem .8rem; background: var(--card) }
 figure { width: 22.4rem; max-width: 100%; break-inside: avoid } .pair { display: flex; gap: .4rem }
 .pair img { flex: 1; min-width: 0; object-fit: contain } pre { font-size: .8rem; white-space: pre-wrap }
-th:first-child, td:first-child { text-align: left } td.text { text-align: left } td:nth-child(2) { white-space: nowrap } table { margin: .5rem 0 1rem }
+th:first-child, td:first-child { text-align: left } td.text { text-align: left }
+td:nth-child(2) { white-space: nowrap } table { margin: .5rem 0 1rem }
 @media print { body { max-width: none; padding: 0; font-size: 11px }
   figure { width: 15.5rem; print-color-adjust: exact }
   h2 { margin-top: 1.2rem; break-after: avoid } .histogram, .scale span { print-color-adjust: exact }
