@@ -6,7 +6,7 @@ EXTRAS := train,build,openvino,tflite-build,tensorrt,flash,serve,dev
 PYTEST_ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-arm lint wheel bench fatbin clean
+.PHONY: demo test test-arm test-sanitizers lint wheel bench fatbin clean
 
 $(VENV)/installed: pyproject.toml setup.py constraints.txt kernels/build_cffi.py $(wildcard kernels/*.h kernels/*.cc)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -23,6 +23,9 @@ test: $(VENV)/installed  ## the whole suite
 
 test-arm: $(VENV)/installed  ## the kernels cross-compiled for 64-bit ARM, run under emulation; wants g++-aarch64-linux-gnu, qemu-user-static
 	EDGEKD_TEST_ARM=1 $(BIN)/python -m pytest tests/kernels/test_arm.py
+
+test-sanitizers: $(VENV)/installed  ## the C++ and emulated CUDA kernels under Address-, UndefinedBehavior- and ThreadSanitizer; part of `test` too
+	$(BIN)/python -m pytest tests/kernels/test_sanitizers.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
