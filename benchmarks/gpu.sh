@@ -5,11 +5,12 @@
 #   PYTHON=... benchmarks/gpu.sh     # with another; this checkout is installed into it unless it is there already
 #
 # 1. the CUDA kernels against the reference, bit for bit   2. the same under compute-sanitizer
-# 3. how long they take, as captured graphs                4. the session end to end
-# 5. distillation, size full, on the synthetic scenes
+# 3. how long they take, as captured graphs                4. the session end to end, on the best engine that starts
+# 5. a few frames of it under compute-sanitizer            6. distillation, size full, on the synthetic scenes
 #
 # It needs NVIDIA's driver, nvcc and g++, and of Python numpy, cffi, pytest, pytest-timeout and hypothesis; to install
-# itself pip and setuptools >= 77, but no network; for 4 also onnx, onnxruntime and pycuda; for 5 the extra `train`.
+# itself pip and setuptools >= 77, but no network; for 4 and 5 also onnx, onnxruntime and pycuda; for 6 the extra
+# `train`.
 # A step that lacks something is named before anything runs and left out, and the exit code is 1.
 set -u
 cd "$(dirname "$0")/.." || exit 2
@@ -74,7 +75,7 @@ if ! installed; then
 fi
 session=yes evidence=yes sanitizer=yes
 command -v compute-sanitizer >/dev/null || {
-    echo "steps memcheck, racecheck and synccheck are left out: no compute-sanitizer on PATH; it is in CUDA's bin/"
+    echo "steps memcheck, racecheck, synccheck and session-memcheck are left out: no compute-sanitizer on PATH; it is in CUDA's bin/"
     sanitizer= failed=1
 }
 lacks "step session is left out" "onnx onnxruntime pycuda" onnx onnxruntime pycuda.driver && session= failed=1
@@ -92,6 +93,9 @@ step kernels "$PYTHON" -m pytest -q -p no:cacheprovider -m gpu $tests
 done
 step timings "$PYTHON" benchmarks/cuda_kernels.py
 [ -z "$session" ] || step session "$PYTHON" benchmarks/cuda_session.py
+# Around the copy: our own kernels, copies and addresses. TensorRT's builder tries every kernel it has, hours if watched.
+[ -z "$session" ] || [ -z "$sanitizer" ] || step session-memcheck compute-sanitizer --tool memcheck --error-exitcode 9 \
+    --target-processes all "$PYTHON" benchmarks/cuda_session.py --check --engine copy
 [ -z "$evidence" ] ||
     step evidence "$PYTHON" benchmarks/distill.py run --size full --pairs r101-r50,yolov4 --data xray --minutes 8
 exit $failed

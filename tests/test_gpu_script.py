@@ -121,8 +121,23 @@ def test_sanitizer_when_it_is_missing_then_its_steps_are_named_first_and_the_exi
     (machine.bin / "compute-sanitizer").unlink()
     done = machine.run(PYTHON=str(machine.interpreter(tmp_path / "python")))
     assert done.returncode == 1
-    assert "memcheck, racecheck and synccheck are left out" in done.stdout.splitlines()[0]
+    assert "memcheck, racecheck, synccheck and session-memcheck are left out" in done.stdout.splitlines()[0]
     assert len(machine.asked()) == 4
+
+
+@pytest.mark.parametrize("missing", ["", "pycuda.driver"])
+def test_session_when_there_is_a_sanitizer_then_a_few_frames_run_under_memcheck(
+    machine: Machine, tmp_path: Path, missing: str
+) -> None:
+    watched = tmp_path / "watched"
+    machine.script(machine.bin / "compute-sanitizer", f'#!/bin/sh\necho "$@" >> {watched}\n')
+    python = machine.interpreter(tmp_path / "python")
+    machine.run(missing, PYTHON=str(python))
+    lines = [line for line in watched.read_text().splitlines() if "cuda_session" in line]
+    assert len(lines) == (0 if missing else 1)
+    for line in lines:
+        assert line.startswith("--tool memcheck --error-exitcode 9 ")
+        assert line.endswith(f"{python} benchmarks/cuda_session.py --check --engine copy")
 
 
 def test_an_interpreter_that_does_not_start_is_named(machine: Machine) -> None:
