@@ -46,6 +46,7 @@ class Board:
         device = HostDevice(self.kernels, integrated=self.integrated, capability=self.capability)
         device.multiprocessors = self.multiprocessors
         self.devices = [*self.devices[-1:], device]
+        self.tensorrt.kernels = self.kernels
         return device
 
 
