@@ -23,7 +23,21 @@ FIGURES = {
     "found": "found",
     "false_alarms": "false alarms",
 }
-ORDER = ("patchcore", "A", "B", "add", "iaff", "both", "mirror", "rd++", "stfpm", "local", "textures", "random", "quality")
+ORDER = (
+    "patchcore",
+    "A",
+    "B",
+    "add",
+    "iaff",
+    "both",
+    "mirror",
+    "rd++",
+    "stfpm",
+    "local",
+    "textures",
+    "random",
+    "quality",
+)
 Row = dict[str, Any]
 
 PUBLISHED = """| published, at full size | MVTec AD image AUROC | pixel AUROC | transistor image / pixel |

@@ -6,12 +6,13 @@
 #   PYTHON=... benchmarks/gpu.sh     # with another; this checkout is installed into it unless it is there already
 #
 # 1. the CUDA kernels against the reference, bit for bit   2. the same under compute-sanitizer
-# 3. how long they take, as captured graphs                4. the session end to end
-# 5. distillation, size full, on the synthetic scenes
+# 3. how long they take, as captured graphs                4. the session end to end, on the best engine that starts
+# 5. a few frames of it under compute-sanitizer            6. distillation, size full, on the synthetic scenes
 #
 # It needs NVIDIA's driver, nvcc and g++, and of Python numpy, cffi, pytest, pytest-timeout and hypothesis; to install
-# itself pip and setuptools >= 77, but no network; for 2 compute-sanitizer; for 4 also onnx, onnxruntime and pycuda; for
-# 5 the extra `train`. A step that lacks something is named before anything runs and left out, and the exit code is 1.
+# itself pip and setuptools >= 77, but no network; for 2 and 5 compute-sanitizer; for 4 and 5 also onnx, onnxruntime
+# and pycuda; for 6 the extra `train`.
+# A step that lacks something is named before anything runs and left out, and the exit code is 1.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 if [ -z "${PYTHON:-}" ]; then
@@ -78,7 +79,7 @@ if ! installed; then
 fi
 sanitizer=yes session=yes evidence=yes
 command -v compute-sanitizer >/dev/null || {
-    echo "step sanitizer is left out: no compute-sanitizer on PATH; it is in the bin/ of a CUDA toolkit"
+    echo "steps memcheck, racecheck, synccheck and session-memcheck are left out: no compute-sanitizer on PATH; it is in CUDA's bin/"
     sanitizer= failed=1
 }
 lacks "step session is left out" "onnx onnxruntime pycuda" onnx onnxruntime pycuda.driver && session= failed=1
@@ -98,6 +99,9 @@ if [ -n "$sanitizer" ]; then
 fi
 step timings "$PYTHON" benchmarks/cuda_kernels.py
 [ -z "$session" ] || step session "$PYTHON" benchmarks/cuda_session.py
+# Around the copy: our own kernels, copies and addresses. TensorRT's builder tries every kernel it has, hours if watched.
+[ -z "$session" ] || [ -z "$sanitizer" ] || step session-memcheck compute-sanitizer --tool memcheck --error-exitcode 9 \
+    --target-processes all "$PYTHON" benchmarks/cuda_session.py --check --engine copy
 [ -z "$evidence" ] ||
     step evidence "$PYTHON" benchmarks/distill.py run --size full --pairs r101-r50,yolov4 --data xray --minutes 8
 exit $failed

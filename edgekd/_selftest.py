@@ -8,7 +8,7 @@ import datetime as dt
 import json
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,30 +20,26 @@ from ._container import write_file
 from ._detector import Detector, DetectorInfo
 from ._doctor import doctor
 from ._select import all_artifacts, how_to_add
-from ._session import PipelineSession
-from ._target import load_target
+from ._session import BareSession, PipelineSession
+from ._target import CompilingTarget, load_target
 from ._verify import check_artifact, golden_samples
 from .errors import BundleError, EdgekdError, TargetUnavailableError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from ._detections import Detections
     from ._doctor import Health
     from ._manifest import Artifact
+    from ._selftest_board import Outcome
     from ._session import Outputs, Session, SessionInfo
     from ._target import Progress, Target
 
-SIZES = (
-    (1, 1, 3),
-    (17, 999, 3),
-    (999, 17, 3),
-    (240, 321, 1),
-    (480, 640, 4),
-    (1080, 1920, 3),
-)  # height, width, channels
+SIZES = (  # height, width, channels
+    (1, 1, 3), (17, 999, 3), (999, 17, 3), (240, 321, 1), (480, 640, 4), (1080, 1920, 3),
+)  # fmt: skip
 THREADS, CALLS = 4, 20
 SETTLE = 20  # frames before memory and latency are measured
 GROWTH_BYTES = 8 << 20
@@ -58,10 +54,12 @@ class SelftestCheck:
 
     Attributes:
         precision: of the artifact.
-        name: start, golden, pipeline, repeat, threads, memory or latency; close where that failed.
+        name: start, golden, pipeline, repeat, threads, memory or latency; close where that failed. Of a target that
+            compiles on the board also build, outside, export and dla.
         status: "passed", "failed" or "skipped".
-        detail: one sentence with the figures.
-        samples_ms: of "start" and "latency", every measured time.
+        detail: one sentence with the figures, or why it failed or was skipped.
+        samples_ms: of "start", "latency" and "outside", every measured time.
+        figures: by name, which ends in the unit where there is one: _ms, _s, _mib, _px.
     """
 
     precision: str
@@ -69,6 +67,7 @@ class SelftestCheck:
     status: str
     detail: str
     samples_ms: tuple[float, ...] = ()
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,9 @@ def selftest(
     progress: Progress | None = None,
 ) -> SelftestReport:
     """Try every artifact of one target on this machine: results, threads, memory and latency.
+
+    Of a target that compiles on the board (TensorRT) also what a build takes, what `predict` takes longer than the bare
+    engine, the engine of `export`, and the DLA where there is one.
 
     Args:
         path: `model.bin` with a golden set.
@@ -177,16 +179,33 @@ class _Trial:
         self, bundle: Bundle, module: Target, artifact: Artifact, device: str, frames: int, tell: Progress
     ) -> None:
         self.info: SessionInfo | None = None
+        self._p50_ms: float | None = None
         self._bundle, self._module, self._artifact = bundle, module, artifact
         self._device, self._frames, self._tell = device, frames, tell
         self._pictures = [bytes(bundle.chunk(item.image)) for item in bundle.manifest.golden]
 
     def checks(self) -> Iterator[SelftestCheck]:
-        """Start, try, close; an error ends what it happens in as failed.
+        """Try everything; an error ends what it happens in as failed.
 
         Any error, not edgekd's alone: it is on a machine that nobody has seen that a driver or a vendor's package does
         what nobody expected, and then the JSON is what is wanted.
         """
+        module = self._module
+        if not isinstance(module, CompilingTarget):
+            yield from self._started()
+            return
+        from . import _selftest_board as board
+
+        what = self._bundle, self._artifact
+        # First, as long as nothing that a build loads lies in the memory; what was never tried by anybody last.
+        yield self._try("build", lambda: self._of("build", board.built(module, *what, self._device)))
+        yield from self._started()
+        if self.info is not None:
+            yield self._try("export", lambda: self._of("export", board.exported(module, *what, self._device)))
+            yield self._try("dla", lambda: self._of("dla", board.offloaded(module, *what)))
+
+    def _started(self) -> Iterator[SelftestCheck]:
+        """Start, try, close."""
         self._tell(f"{self._artifact.target} {self._artifact.precision}: start")
         starts: list[float] = []
         session: Session | None = None
@@ -202,9 +221,9 @@ class _Trial:
             return
         assert session is not None
         self.info = session.info
-        yield self._said(
-            "start", PASSED, f"{starts[0]:.0f} ms, again {starts[1]:.0f} ms: {session.info.runtime}", starts
-        )
+        figures = {"first_ms": starts[0], "again_ms": starts[1]}
+        detail = f"{starts[0]:.0f} ms, again {starts[1]:.0f} ms: {session.info.runtime}"
+        yield self._said("start", PASSED, detail, starts, figures)
         detector = Detector(self._bundle.manifest, session, DetectorInfo(session.info, "selftest"))
         host = Detector(self._bundle.manifest, _OnTheHost(session), detector.info)
         checks: dict[str, Callable[[], SelftestCheck]] = {
@@ -215,6 +234,8 @@ class _Trial:
             "memory": lambda: self._memory(detector),
             "latency": lambda: self._latency(detector),
         }
+        if isinstance(session, BareSession):
+            checks["outside"] = lambda: self._outside(session)
         try:
             with detector:
                 for name, check in checks.items():
@@ -229,12 +250,22 @@ class _Trial:
         except Exception as error:
             return self._said(name, FAILED, _words(error))
 
-    def _said(self, name: str, status: str, detail: str, samples: list[float] | None = None) -> SelftestCheck:
-        kept = tuple(round(value, 4) for value in samples or ())
-        return SelftestCheck(self._artifact.precision, name, status, detail, kept)
+    def _said(
+        self,
+        name: str,
+        status: str,
+        detail: str,
+        samples: Sequence[float] = (),
+        figures: Mapping[str, float] | None = None,
+    ) -> SelftestCheck:
+        kept = tuple(round(value, 4) for value in samples)
+        return SelftestCheck(self._artifact.precision, name, status, detail, kept, dict(figures or {}))
+
+    def _of(self, name: str, outcome: Outcome) -> SelftestCheck:
+        return self._said(name, outcome.status, outcome.detail, outcome.samples_ms, outcome.figures)
 
     def _golden(self) -> SelftestCheck:
-        found = check_artifact(self._bundle, self._artifact, golden_samples(self._bundle))
+        found = check_artifact(self._bundle, self._artifact, golden_samples(self._bundle), device=self._device)
         if found.score_difference is None:
             return self._said("golden", FAILED, found.reason)
         detail = f"scores within {found.score_difference:.1e}"
@@ -243,7 +274,9 @@ class _Trial:
         if found.map_difference is not None:
             detail += f", maps within {found.map_difference:.1e}"
         status = FAILED if found.status == FAILED else PASSED
-        return self._said("golden", status, f"{detail}{'; ' if found.reason else ''}{found.reason}")
+        names = ("score_difference", "box_difference_px", "map_difference")
+        figures = {name: getattr(found, name) for name in names if getattr(found, name) is not None}
+        return self._said("golden", status, f"{detail}{'; ' if found.reason else ''}{found.reason}", figures=figures)
 
     def _pipeline(self, detector: Detector, host: Detector, session: Session) -> SelftestCheck:
         """Compare the session's own pipeline with the host's around the same engine, to the bit."""
@@ -263,14 +296,15 @@ class _Trial:
                         return self._said("pipeline", FAILED, detail)
                 found += len(expected)
         detail = f"the host's bits on {len(pictures)} pictures with {found} objects"
-        return self._said("pipeline", PASSED, "; ".join([detail, *dict.fromkeys(said)]))
+        figures = {"pictures": len(pictures), "objects": found, "warnings": len(said)}
+        return self._said("pipeline", PASSED, "; ".join([detail, *dict.fromkeys(said)]), figures=figures)
 
     def _repeat(self, detector: Detector) -> SelftestCheck:
         first = detector.predict(self._pictures[0])
         for turn in range(self._frames):
             if not _same(detector.predict(self._pictures[0]), first):
                 return self._said("repeat", FAILED, f"call {turn + 2} on one picture gives something else")
-        return self._said("repeat", PASSED, f"{self._frames} calls give the same bits")
+        return self._said("repeat", PASSED, f"{self._frames} calls give the same bits", figures={"calls": self._frames})
 
     def _threads(self, detector: Detector) -> SelftestCheck:
         expected = [detector.predict(picture) for picture in self._pictures]
@@ -291,7 +325,8 @@ class _Trial:
         for thread in threads:
             thread.join()
         detail = problems[0] if problems else f"{THREADS} threads, {CALLS} calls each, the same bits"
-        return self._said("threads", FAILED if problems else PASSED, detail)
+        figures = {"threads": THREADS, "calls": THREADS * CALLS, "problems": len(problems)}
+        return self._said("threads", FAILED if problems else PASSED, detail, figures=figures)
 
     def _memory(self, detector: Detector) -> SelftestCheck:
         if not STATM.is_file():
@@ -303,7 +338,8 @@ class _Trial:
             detector.predict(self._pictures[0])
         growth = _resident_bytes() - before
         detail = f"{growth / 2**20:+.2f} MiB over {self._frames} frames; at most {GROWTH_BYTES / 2**20:.0f} MiB"
-        return self._said("memory", PASSED if growth <= GROWTH_BYTES else FAILED, detail)
+        figures = {"growth_mib": growth / 2**20, "most_mib": GROWTH_BYTES / 2**20, "frames": self._frames}
+        return self._said("memory", PASSED if growth <= GROWTH_BYTES else FAILED, detail, figures=figures)
 
     def _latency(self, detector: Detector) -> SelftestCheck:
         """Time a frame of the network's own size; a figure, no verdict."""
@@ -317,7 +353,18 @@ class _Trial:
         samples = samples[SETTLE:]
         p50, p95, p99 = np.percentile(samples, [50, 95, 99])
         detail = f"p50 {p50:.2f} ms, p95 {p95:.2f} ms, p99 {p99:.2f} ms for {spec.width}x{spec.height} pixels"
-        return self._said("latency", PASSED, detail, samples)
+        self._p50_ms = float(p50)
+        figures = {"p50_ms": float(p50), "p95_ms": float(p95), "p99_ms": float(p99), "p99_to_p50": float(p99 / p50)}
+        return self._said("latency", PASSED, detail, samples, {name: round(v, 4) for name, v in figures.items()})
+
+    def _outside(self, session: BareSession) -> SelftestCheck:
+        """Compare the latency of `predict` with the bare engine's."""
+        from ._selftest_board import outside
+
+        if self._p50_ms is None:
+            return self._said("outside", SKIPPED, "there is no latency to compare with")
+        pixels = golden_samples(self._bundle)[0][0]
+        return self._of("outside", outside(session, self._p50_ms, pixels, SETTLE + self._frames))
 
 
 @contextlib.contextmanager

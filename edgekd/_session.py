@@ -161,6 +161,30 @@ class LayeredSession(Session, Protocol):
         ...
 
 
+@runtime_checkable
+class BareSession(Session, Protocol):
+    """A session that runs its network where the pixels already lie, and nothing else."""
+
+    @property
+    def left_over(self) -> tuple[str, ...]:
+        """Layers that run on another chip than the one that was asked for."""
+        ...
+
+    def bare_ms(self, pixels: NDArray[np.float32], runs: int) -> list[float]:
+        """Return the milliseconds of each run of the network alone, waited for; the copies are not in them.
+
+        Args:
+            pixels: `(1, 3, H, W)` float32.
+            runs: at least 1; one more goes before them.
+
+        Raises:
+            UsageError: wrong shape or dtype.
+            ClosedError: after `close`.
+            SessionError: the vendor runtime failed.
+        """
+        ...
+
+
 MODES = ("latency", "throughput")
 """What `load` may be asked to make the best of: one call, or several at once."""
 MAX_THREADS = 1024  # of a CPU that an engine may be asked to use

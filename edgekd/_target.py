@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
@@ -129,6 +129,36 @@ class BoardTarget(Target, Protocol):
         Args:
             root: of the file system; None: "/".
         """
+        ...
+
+
+@runtime_checkable
+class CompilingTarget(Target, Protocol):
+    """A target that compiles on the board itself, so that a board alone can prove what it makes."""
+
+    def probe_single_engine(self) -> str | None:
+        """Say why no engine from pixels to detections can be made here, or None when one can."""
+        ...
+
+    def run_single_engine(
+        self, plan: bytes, pixels: Sequence[NDArray[np.float32]]
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]]:
+        """Run such an engine on images, one by one.
+
+        Args:
+            plan: the engine.
+            pixels: `(1, 3, H, W)` float32 each, letterboxed, 0 to 255.
+
+        Returns:
+            Boxes `(N, 4|5)` in pixels of the network, scores `(N,)` and labels `(N,)` of each image.
+
+        Raises:
+            SessionError: the runtime does not take it, or failed.
+        """
+        ...
+
+    def probe_dla(self) -> str | None:
+        """Say why there is no accelerator "dla:0" beside the GPU here, or None when there is one."""
         ...
 
 

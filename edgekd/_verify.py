@@ -229,9 +229,11 @@ def golden_samples(bundle: Bundle) -> Samples:
     return [(golden_pixels(bundle, item), golden_outputs(bundle, item)) for item in bundle.manifest.golden]
 
 
-def check_artifact(bundle: Bundle, artifact: Artifact, samples: Samples) -> ArtifactReport:
+def check_artifact(
+    bundle: Bundle, artifact: Artifact, samples: Samples, *, device: str = "auto", cache: Path | None = None
+) -> ArtifactReport:
     """Run one artifact on the golden set and judge it; what goes wrong with it is part of the report."""
-    report = measure_artifact(bundle, artifact, samples)
+    report = measure_artifact(bundle, artifact, samples, device=device, cache=cache)
     if report.status != "reported":
         return report
     share = _share(bundle.manifest)
@@ -248,7 +250,9 @@ def _share(manifest: Manifest) -> float:
     return min(1.0, span / USUAL_SPAN) if span > 0 else 1.0
 
 
-def measure_artifact(bundle: Bundle, artifact: Artifact, samples: Samples) -> ArtifactReport:
+def measure_artifact(
+    bundle: Bundle, artifact: Artifact, samples: Samples, *, device: str = "auto", cache: Path | None = None
+) -> ArtifactReport:
     """Run one artifact on the golden set: "reported", with the differences and no verdict; "skipped"; or "failed"."""
     tolerance: Tolerance | MapTolerance | None = TOLERANCES.get(artifact.precision)
     if bundle.manifest.thresholds is not None:
@@ -262,7 +266,8 @@ def measure_artifact(bundle: Bundle, artifact: Artifact, samples: Samples) -> Ar
     if problem is not None:
         return dataclasses.replace(skipped, reason=problem)
     try:
-        with contextlib.closing(target.load(bundle, artifact)) as session:
+        where: dict[str, Any] = {} if cache is None else {"cache": cache}
+        with contextlib.closing(target.load(bundle, artifact, device=device, **where)) as session:
             measured = _measured if bundle.manifest.thresholds is None else _measured_maps
             return measured(skipped, bundle.manifest, session, samples)
     except HostError as error:

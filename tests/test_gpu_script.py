@@ -125,7 +125,7 @@ def test_sanitizer_when_it_is_missing_then_it_is_named_first_and_the_exit_code_i
     (tmp_path / "bin" / "compute-sanitizer").unlink()
     done = machine.run(PYTHON=str(machine.interpreter(tmp_path / "python")))
     assert done.returncode == 1
-    assert done.stdout.splitlines()[0].startswith("step sanitizer is left out: no compute-sanitizer on PATH")
+    assert "memcheck, racecheck, synccheck and session-memcheck are left out" in done.stdout.splitlines()[0]
     assert len(machine.asked()) == 4
 
 
@@ -136,6 +136,21 @@ def test_results_when_steps_have_written_some_then_copies_lie_beside_the_logs(ma
     os.utime(old, (0, 0))
     machine.run(PYTHON=str(machine.interpreter(tmp_path / "python")), OUT=str(tmp_path / "out"))
     assert [path.name for path in (tmp_path / "out").glob("*.json")] == ["cuda_kernels.json"]
+
+
+@pytest.mark.parametrize("missing", ["", "pycuda.driver"])
+def test_session_when_there_is_a_sanitizer_then_a_few_frames_run_under_memcheck(
+    machine: Machine, tmp_path: Path, missing: str
+) -> None:
+    watched = tmp_path / "watched"
+    machine.script(tmp_path / "bin" / "compute-sanitizer", f'#!/bin/sh\necho "$@" >> {watched}\n')
+    python = machine.interpreter(tmp_path / "python")
+    machine.run(missing, PYTHON=str(python))
+    lines = [line for line in watched.read_text().splitlines() if "cuda_session" in line]
+    assert len(lines) == (0 if missing else 1)
+    for line in lines:
+        assert line.startswith("--tool memcheck --error-exitcode 9 ")
+        assert line.endswith(f"{python} benchmarks/cuda_session.py --check --engine copy")
 
 
 def test_an_interpreter_that_does_not_start_is_named(machine: Machine) -> None:

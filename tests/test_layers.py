@@ -52,7 +52,8 @@ LAYER_4 = {
 VERBS = {
     "_train", "_distill", "_import", "_import_artifact", "_import_request", "_sidecar", "_build", "_profile", "_eval",
     "_verify", "_inspect", "_doctor", "_data", "_demo",
-    "_flash", "_int8", "_selftest", "_serve", "_serving", "_set_thresholds", "_remote", "_profile_board", "_profile_on",
+    "_flash", "_int8", "_selftest", "_selftest_board",
+    "_serve", "_serving", "_set_thresholds", "_remote", "_profile_board", "_profile_on",
     "_profile_receipt", "_accuracies", "_accuracy_receipt", "_pick", "_export", "_export_files",
 }  # fmt: skip
 HTTP = {"starlette", "uvicorn"}  # of the extra `serve`

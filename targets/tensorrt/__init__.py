@@ -11,8 +11,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from edgekd._bundle import Bundle
     from edgekd._manifest import Artifact
@@ -108,6 +111,33 @@ def single_engine(
     from ._single import single_engine as make
 
     return make(bundle, artifact, Wish(**wish), folder, progress)  # type: ignore[arg-type]
+
+
+def probe_single_engine() -> str | None:
+    """Say why `single_engine` can make none here, or None when it can."""
+    from ._plugin import missing
+
+    return missing()
+
+
+def run_single_engine(
+    plan: bytes, pixels: Sequence[NDArray[np.float32]]
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]]:
+    """Run what `single_engine` made on images `(1, 3, H, W)` float32, 0 to 255; return boxes, scores, labels of each.
+
+    Raises:
+        SessionError: TensorRT does not take the engine, or did not run it.
+    """
+    from ._single_run import run
+
+    return run(plan, pixels)
+
+
+def probe_dla() -> str | None:
+    """Say why there is no DLA here, or None when there is one."""
+    from ._dla import missing
+
+    return missing()
 
 
 def board(root: Path | None = None) -> tuple[str, ...]:

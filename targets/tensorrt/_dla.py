@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import BuildError
 
+from . import _runtime
+
 if TYPE_CHECKING:
     from ._runtime import TensorRT
 
@@ -40,6 +42,19 @@ def check(tensorrt: TensorRT, builder: Any, core: int, precision: str) -> None:
             f"there is no DLA core {core}: this machine has {cores}. Xavier NX, Orin NX and AGX Orin have them, Orin "
             "Nano and Thor do not. Load with device='cuda'"
         )
+
+
+def missing() -> str | None:
+    """Return why there is no DLA here, or None."""
+    tensorrt = _runtime.find()
+    log = _runtime.Log(tensorrt.module)
+    try:
+        check(tensorrt, tensorrt.module.Builder(log.logger), 0, PRECISION)
+    except BuildError as error:
+        return str(error)
+    except TypeError:  # what pybind11 makes of a null pointer
+        return f"{tensorrt.name} {tensorrt.version} does not start: {_runtime.explain(log.errors)}"
+    return None
 
 
 def typed(tensorrt: TensorRT) -> bool:

@@ -2,14 +2,17 @@
 
 A file is one line of JSON (its key, and the SHA-256 of the rest) and then TensorRT's plan. Whatever does not fit, byte
 for byte, is built again: a cache can be deleted, copied to a twin board or cut off by a power failure at any time.
+Of processes that want engines of one folder at once one builds, and the others wait for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,6 +27,7 @@ from ._runtime import short_of_memory
 from ._store import beside, engine_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from edgekd._bundle import Bundle
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from ._runtime import Engine, TensorRT
 
 BATCH = 8  # images at most in one call of the engine
+LOCK = "build.lock"  # it stays: who removed it would part those who wait on it from those who come later
 LOG = logging.getLogger("edgekd")
 
 
@@ -152,23 +157,88 @@ def open_engine(
     key = key_of(tensorrt, device, graph, artifact.precision, l4t, board=board, dla=dla)
     folder = engine_folder(bundle.path) if cache is None else cache
     looked = (folder,) if cache is not None or bundle.path is None else (folder, beside(bundle.path))
+    mine = folder / key.file_name()
+    before = _stamp(mine)
     for place in dict.fromkeys(each / key.file_name() for each in looked):
-        kept = read(place, key, tell)
-        if kept is None:
-            continue
+        found = _opened(tensorrt, place, key, tell)
+        if found is not None:
+            return found
+    with _alone(folder / LOCK, f"the {key.precision} engine of {bundle.path or bundle.manifest.name}", tell):
+        if _stamp(mine) != before:  # somebody else built it meanwhile
+            found = _opened(tensorrt, mine, key, tell)
+            if found is not None:
+                return found
+        kept = _make(tensorrt, key, graph, bundle, folder, tell)
+        engine = tensorrt.load(kept.plan, dla)
         try:
-            return Opened(tensorrt.load(kept.plan, dla), kept.on_gpu)
-        except SessionError as error:
-            if short_of_memory(error):  # a build wants more still, and the engine is good
-                raise
-            tell(f"{place} is not taken, so it is built again: {error}")
-    kept = _make(tensorrt, key, graph, bundle, folder, tell)
-    engine = tensorrt.load(kept.plan, dla)
-    try:
-        write(folder / key.file_name(), key, kept)
-    except BundleError as error:
-        tell(f"the engine is not kept, so the next start builds it again: {error}")
+            write(mine, key, kept)
+        except BundleError as error:
+            tell(f"the engine is not kept, so the next start builds it again: {error}")
     return Opened(engine, kept.on_gpu)
+
+
+def _opened(tensorrt: TensorRT, place: Path, key: Key, tell: Progress) -> Opened | None:
+    """Return the engine of a file, or None where there is none that TensorRT takes."""
+    kept = read(place, key, tell)
+    if kept is None:
+        return None
+    try:
+        return Opened(tensorrt.load(kept.plan, key.dla), kept.on_gpu)
+    except SessionError as error:
+        if short_of_memory(error):  # a build wants more still, and the engine is good
+            raise
+        tell(f"{place} is not taken, so it is built again: {error}")
+        return None
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return what is different once a file was written anew."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+@contextlib.contextmanager
+def _alone(path: Path, what: str, tell: Progress) -> Iterator[None]:
+    """Let one process at a time build in a folder: two builds want twice the memory, and a small board kills one.
+
+    Where no lock can be had (a file system that is read-only or has none, Windows) the build goes on without.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(_locked(path, what, tell))
+        except (ImportError, OSError) as error:
+            tell(f"{path} cannot be locked, so another process may build at the same time: {error}")
+        yield
+
+
+@contextlib.contextmanager
+def _locked(path: Path, what: str, tell: Progress) -> Iterator[None]:
+    """Hold a lock, which the kernel takes from a process that ends, however it ends; the file says who holds it."""
+    import fcntl
+
+    handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)  # read-only: it may be another user's
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tell(f"waits for {_text(path) or 'another process'}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # a note for the line above: losing it loses nothing
+            path.write_text(f"process {os.getpid()}, which builds {what}", encoding="utf-8")
+        yield
+    finally:
+        fcntl.flock(handle, fcntl.LOCK_UN)  # a child that was forked meanwhile has the handle too
+        os.close(handle)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def typed_graph(bundle: Bundle, artifact: Artifact) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +23,7 @@ from ._results import Results
 from ._shared import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -83,6 +84,28 @@ class Lane:
         for array, memory in zip(outputs, self._tensors, strict=True):
             self._stream.download(array, memory.address)
         self._stream.synchronize()
+
+    def bare_ms(self, pixels: NDArray[np.float32], runs: int) -> list[float]:
+        """Time the network alone, waited for, as a graph where it lets itself be captured: what a frame pays for it."""
+        self._stream.upload(self._pixels.address, pixels)
+        self._enqueue()
+        self._stream.synchronize()
+        graph = None
+        if self._captures:
+            with contextlib.suppress(SessionError):
+                graph = self._record(self._enqueue)
+        launch = self._enqueue if graph is None else graph.launch
+        samples = []
+        try:
+            for _ in range(runs):
+                begin = time.perf_counter()
+                launch()
+                self._stream.synchronize()
+                samples.append(1e3 * (time.perf_counter() - begin))
+        finally:
+            if graph is not None:
+                graph.free()
+        return samples
 
     def layer_times(self, pixels: NDArray[np.float32], runs: int) -> list[LayerTime]:
         """Run the network alone with TensorRT's clocks; the lane is to be closed afterwards."""
@@ -181,7 +204,7 @@ class Lane:
         if len(self._graphs) == GRAPHS:
             self._graphs.popitem(last=False)[1].free()
         try:
-            graph = self._record(placed, request)
+            graph = self._record(lambda: self._queue(placed, request))
         except SessionError as error:
             LOG.warning("edgekd: no CUDA graph, so every frame is queued kernel by kernel: %s", error)
             self._captures = False
@@ -189,11 +212,11 @@ class Lane:
         self._graphs[key] = graph
         return graph
 
-    def _record(self, placed: Sequence[_Placed], request: Request) -> Graph:
-        """Return the graph of what `_queue` queues; whatever fails, the stream captures no more."""
+    def _record(self, queue: Callable[[], None]) -> Graph:
+        """Return the graph of what is queued; whatever fails, the stream captures no more."""
         self._stream.capture()
         try:
-            self._queue(placed, request)
+            queue()
         except BaseException:
             with contextlib.suppress(SessionError):  # a capture that failed is no graph
                 self._stream.captured().free()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgekd.errors import BuildError
 
-from . import _kernels
+from . import _kernels, _runtime
 from ._nms_node import NAME, NAMESPACE, OUTPUTS
 
 if TYPE_CHECKING:
@@ -75,6 +75,15 @@ def register(tensorrt: TensorRT) -> None:
     plugin.register(ID)(describe)
     plugin.aot_impl(ID)(implement)
     _registered.append(plugin)
+
+
+def missing() -> str | None:
+    """Return why this TensorRT cannot hold the kernel, or None."""
+    try:
+        _module(_runtime.find())
+    except BuildError as error:
+        return str(error)
+    return None
 
 
 def _tuple(*kinds: Any) -> Any:

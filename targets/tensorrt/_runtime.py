@@ -169,14 +169,17 @@ def parse_version(text: str) -> tuple[int, int, int]:
     return int(found[1]), int(found[2]), int(found[3] or 0)
 
 
-def find() -> TensorRT:
+def find(modules: Sequence[tuple[str, str]] = MODULES) -> TensorRT:
     """Import what is installed: TensorRT first, then TensorRT for RTX.
 
+    Args:
+        modules: package and module of each that may be taken, the first that can be imported counts.
+
     Raises:
-        TargetUnavailableError: neither can be imported, or it is older than 8.5.
+        TargetUnavailableError: none can be imported, or it is older than 8.5.
     """
     problems = []
-    for package, path in MODULES:
+    for package, path in modules:
         try:
             module: ModuleType = importlib.import_module(path)
             version = str(importlib.import_module(package).__version__)

@@ -111,6 +111,18 @@ class TensorRTSession:
                 found += lane.detect(group, request)
         return found
 
+    @property
+    def left_over(self) -> tuple[str, ...]:
+        """Layers that the DLA leaves to the GPU; none without one."""
+        return self._on_gpu or ()
+
+    def bare_ms(self, pixels: NDArray[np.float32], runs: int) -> list[float]:
+        """Time the network alone on a lane; see `edgekd._session.BareSession.bare_ms`."""
+        self._check_open()
+        check_pixels(pixels, self._manifest.input)
+        with self._lane(1) as lane:
+            return lane.bare_ms(pixels[:1], runs)
+
     def layer_times(self, pixels: NDArray[np.float32], runs: int) -> list[LayerTime]:
         """Run a lane of its own with TensorRT's clocks; see `edgekd._session.LayeredSession.layer_times`."""
         check_pixels(pixels, self._manifest.input)

@@ -46,6 +46,7 @@ class Board:
         device = HostDevice(self.kernels, integrated=self.integrated, capability=self.capability)
         device.multiprocessors = self.multiprocessors
         self.devices = [*self.devices[-1:], device]
+        self.tensorrt.kernels = self.kernels
         return device
 
 
@@ -63,6 +64,6 @@ def board(emulated: cuda_library.CudaKernels, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(_device, "open_device", board.open)
     monkeypatch.setattr(_boards, "device_tree_model", lambda *_: board.model)
-    monkeypatch.setattr(_runtime, "find", lambda: board.tensorrt.found())
+    monkeypatch.setattr(_runtime, "find", lambda *_: board.tensorrt.found())
     monkeypatch.setattr(load_target("tensorrt"), "probe", lambda: None)
     return board
