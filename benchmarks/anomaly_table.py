@@ -24,20 +24,8 @@ FIGURES = {
     "false_alarms": "false alarms",
 }
 ORDER = (
-    "patchcore",
-    "A",
-    "B",
-    "add",
-    "iaff",
-    "both",
-    "mirror",
-    "rd++",
-    "stfpm",
-    "local",
-    "textures",
-    "random",
-    "quality",
-)
+    "patchcore", "A", "B", "add", "iaff", "both", "mirror", "rd++", "stfpm", "local", "textures", "random", "quality",
+)  # fmt: skip
 Row = dict[str, Any]
 
 PUBLISHED = """| published, at full size | MVTec AD image AUROC | pixel AUROC | transistor image / pixel |
