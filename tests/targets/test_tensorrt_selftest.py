@@ -140,9 +140,9 @@ def test_dla_when_there_is_none_then_it_is_skipped_by_name(
     board: Board, tmp_path: Path, version: str, cores: int, precision: str, reason: str
 ) -> None:
     board.tensorrt = FakeTensorRT(version, dla_cores=cores)
-    with bundles.built("tensorrt", precision).bundle as bundle:
-        module: Any = load_target("tensorrt")
-        found = _selftest_board.offloaded(module, bundle, bundle.manifest.artifacts[0])
+    bundle, artifact = bundles.built("tensorrt", precision)[:2]
+    module: Any = load_target("tensorrt")
+    found = _selftest_board.offloaded(module, bundle, artifact)
     assert found.status == "skipped"
     assert found.detail.startswith(reason)
 
