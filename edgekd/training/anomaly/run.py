@@ -93,7 +93,7 @@ def notes_on(teachers: Sequence[Pyramid]) -> tuple[str, ...]:
     if brought:
         notes.append(
             f"teacher {', '.join(brought)} is the small one that edgekd brings along, which has learnt from drawn "
-            "textures; one with ImageNet weights sees more: type --teacher-weights resnet18=FILE"
+            "textures; one with ImageNet weights usually sees more: type --teacher-weights resnet18=FILE"
         )
     for each in teachers:
         high = [
