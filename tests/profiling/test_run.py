@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -104,3 +106,11 @@ def test_the_machine_is_described(tmp_path: Path) -> None:
     assert about["packages"]["edgekd"]
     assert about["processor"]
     assert run.peak_memory_bytes() > 10 << 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is only ru_maxrss")
+def test_peak_memory_when_a_large_program_started_this_one_then_it_is_its_own() -> None:
+    child = "from edgekd.profiling.run import peak_memory_bytes; print(peak_memory_bytes())"
+    parent = f"import subprocess, sys; held = b'x' * (600 << 20); subprocess.run([sys.executable, '-c', {child!r}])"
+    found = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True).stdout
+    assert 10 << 20 < int(found) < 400 << 20
