@@ -1,11 +1,12 @@
 """The teacher that anomaly detection falls back to: trained on drawn textures, shipped with its recipe.
 
-    python benchmarks/texture_teacher.py train     # half an hour on one core; a killed run resumes
+    python benchmarks/texture_teacher.py train     # 40 minutes on one core; a killed run resumes
     python benchmarks/texture_teacher.py choose    # does it help, and is BatchNorm to be fitted? on images of its own
     python benchmarks/texture_teacher.py ship      # writes what edgekd ships; benchmarks/anomaly.py measures it
 
 `choose` draws the four surfaces that benchmarks/anomaly.py does not look at, from a seed of its own, so that nothing is
-chosen on what the tables of docs/results.md show.
+chosen on what the tables of docs/results.md show. What its JSON holds is not measured again: remove it first when the
+weights are new.
 """
 
 from __future__ import annotations

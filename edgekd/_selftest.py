@@ -43,8 +43,6 @@ SIZES = (  # height, width, channels
 THREADS, CALLS = 4, 20
 SETTLE = 20  # frames before memory and latency are measured
 GROWTH_BYTES = 8 << 20
-STATM = Path("/proc/self/statm")
-PAGE_BYTES = 4096
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
 
@@ -329,14 +327,16 @@ class _Trial:
         return self._said("threads", FAILED if problems else PASSED, detail, figures=figures)
 
     def _memory(self, detector: Detector) -> SelftestCheck:
+        from ._selftest_board import STATM, resident_bytes
+
         if not STATM.is_file():
             return self._said("memory", SKIPPED, "this system has no /proc/self/statm")
         for _ in range(SETTLE):
             detector.predict(self._pictures[0])
-        before = _resident_bytes()
+        before = resident_bytes()
         for _ in range(self._frames):
             detector.predict(self._pictures[0])
-        growth = _resident_bytes() - before
+        growth = resident_bytes() - before
         detail = f"{growth / 2**20:+.2f} MiB over {self._frames} frames; at most {GROWTH_BYTES / 2**20:.0f} MiB"
         figures = {"growth_mib": growth / 2**20, "most_mib": GROWTH_BYTES / 2**20, "frames": self._frames}
         return self._said("memory", PASSED if growth <= GROWTH_BYTES else FAILED, detail, figures=figures)
@@ -390,7 +390,3 @@ def _words(error: Exception) -> str:
 def _same(one: Detections, other: Detections) -> bool:
     pairs = ((one.boxes, other.boxes), (one.scores, other.scores), (one.labels, other.labels))
     return all(np.array_equal(a, b) for a, b in pairs)
-
-
-def _resident_bytes() -> int:
-    return int(STATM.read_text(encoding="ascii").split()[1]) * PAGE_BYTES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import tempfile
 import threading
@@ -36,7 +37,6 @@ GOAL_MS = 0.7  # outside the network, on an Orin Nano
 LOOK_S = 0.02
 MEMINFO = Path("/proc/meminfo")
 STATM = Path("/proc/self/statm")
-PAGE_BYTES = 4096
 MIB = 1 << 20
 STRADDLE = 0.05  # of an overlap, around the threshold: rounding decides there
 
@@ -59,7 +59,7 @@ class MemoryWatch:
 
     def __enter__(self) -> Self:
         self._available = self._least = _available_bytes()
-        self._resident = self._most = _resident_bytes()
+        self._resident = self._most = resident_bytes()
         self.looks = 1
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -85,7 +85,7 @@ class MemoryWatch:
     def _look(self) -> None:
         self.looks += 1
         self._least = min(self._least, _available_bytes())
-        self._most = max(self._most, _resident_bytes())
+        self._most = max(self._most, resident_bytes())
 
 
 def built(module: CompilingTarget, bundle: Bundle, artifact: Artifact, device: str) -> Outcome:
@@ -273,8 +273,10 @@ def _available_bytes() -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
+    """Return the memory that this process holds; 0 where the system does not say."""
     try:
-        return int(STATM.read_text(encoding="ascii").split()[1]) * PAGE_BYTES
+        pages = int(STATM.read_text(encoding="ascii").split()[1])
     except OSError:
         return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")  # 64 KiB under some kernels of ARM

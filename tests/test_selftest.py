@@ -13,7 +13,7 @@ import pytest
 from edgekd.targets.reference._session import ReferenceSession
 
 import edgekd
-from edgekd import _selftest, geometry, ops
+from edgekd import _selftest_board, geometry, ops
 from edgekd._session import Found
 from edgekd._target import load_target
 from edgekd.cli import main as cli
@@ -116,7 +116,7 @@ def test_result_that_changes_from_call_to_call_fails(path: Path, piped: type[Pip
 
 def test_memory_that_grows_fails(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = iter([100 << 20, 109 << 20])
-    monkeypatch.setattr(_selftest, "_resident_bytes", lambda: next(sizes))
+    monkeypatch.setattr(_selftest_board, "resident_bytes", lambda: next(sizes))
     report = edgekd.selftest(path, target="reference", frames=1)
     (memory,) = (item for item in report.checks if item.name == "memory")
     assert (memory.status, memory.detail) == ("failed", "+9.00 MiB over 1 frames; at most 8 MiB")

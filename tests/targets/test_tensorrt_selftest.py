@@ -152,7 +152,7 @@ def test_memory_watch_when_memory_falls_and_comes_back_then_the_lowest_counts(mo
     grown = itertools.chain([100 << 20, 300 << 20], itertools.repeat(120 << 20))
     monkeypatch.setattr(_selftest_board, "LOOK_S", 60)  # the thread never looks: the end does
     monkeypatch.setattr(_selftest_board, "_available_bytes", lambda: next(free))
-    monkeypatch.setattr(_selftest_board, "_resident_bytes", lambda: next(grown))
+    monkeypatch.setattr(_selftest_board, "resident_bytes", lambda: next(grown))
     with _selftest_board.MemoryWatch() as watch:
         pass
     assert watch.figures() == {"machine_peak_mib": 650.0, "process_peak_mib": 200.0, "looks": 2}

@@ -11,6 +11,7 @@ Everything follows from `TextureRecipe`, its seed included, and from the file of
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,7 @@ class MosaicBatches:
         return torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(names), torch.from_numpy(spoilt)[:, None]
 
 
-class Lesson(nn.Module):
+class Lesson(nn.Module, ABC):
     """What a backbone is to learn.
 
     Attributes:
@@ -99,9 +100,9 @@ class Lesson(nn.Module):
 
     backbone: Backbone
 
+    @abstractmethod
     def loss(self, pixels: Tensor, names: Tensor, spoilt: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch, pixels normalised, and its parts for the log, detached."""
-        raise NotImplementedError
 
 
 class Naming(Lesson):
