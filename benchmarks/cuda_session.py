@@ -33,7 +33,8 @@ if str(ROOT) not in sys.path:
 import session_engines  # noqa: E402
 
 from edgekd._detector import Detector, DetectorInfo  # noqa: E402
-from edgekd._selftest import _OnTheHost, _resident_bytes, _same  # noqa: E402
+from edgekd._selftest import _OnTheHost, _same  # noqa: E402
+from edgekd._selftest_board import resident_bytes  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -189,7 +190,7 @@ def grown(session: TensorRTSession, call: Callable[[], Any], frames: int) -> dic
 def held(session: TensorRTSession) -> dict[str, int]:
     """Return the bytes that the process has, and those of the GPU that are free, as less than 0: differences count."""
     with session._device.current():
-        return {"host": _resident_bytes(), "gpu": -session_engines.GPU.free_bytes()}
+        return {"host": resident_bytes(), "gpu": -session_engines.GPU.free_bytes()}
 
 
 def too_much(growth: dict[str, int]) -> list[str]:
