@@ -25,6 +25,7 @@ from machine import conditions, write
 
 import edgekd
 from edgekd._anomaly_presets import preset
+from edgekd.profiling.run import peak_memory_bytes
 
 DATA = SHARED / "mvtec_transistor_512"
 TARGETS = {"openvino": "openvino", "LiteRT": "tflite"}
@@ -102,13 +103,7 @@ def timed(path: Path, target: str, calls: int) -> dict[str, Any]:
             if call >= WARMUP:
                 for stage, ms in {**found.timings_ms, "wall": wall}.items():
                     samples.setdefault(stage, []).append(round(ms, 4))
-    return {"detector": said, "samples_ms": samples, "peak_bytes": peak_bytes()}
-
-
-def peak_bytes() -> int:
-    """Return the most memory that this program had; `ru_maxrss` would be the parent's, which may have trained."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return {"detector": said, "samples_ms": samples, "peak_bytes": peak_memory_bytes()}
 
 
 def summary(parts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from distill_settings import METHODS
 from machine import conditions, write
 
 from edgekd._recipe import DistillConfig, InputConfig, ModelConfig, TrainConfig, build_section
+from edgekd.profiling.run import peak_memory_bytes
 from edgekd.training.distill import Distiller
 from edgekd.training.methods import Scene
 from edgekd.training.models import build_model
@@ -125,12 +125,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             if turn >= 2:
                 times[name].append(value)
     middle = {name: statistics.median(values) for name, values in times.items()}
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated() / 2**20
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_memory_bytes()
     ratio = middle["taught"] / (middle["alone"] + middle["look"])
-    return {"ratio": ratio, "peak_mib": peak, "median_ms": middle, "samples_ms": times, "device": str(device)}
+    return {"ratio": ratio, "peak_mib": peak / 2**20, "median_ms": middle, "samples_ms": times, "device": str(device)}
 
 
 if __name__ == "__main__":

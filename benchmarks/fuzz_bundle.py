@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edgekd._bundle import Bundle
 from edgekd._golden import golden_outputs, golden_pixels
 from edgekd.errors import BundleError, SignatureError
+from edgekd.profiling.run import peak_memory_bytes
 
 PUBLIC = Ed25519PrivateKey.from_private_bytes(KEY).public_key().public_bytes_raw()
 
@@ -114,7 +115,7 @@ def run(first: int, cases: int) -> dict[str, Any]:
             "slowest_case": first + int(times.argmax()),
         },
         "rss_growth_bytes": rss_bytes() - after_warm_up,
-        "rss_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "rss_peak_bytes": peak_memory_bytes(),
     }
 
 

@@ -45,7 +45,7 @@ MANIFEST = Manifest(
         {"what": "AP50", "value": 0.7741, "split": "val"},
         {"what": "latency", "value": 3.25, "unit": "ms", "machine": "evil\x1b[2J\u202eno"},
     ),
-    recipe={"name": "bags", "train": {"steps": 500}},
+    recipe={"name": "bags", "train": {"steps": 500}, "distill": [{"method": "fad"}, {"method": "pkd"}], "mean": [1, 2]},
     provenance={"teacher": {"sha256": "abc", "note\x1b]0;": "line\nline"}},
 )
 CHUNKS = {
@@ -107,6 +107,8 @@ def test_table_says_what_a_person_asks(path: Path, capsys: pytest.CaptureFixture
     assert any(line.startswith("latency  3.25 ms") for line in lines)
     assert "golden set 1 images, 932 B" in text
     assert "    steps: 500" in text
+    assert "  distill\n    1\n      method: fad\n    2\n      method: pkd" in text
+    assert "  mean: [1, 2]" in text
     assert "spare" not in text
 
 

@@ -130,6 +130,8 @@ def _facts(title: str, facts: dict[str, object], indent: str = "  ") -> None:
     if indent == "  ":
         print(f"\n{title}" if facts else f"\n{title}: none")
     for key, value in facts.items():
+        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            value = {str(index): item for index, item in enumerate(value, 1)}  # as teachers and [[distill]] are
         if isinstance(value, dict) and value:
             print(f"{indent}{plain(key)}")
             _facts(title, value, indent + "  ")
