@@ -22,7 +22,7 @@ from ..errors import EdgekdError, GateError
 from . import wire
 
 WARMUP_RUNS = 5
-TIMEOUT_S = 600
+TIMEOUT_S = 1800  # TensorRT compiles its engine in it, which takes a small Jetson ten minutes and more
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def check_apart(path: Path, runs: int) -> Checked:
     """Do so in a process of its own.
 
     Raises:
-        GateError: as `check`; or the process crashed, or took longer than ten minutes.
+        GateError: as `check`; or the process crashed, or took longer than `TIMEOUT_S`.
         EdgekdError: as `check`.
     """
     import subprocess
