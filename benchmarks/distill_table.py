@@ -25,6 +25,16 @@ LABELS = {
     "baseline": "student alone",
     "longer": "student alone, twice the steps",
     "nsd_pos": "+ NSD, positives too",
+    "fad-lsfi": "+ FAD, LSFI alone",
+    "fad-pcc": "+ FAD, correlation (PCC) alone",
+    "fad-ssim": "+ FAD, structure (SSIM) alone",
+    "fad-mdc": "+ FAD, MDC alone (PCC and SSIM)",
+    "fad-lsfi_spatial": "+ FAD, LSFI alone, over positions",
+    "fad-lsfi_channel": "+ FAD, LSFI alone, over channels",
+    "fad-one_scale": "+ FAD, energy at one scale",
+    "xfkd-sum": "+ XFKD, student and teacher added",
+    "xfkd-none": "+ XFKD, teacher not mixed in",
+    "crosskd": "+ CrossKD",
 }
 Row = dict[str, Any]
 
@@ -34,7 +44,9 @@ def write_tables(results: Path, page: Path) -> None:
     rows = [json.loads(file.read_text()) for file in sorted((results / "distill").glob("*.json"))]
     parts = {"distill": [row for row in rows if "-" not in row["method"]]}
     parts["tuning"] = [json.loads(file.read_text()) for file in sorted((results / "tuning").glob("*-tune-*.json"))]
-    parts["ablation"] = [row for row in rows if row["method"] in (*FIRST, *ABLATIONS)]
+    order = [*FIRST, *ABLATIONS]
+    members = [row for row in rows if row["method"] in order]
+    parts["ablation"] = sorted(members, key=lambda row: order.index(row["method"]))
     text = page.read_text()
     for name, members in parts.items():
         body = tuning(members) if name == "tuning" else tables(members, ablation=name == "ablation")
