@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._manifest import Manifest
 
 METRICS = {"detect": "AP", "anomaly": "image_AUROC"}  # of a task, unless another is asked for
+LESS_IS_BETTER = ("false_alarms",)  # among the receipts' shares: not to be maximised
 SPLITS = ("test", "val")  # looked at first
 DEFAULT_MODE = "area"  # of `evaluate`, for oriented boxes
 
@@ -68,8 +69,11 @@ def accuracies(paths: Sequence[Path], metric: str | None, split: str | None) -> 
     """Return the comparable figures of each bundle, which differ in the artifact that was measured; latest last.
 
     Raises:
-        UsageError: there are none, or they are of different tasks, data or modes.
+        UsageError: there are none, or they are of different tasks, data or modes; or less of the metric is better.
     """
+    if metric in LESS_IS_BETTER:
+        usual = " or ".join(METRICS.values())
+        raise UsageError(f"of {metric} less is better; name a --metric of which more is, as {usual}")
     if not paths:
         raise UsageError("no bundle to choose from: edgekd pick --budget '8 ms p99' a.bin b.bin")
     tasks: dict[str, str] = {}

@@ -175,9 +175,13 @@ def test_what_is_missing_is_named(three: list[str], timed: Any) -> None:
     nameless = [write(name, receipt(0.5), data=None) for name in ("foreign.bin", "own.bin")]
     with pytest.raises(UsageError, match="do not say which data"):
         edgekd.pick(nameless, "8 ms p99")
-    parts = write("parts.bin", receipt(0.9, "test", "image_AUROC"), anomaly=True)
+    parts = write("parts.bin", receipt(0.9, "test", "image_AUROC"), receipt(0.2, "test", "false_alarms"), anomaly=True)
     with pytest.raises(UsageError, match=r"different tasks .*parts\.bin: anomaly"):
         edgekd.pick([three[0], parts], "8 ms p99")
+    with pytest.raises(
+        UsageError, match="of false_alarms less is better; name a --metric of which more is, as AP or image"
+    ):
+        edgekd.pick([parts], "8 ms p99", metric="false_alarms")
 
 
 def test_comparisons_and_latencies_are_no_accuracy(three: list[str], timed: Any) -> None:
