@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ ASSETS = Path("examples") / "01_distill_and_deploy"
 TRAIN, VAL, TEST, SEED = 600, 60, 200, 0  # scenes
 TIMED = 100  # predictions per target
 PRECISIONS = ("fp32", "fp16", "int8")
+MARK = ".edgekd-demo"  # in a folder that a demo made; "data" and "model.bin" are names that others use too
+WRITTEN = ("report.json", "model.bin", "data", "student-alone", "student-distilled")
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,12 @@ def demo(out: str | Path = "out/demo", *, assets: str | Path | None = None, prog
     """Run the whole way and write `model.bin`, `report.json` and annotated pictures into `out`.
 
     Args:
-        out: folder to write to; what an earlier demo left there is replaced.
+        out: folder to write to: a new or an empty one, or an earlier demo's, whose files are replaced.
         assets: folder with `student.toml`, `distill.toml` and `teacher.safetensors`; None: the checkout's example 01.
         progress: told one short line a stage.
 
     Raises:
-        UsageError: the assets are not there.
+        UsageError: the assets are not there, or `out` is a file or holds what no demo wrote.
         MissingPackageError: a package of the extras `train` or `build` is missing.
     """
     start = time.perf_counter()
@@ -118,14 +121,18 @@ def demo(out: str | Path = "out/demo", *, assets: str | Path | None = None, prog
 
 
 def _prepare(folder: Path) -> Path:
-    """Empty the folder of an earlier demo, and of nothing else."""
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / "report.json").exists() and not (folder / "data").exists():
-            raise UsageError(f"{folder} is not empty and no earlier demo made it; choose another --out")
-        import shutil
-
-        shutil.rmtree(folder)
+    """Make the folder, or take out of it what an earlier demo wrote, and nothing else."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; choose another --out")
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
+        raise UsageError(f"{folder} is not empty and no earlier demo made it; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).touch()
+    for name in WRITTEN:
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
     return folder
 
 

@@ -73,20 +73,30 @@ def test_int8_that_is_refused_is_told_and_the_others_are_kept(tmp_path: Path, mo
     assert lines == ["tensorrt int8: AP drop 2 points"]
 
 
-def test_demo_replaces_an_earlier_demo_whole(tmp_path: Path) -> None:
+def test_demo_replaces_what_an_earlier_demo_wrote(tmp_path: Path) -> None:
+    _demo._prepare(tmp_path)
     (tmp_path / "data").mkdir()
-    (tmp_path / "report.json").write_text("{}")
+    (tmp_path / "data" / "0.png").write_bytes(b"old")
     (tmp_path / "model.bin").write_text("old")
+    (tmp_path / "notes.txt").write_text("mine")
     assert _demo._prepare(tmp_path) == tmp_path
-    assert list(tmp_path.iterdir()) == []
+    assert {item.name for item in tmp_path.iterdir()} == {_demo.MARK, "notes.txt"}
 
 
-def test_demo_never_empties_a_folder_that_is_not_a_demo(assets: Path, tmp_path: Path) -> None:
-    (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / "thesis.tex").write_text("years of work")
+@pytest.mark.parametrize("file", ["thesis.tex", "data/thesis.tex", "report.json"])
+def test_demo_takes_nothing_out_of_a_folder_that_is_not_a_demo(assets: Path, tmp_path: Path, file: str) -> None:
+    precious = tmp_path / "precious" / file
+    precious.parent.mkdir(parents=True)
+    precious.write_text("years of work")
     with pytest.raises(UsageError, match="no earlier demo made it"):
         edgekd.demo(tmp_path / "precious", assets=assets)
-    assert (tmp_path / "precious" / "thesis.tex").exists()
+    assert precious.read_text() == "years of work"
+
+
+def test_demo_says_that_its_folder_is_a_file(assets: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="file is a file; choose another --out"):
+        edgekd.demo(tmp_path / "file", assets=assets)
 
 
 def test_demo_without_its_teacher_says_where_it_looked(tmp_path: Path) -> None:
