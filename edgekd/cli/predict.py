@@ -63,6 +63,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Predict each picture and print its objects."""
+    if args.save:
+        _keep_sources(Path(args.save), args.sources)
     still = all(_is_still(item) for item in args.sources)
     video = args.save if args.save and Path(args.save).suffix.lower() == SUFFIX else None
     paths = _expand(args.sources) if still else []
@@ -85,11 +87,31 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _keep_sources(save: Path, sources: list[str]) -> None:
+    """Refuse to write over what is read, and into a folder of pictures whose copies would be read the next time."""
+    if save.is_file() and save.suffix.lower() != SUFFIX:
+        raise edgekd.errors.UsageError(f"--save {save} is a file; name a folder, or a video: FILE{SUFFIX}")
+    for item in sources:
+        path = Path(item)
+        pictures = path if path.is_dir() else path.parent
+        images = path.is_dir() or _is_pattern(item) or path.suffix.lower() in IMAGE_SUFFIXES
+        if _same(save, path) or (images and _same(save, pictures)):
+            raise edgekd.errors.UsageError(f"--save {save}: {item} is read from there; name another place")
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+def _is_pattern(item: str) -> bool:
+    return any(letter in item for letter in "*?[") and not Path(item).exists()
+
+
 def _is_still(item: str) -> bool:
     path = Path(item)
     live = item.isdecimal() or "://" in item or " ! " in item or item.startswith("/dev/")
-    pattern = any(letter in item for letter in "*?[") and not path.exists()
-    return path.is_dir() or not (live or pattern or (path.exists() and path.suffix.lower() not in IMAGE_SUFFIXES))
+    other = path.exists() and path.suffix.lower() not in IMAGE_SUFFIXES
+    return path.is_dir() or not (live or _is_pattern(item) or other)
 
 
 def _each(
@@ -209,5 +231,11 @@ def _save(found: edgekd.Detections, path: Path, target: Path) -> None:
 def _write(rgb: NDArray[np.uint8], target: Path) -> None:
     from PIL import Image
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(rgb).save(target)
+    temporary = target.with_name(f".{target.name}.tmp")  # nobody who watches the folder sees half a picture
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rgb).save(temporary, format="PNG")
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise edgekd.errors.HostError(f"cannot write {target}: {error.strerror or error}") from error

@@ -56,6 +56,35 @@ def test_predict_save_writes_annotated_copies(model: str, pictures: Path, tmp_pa
     assert not np.array_equal(drawn, np.asarray(Image.open(pictures / "0.png")))
 
 
+@pytest.mark.parametrize("sources", [["{}"], ["{}/0.png", "{}/1.png"], ["{}/*.png"]])
+def test_predict_save_never_writes_over_what_it_reads(
+    model: str, pictures: Path, sources: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.read_bytes() for path in pictures.iterdir()}
+    words = [item.format(pictures) for item in sources]
+    assert main(["predict", model, *words, "--save", f"{pictures}/../{pictures.name}", "--conf", "0.01"]) == 2
+    assert "is read from there; name another place" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in pictures.iterdir()} == before
+
+
+def test_predict_save_says_that_a_file_is_in_the_way(
+    model: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("mine")
+    assert main(["predict", model, str(pictures / "0.png"), "--save", str(tmp_path / "taken"), "--conf", "0.01"]) == 2
+    assert "taken is a file; name a folder, or a video: FILE.mp4" in capsys.readouterr().err
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_predict_save_says_why_it_cannot_write(
+    model: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out" / "0.png").mkdir(parents=True)
+    assert main(["predict", model, str(pictures / "0.png"), "--save", str(tmp_path / "out"), "--conf", "0.01"]) == 4
+    assert f"cannot write {tmp_path / 'out' / '0.png'}: Is a directory" in capsys.readouterr().err
+    assert [item.name for item in (tmp_path / "out").iterdir()] == ["0.png"]
+
+
 def test_predict_by_tiles_says_where_the_time_went(
     model: str, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,6 +65,14 @@ def test_video_gives_one_json_a_frame_in_order(model: str, video: Path, capsys: 
     assert "0 dropped, 0 skipped" in shown.err
 
 
+def test_saved_video_is_never_the_one_that_is_read(model: str, video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = video.read_bytes()
+    clip = video.rename(video.with_suffix(".mp4"))
+    assert main(["predict", model, str(clip), "--save", str(clip)]) == 2
+    assert "is read from there; name another place" in capsys.readouterr().err
+    assert clip.read_bytes() == before
+
+
 def test_saved_video_has_every_frame_annotated_at_the_pace_of_the_source(
     model: str, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
