@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import functools
-import os
 import platform
 import time
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._bundle import Bundle
+from ._container import check_place
 from ._int8.options import Calibration
 from ._manifest import Artifact
 from ._receipts import QUANTIZED
@@ -160,21 +160,6 @@ def build(
     return BuildReport(
         str(destination), destination.stat().st_size, tuple(done), unavailable, bundle.signature is not None
     )
-
-
-def check_place(path: Path) -> None:
-    """Refuse what cannot be written before hours are spent on what is to be there.
-
-    Raises:
-        UsageError: it is a folder, or in none that takes files.
-    """
-    folder = path.resolve().parent
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; name a file in it")
-    if not folder.is_dir():
-        raise UsageError(f"cannot write {path}: there is no folder {folder}; name another, or: mkdir -p {folder}")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"cannot write {path}: the folder {folder} may not be written to; name another")
 
 
 def _builders(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._foreign import describe
-from .errors import BundleError, BundleVersionError, CorruptBundleError, NotABundleError
+from .errors import BundleError, BundleVersionError, CorruptBundleError, NotABundleError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -254,6 +254,21 @@ def _check_bytes(view: memoryview, chunks: Iterable[Chunk], position: int, sourc
         position = chunk.offset + chunk.length
         if hashlib.sha256(view[chunk.offset : position]).hexdigest() != chunk.sha256:
             raise CorruptBundleError(f"{source}: chunk {chunk.name} is damaged (its SHA-256 does not match)")
+
+
+def check_place(path: Path) -> None:
+    """Refuse what cannot be written before hours are spent on what is to be there.
+
+    Raises:
+        UsageError: it is a folder, or in none that takes files.
+    """
+    folder = path.resolve().parent
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file in it")
+    if not folder.is_dir():
+        raise UsageError(f"cannot write {path}: there is no folder {folder}; name another, or: mkdir -p {folder}")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"cannot write {path}: the folder {folder} may not be written to; name another")
 
 
 def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._container import write_file
+from ._container import check_place, write_file
 from ._detector import load
 from ._preprocess import decode, image_files
 from .errors import ImageError, MissingPackageError, UsageError
@@ -197,6 +197,7 @@ def data_label(
     """
     files, out = image_files(images), Path(out)
     _check_below(files, out)
+    check_place(out)
     with load(path, device=device, precision=precision) as detector:
         names = detector.names
         oriented = detector.manifest.angle is not None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _detector
 from ._bundle import Bundle
+from ._container import check_place
 from ._select import start_chosen
 from ._train import json_ready
 from .errors import DataError, MissingPackageError, UsageError
@@ -99,7 +100,7 @@ def evaluate(
 
     Raises:
         UsageError: a mode that there is not, or any for boxes that are not oriented; tiles for an anomaly bundle; a
-            report on a detector.
+            report on a detector; no place for the report, or for the bundle with its receipt.
         BundleError: the file is not a sound bundle.
         DataError: the set cannot be read, or has classes the bundle does not know.
         TargetUnavailableError: nothing in the bundle can run here.
@@ -110,6 +111,9 @@ def evaluate(
         from .training.metrics.measure import check, limits, measure
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"evaluation needs {error.name}: pip install 'edgekd[train]'") from error
+    for place in (report, bundle if receipt else None):
+        if place is not None:
+            check_place(Path(place))  # before the hours that a large set takes
     opened = Bundle.read(bundle)
     if opened.manifest.task == "anomaly":
         given = {"tile": tile, "overlap": overlap, "mode": mode}

@@ -120,7 +120,7 @@ def export_engine(
         BuildError: no detector, or this TensorRT cannot hold the kernel, or made no engine.
         TargetUnavailableError: no GPU, no TensorRT, no nvcc, or too little memory.
     """
-    from ._build import check_place
+    from ._container import check_place
     from ._select import choose
 
     target = Path(out)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._bundle import Bundle
-from ._container import write_file
+from ._container import check_place, write_file
 from ._profile import profile
 from .errors import SessionError, TargetUnavailableError, UsageError
 from .profiling.record import TOTAL
@@ -157,12 +157,15 @@ def pick(
         progress: told each bundle as its measurement begins.
 
     Raises:
-        UsageError: the budget cannot be read, or the accuracies cannot be compared; the message says why.
+        UsageError: the budget cannot be read, or the accuracies cannot be compared, or there is no place for `report`;
+            the message says why.
         BundleError: a file is not a sound bundle.
         DeviceError: as `profile`.
     """
     from ._accuracies import accuracies, of_artifact
 
+    if report is not None:
+        check_place(Path(report))
     limit = Budget.parse(budget)
     paths = [Path(item) for item in bundles]
     found = accuracies(paths, metric, split)

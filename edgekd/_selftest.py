@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._build import check_place
 from ._bundle import Bundle
-from ._container import write_file
+from ._container import check_place, write_file
 from ._detector import Detector, DetectorInfo
 from ._doctor import doctor
 from ._select import all_artifacts, how_to_add

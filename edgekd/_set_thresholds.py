@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ._anomaly import scored
 from ._anomaly_recipe import ALPHA, PIXEL_ALPHA
 from ._bundle import Bundle
+from ._container import check_place
 from ._preprocess import decode, images_in
 from ._select import start_chosen
 from ._thresholds import fit, image_threshold, moved, pixel_threshold
@@ -100,6 +101,8 @@ def thresholds(
     fitted = {"alpha": alpha, "pixel_alpha": pixel_alpha}
     by_hand = {name: value for name, value in (("image", image), ("pixel", pixel)) if value is not None}
     _check(data, fitted, by_hand)
+    if data is not None or by_hand or out is not None:
+        check_place(Path(out or path))
     with Bundle.read(path) as bundle:
         before = bundle.manifest.thresholds
         if before is None:

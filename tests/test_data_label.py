@@ -90,6 +90,15 @@ def test_images_that_the_set_could_not_name_are_refused(shots: Path, tmp_path: P
     assert not list((tmp_path / "else").iterdir())
 
 
+def test_where_labels_cannot_be_written_nothing_is_labelled(
+    shots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "labels.json").mkdir()
+    monkeypatch.setattr("edgekd._data.load", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(UsageError, match=r"labels\.json is a folder; name a file in it"):
+        edgekd.data_label(tmp_path / "model.bin", shots, tmp_path / "labels.json")
+
+
 def test_without_any_image_nothing_is_written(shots: Path, tmp_path: Path) -> None:
     bundles.portable().write(tmp_path / "model.bin")
     for path in shots.iterdir():

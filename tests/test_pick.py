@@ -154,6 +154,13 @@ def test_a_budget_may_be_in_seconds() -> None:
     assert str(Budget.parse(" 0.5s  max")) == "500 ms max"
 
 
+def test_a_page_that_cannot_be_written_costs_no_measurement(three: list[str], timed: Any, tmp_path: Path) -> None:
+    asked = timed(small=1, foreign=1, own=1)
+    with pytest.raises(UsageError, match="there is no folder"):
+        edgekd.pick(three, "8 ms p99", split="val", report=tmp_path / "none" / "page.html")
+    assert asked == []
+
+
 def test_accuracies_of_different_data_are_not_compared(three: list[str], timed: Any) -> None:
     asked = timed(small=1)
     other = write("other.bin", receipt(0.9), data={"val": {"images": 50, "sha256": "ef" * 32}})

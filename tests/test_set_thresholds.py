@@ -187,6 +187,11 @@ def test_too_few_images_are_said_before_any_is_scored(
         edgekd.thresholds(path, data=normal, alpha=0.1, pixel_alpha=1.0)
 
 
+def test_where_the_bundle_cannot_be_written_no_image_is_scored(path: Path, normal: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no folder"):
+        edgekd.thresholds(path, data=normal, out=tmp_path / "none" / "model.bin")
+
+
 def test_folder_without_images_names_its_folders(path: Path, normal: Path, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="it has the folders normal: name one of them"):
         edgekd.thresholds(path, data=tmp_path)

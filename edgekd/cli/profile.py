@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import edgekd
+from edgekd._container import check_place
 
 from ._board import add_place
 from ._text import plain, table
@@ -50,6 +52,9 @@ def run(args: argparse.Namespace) -> int:
         return _compare(args)
     if len(args.what) != 1:
         raise edgekd.errors.UsageError(f"one bundle at a time, got {len(args.what)}; or: compare A.json B.json")
+    for path in (args.out, args.report):
+        if path:
+            check_place(Path(path))  # before the minutes that a soak takes
     found = edgekd.profile(
         args.what[0], device=args.device, precision=args.precision, threads=args.threads, images=args.images,
         calls=args.calls, seconds=_seconds(args.soak), fps=args.fps, layers=args.layers, on=args.on, python=args.python,

@@ -13,6 +13,7 @@ import edgekd
 from edgekd._accuracy_receipt import write_accuracy
 from edgekd._session import SessionInfo
 from edgekd.cli.main import main
+from edgekd.errors import UsageError
 
 from ..conformance import bundles
 
@@ -54,6 +55,17 @@ def test_eval_by_tiles_scores_what_tiles_find(scene: tuple[str, str], capsys: py
     assert (by_tiles["tile"], by_tiles["overlap"]) == (64, 20)
     assert (whole["tile"], whole["overlap"]) == (None, None)
     assert by_tiles["metrics"]["AP50"] > 0.95 > whole["metrics"]["AP50"]
+
+
+def test_receipt_that_cannot_be_written_costs_no_evaluation(
+    scene: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edgekd.Detector, "predict", lambda *_, **__: pytest.fail("evaluated"))
+    monkeypatch.setattr("os.access", lambda path, _: path != tmp_path)
+    with pytest.raises(UsageError, match="may not be written to"):
+        edgekd.evaluate(*scene, receipt=True)
+    with pytest.raises(UsageError, match="there is no folder"):
+        edgekd.evaluate(*scene, report=tmp_path / "none" / "page.html")
 
 
 def test_eval_with_tiles_that_make_no_sense_is_refused(

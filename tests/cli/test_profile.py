@@ -39,6 +39,15 @@ def test_profile_prints_stages_and_writes_json_and_page(capsys: pytest.CaptureFi
     assert Path("a.html").read_text().startswith("<!DOCTYPE html>")
 
 
+@pytest.mark.parametrize("option", ["--out", "--report"])
+def test_where_nothing_can_be_written_nothing_is_measured(
+    option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("edgekd.profile", lambda *_, **__: pytest.fail("measured"))
+    assert run("model.bin", option, "none/a.json") == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
 def test_stages_add_up_to_the_whole_call() -> None:
     run("model.bin", "--calls", "300", "--out", "a.json")
     summary = Profile.read("a.json").summary
