@@ -158,6 +158,8 @@ def read_splits(recipe: Recipe) -> dict[str, Dataset]:
     splits["val"] = read(data.val, data.format, "val", classes, whole=True)
     if data.test is not None:
         splits["test"] = read(data.test, data.format, "test", classes, whole=True)
+    if recipe.unlabelled is None and len(splits["train"]):
+        _check_taught(splits["train"], data)  # before kinds are compared: a reader may take empty files for upright
     learnt = {sample.path for sample in splits["train"].samples}
     for name, split in splits.items():
         if not len(split):
@@ -169,8 +171,6 @@ def read_splits(recipe: Recipe) -> dict[str, Dataset]:
             )
         _check_kind(name, split, splits["train"], data)
         _say_dropped(name, split)
-    if recipe.unlabelled is None:
-        _check_taught(splits["train"], data)
     return splits
 
 

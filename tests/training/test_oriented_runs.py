@@ -207,6 +207,10 @@ def test_training_set_without_objects_is_refused(small: Small, turned: DataConfi
     data = changed(turned, tmp_path, "train", lambda content: content["annotations"].clear())
     with pytest.raises(DataError, match=r"data.train \(.*train.json\) has no object to learn on any of its 8 images"):
         read_splits(recipe_of(small, data, "dense-obb"))
+    (tmp_path / "upright").mkdir()
+    upright = changed(data, tmp_path / "upright", "train", lambda content: content.pop("info"))
+    with pytest.raises(DataError, match="has no object to learn"):  # not that val has boxes of another kind
+        read_splits(recipe_of(small, upright, "dense-obb"))
     unlabelled = UnlabelledConfig(images=str(tmp_path / "train"), pseudo_labels=True)
     assert len(read_splits(recipe_of(small, data, "dense-obb").replace(unlabelled=unlabelled))["train"]) == 8
 
