@@ -41,6 +41,8 @@ class EvalReport:
             "false_alarms" and "found" at the bundle's threshold; "oracle" (thresholds that the test set chose) and
             "undefined" (figure -> why it is NaN).
         page: the report that was asked for.
+        dropped: what the reader left out of the set, one line each: objects of a class that the bundle does not know,
+            and boxes without area.
         signature_dropped: whether figures were written into a bundle that was signed; it needs a new signature.
     """
 
@@ -53,14 +55,16 @@ class EvalReport:
     seconds: float
     metrics: dict[str, Any]
     page: Path | None = None
+    dropped: tuple[str, ...] = ()
     signature_dropped: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values; NaN becomes None. "page" and "signature_dropped" are left out where empty."""
+        """Return JSON-ready values; NaN becomes None. Empty "page", "dropped" and "signature_dropped" are left out."""
         known = dataclasses.asdict(self)
         page = known.pop("page")
-        if not known["signature_dropped"]:
-            del known["signature_dropped"]
+        for name in ("dropped", "signature_dropped"):
+            if not known[name]:
+                del known[name]
         return {**known, "metrics": json_ready(self.metrics), **({} if page is None else {"page": str(page)})}
 
 
@@ -102,12 +106,13 @@ def evaluate(
         UsageError: a mode that there is not, or any for boxes that are not oriented; tiles for an anomaly bundle; a
             report on a detector; no place for the report, or for the bundle with its receipt.
         BundleError: the file is not a sound bundle.
-        DataError: the set cannot be read, or has classes the bundle does not know.
+        DataError: the set cannot be read, or has only classes that the bundle does not know.
         TargetUnavailableError: nothing in the bundle can run here.
         MissingPackageError: pycocotools or an image package is not installed.
     """
     try:
         from .training.data.read import read
+        from .training.data.records import dropped
         from .training.metrics.measure import check, limits, measure
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"evaluation needs {error.name}: pip install 'edgekd[train]'") from error
@@ -142,6 +147,7 @@ def evaluate(
             overlap=overlap,
             seconds=time.monotonic() - began,
             metrics=measure(seen, dataset, mode=mode),
+            dropped=dropped(dataset),
         )
     return _receipted(Path(bundle), found, dataset, split) if receipt else found
 

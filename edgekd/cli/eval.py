@@ -18,6 +18,7 @@ ANOMALY = (
     *("image_AUROC", "image_AP", "image_F1_max", "pixel_AUROC", "pixel_AP", "pixel_F1_max", "AUPRO"),
     *("aupro_rd4ad", "false_alarms", "found"),
 )
+LEFT_OUT = 3  # lines of what the reader dropped; --json has all
 SIZES = ("AP_small", "AP_medium", "AP_large")
 
 
@@ -72,6 +73,10 @@ def run(args: argparse.Namespace) -> int:
     of_anomalies = "image_AUROC" in report.metrics
     counted = f"{report.objects} of them anomalous" if of_anomalies else f"{report.objects} objects"
     print(f"{report.data}: {report.images} images, {counted}, {report.seconds:.1f} s")
+    for line in report.dropped[:LEFT_OUT]:
+        print(f"left out: {plain(line)}")
+    if len(report.dropped) > LEFT_OUT:
+        print(f"left out: {len(report.dropped) - LEFT_OUT} more (--json lists all)")
     if of_anomalies:
         _show_anomaly(report.metrics)
     elif "mode" in report.metrics:

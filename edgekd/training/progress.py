@@ -66,6 +66,11 @@ def announce(text: str) -> None:
         sys.stderr.write(text + "\n")
 
 
+def warn(text: str) -> None:
+    """Write one line that has to be seen to stderr, terminal or not."""
+    sys.stderr.write(f"edgekd: {text}\n")
+
+
 def duration(seconds: float) -> str:
     """Write seconds as 45s, 3m20s or 2h05m."""
     whole = round(seconds)

@@ -11,13 +11,14 @@ import torch.distributed as dist
 
 from ..errors import DataError, RecipeError, UsageError
 from .data.read import read
+from .data.records import dropped
 from .detector_file import write_detector
 from .distributed import process_group, rank, world_size
 from .evaluate import evaluate
 from .finish import add_comparisons, write_bundle
 from .guides import teachers_of, unlabelled_of
 from .outcome import Outcome, left_by
-from .progress import announce
+from .progress import announce, warn
 from .seeding import switches_restored
 from .teacher_cache import CachedTeacher
 from .trainer import Trainer
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .._comparison import Comparison
-    from .._recipe import Recipe
+    from .._recipe import DataConfig, Recipe
     from .data.sample import Dataset
     from .models import Detector
     from .teacher import Teacher
@@ -144,8 +145,12 @@ def choose_device(name: str) -> torch.device:
 def read_splits(recipe: Recipe) -> dict[str, Dataset]:
     """Return "train", "val" and, where the recipe names one, "test", all with the training set's classes.
 
+    What a reader left out is said on stderr: objects of a class that "train" lacks would vanish from the figures of the
+    others without a word.
+
     Raises:
-        DataError: a split cannot be read, is empty, or has the very images of "train".
+        DataError: a split cannot be read, is empty, or has the very images of "train" or boxes of another kind; or
+            "train" has nothing to learn.
     """
     data = recipe.data
     splits = {"train": read(data.train, data.format, "train", data.classes, whole=True)}
@@ -153,6 +158,8 @@ def read_splits(recipe: Recipe) -> dict[str, Dataset]:
     splits["val"] = read(data.val, data.format, "val", classes, whole=True)
     if data.test is not None:
         splits["test"] = read(data.test, data.format, "test", classes, whole=True)
+    if recipe.unlabelled is None and len(splits["train"]):
+        _check_taught(splits["train"], data)  # before kinds are compared: a reader may take empty files for upright
     learnt = {sample.path for sample in splits["train"].samples}
     for name, split in splits.items():
         if not len(split):
@@ -162,7 +169,36 @@ def read_splits(recipe: Recipe) -> dict[str, Dataset]:
                 f"data.{name} ({getattr(data, name)}) has the very images of data.train ({data.train}), which tells "
                 f"nothing of others: name a list file or the folder of that split"
             )
+        _check_kind(name, split, splits["train"], data)
+        _say_dropped(name, split)
     return splits
+
+
+def _check_kind(name: str, split: Dataset, train: Dataset, data: DataConfig) -> None:
+    """Refuse upright objects beside oriented ones: they would be compared by their hulls, which looks like accuracy."""
+    if split.task != train.task and any(len(sample.labels) for sample in split.samples):
+        kinds = {"detect": "upright boxes", "obb": "oriented boxes"}
+        here, there = (kinds.get(each.task, each.task) for each in (split, train))
+        raise DataError(
+            f"data.{name} ({getattr(data, name)}) is a set of {here}, data.train ({data.train}) of {there}: name sets "
+            f"of one kind, or their format if {data.format} mistook one (coco-obb and yolo-obb are oriented)"
+        )
+
+
+def _say_dropped(name: str, split: Dataset) -> None:
+    lines = dropped(split)
+    if lines and rank() == 0:
+        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+        warn(f"data.{name}: {lines[0]}{more}; `edgekd data lint` lists all")
+
+
+def _check_taught(train: Dataset, data: DataConfig) -> None:
+    """Refuse a set that teaches nothing but background: most often its label files are empty, or of another format."""
+    if not any(train.taught(sample).any() for sample in train.samples):
+        raise DataError(
+            f"data.train ({data.train}) has no object to learn on any of its {len(train)} images, read as "
+            f"{data.format}: are the label files empty, or of another format? See `edgekd data lint {data.train}`"
+        )
 
 
 def measure(trainer: Trainer, splits: dict[str, Dataset]) -> dict[str, dict[str, Any]]:

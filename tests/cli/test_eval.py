@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -16,9 +16,6 @@ from edgekd.cli.main import main
 from edgekd.errors import UsageError
 
 from ..conformance import bundles
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytest.importorskip("torch")
 pytest.importorskip("pycocotools")
@@ -66,6 +63,29 @@ def test_receipt_that_cannot_be_written_costs_no_evaluation(
         edgekd.evaluate(*scene, receipt=True)
     with pytest.raises(UsageError, match="there is no folder"):
         edgekd.evaluate(*scene, report=tmp_path / "none" / "page.html")
+
+
+def test_eval_tells_of_objects_whose_class_the_bundle_does_not_know(
+    scene: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", *scene, "--json"]) == 0
+    assert "dropped" not in json.loads(capsys.readouterr().out)
+    truth = Path(scene[1])
+    content = json.loads(truth.read_text())
+    content["categories"].append({"id": 99, "name": "boat"})
+    content["annotations"].append({"id": 99, "image_id": 0, "category_id": 99, "bbox": [1, 1, 9, 9]})
+    content["annotations"] += [
+        {"id": 100 + row, "image_id": 0, "category_id": 0, "bbox": [row, 1, 0, 9]} for row in range(4)
+    ]
+    truth.write_text(json.dumps(content))
+    assert main(["eval", *scene, "--json"]) == 0
+    dropped = json.loads(capsys.readouterr().out)["dropped"]
+    assert len(dropped) == 5
+    assert dropped[-1].endswith("1 objects of class 'boat' dropped: not asked for")
+    assert main(["eval", *scene]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out: ")]
+    assert len(lines) == 4
+    assert lines[-1] == "left out: 2 more (--json lists all)"
 
 
 def test_eval_with_tiles_that_make_no_sense_is_refused(

@@ -192,6 +192,61 @@ def test_head_and_data_of_unlike_boxes_are_refused_with_what_is_possible(
         trainer_of(upright, tmp_path)
 
 
+def changed(data: DataConfig, tmp_path: Path, key: str, change: Callable[[dict[str, Any]], None]) -> DataConfig:
+    """Return the sets with the JSON of one of them changed, beside its pictures as before."""
+    source = Path(getattr(data, key))
+    content = json.loads(source.read_text())
+    change(content)
+    (tmp_path / source.stem).symlink_to(source.parent / source.stem)
+    path = tmp_path / source.name
+    path.write_text(json.dumps(content))
+    return dataclasses.replace(data, **{key: str(path)})
+
+
+def test_training_set_without_objects_is_refused(small: Small, turned: DataConfig, tmp_path: Path) -> None:
+    data = changed(turned, tmp_path, "train", lambda content: content["annotations"].clear())
+    with pytest.raises(DataError, match=r"data.train \(.*train.json\) has no object to learn on any of its 8 images"):
+        read_splits(recipe_of(small, data, "dense-obb"))
+    (tmp_path / "upright").mkdir()
+    upright = changed(data, tmp_path / "upright", "train", lambda content: content.pop("info"))
+    with pytest.raises(DataError, match="has no object to learn"):  # not that val has boxes of another kind
+        read_splits(recipe_of(small, upright, "dense-obb"))
+    unlabelled = UnlabelledConfig(images=str(tmp_path / "train"), pseudo_labels=True)
+    assert len(read_splits(recipe_of(small, data, "dense-obb").replace(unlabelled=unlabelled))["train"]) == 8
+
+
+@pytest.mark.parametrize(("key", "kinds"), [("val", ("upright", "oriented")), ("train", ("oriented", "upright"))])
+def test_splits_of_unlike_boxes_are_refused(
+    small: Small, turned: DataConfig, tmp_path: Path, key: str, kinds: tuple[str, str]
+) -> None:
+    data = changed(turned, tmp_path, key, lambda content: content.pop("info"))
+    message = rf"data.val \(.*val.json\) is a set of {kinds[0]} boxes, data.train \(.*\) of {kinds[1]} boxes"
+    with pytest.raises(DataError, match=message):
+        read_splits(recipe_of(small, data, "dense-obb"))
+
+
+def test_validation_images_without_objects_have_no_kind(small: Small, turned: DataConfig, tmp_path: Path) -> None:
+    def emptied(content: dict[str, Any]) -> None:
+        content["annotations"].clear()
+        del content["info"]
+
+    data = changed(turned, tmp_path, "val", emptied)
+    assert len(read_splits(recipe_of(small, data, "dense-obb"))["val"]) == 3
+
+
+def test_objects_of_a_class_that_is_not_learnt_are_told_of(
+    small: Small, turned: DataConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rename(content: dict[str, Any]) -> None:
+        content["categories"][1]["name"] = "green"
+
+    read_splits(recipe_of(small, turned, "dense-obb"))
+    assert capsys.readouterr().err == ""
+    read_splits(recipe_of(small, changed(turned, tmp_path, "val", rename), "dense-obb"))
+    assert "edgekd: data.val: " in (said := capsys.readouterr().err)
+    assert "objects of class 'green' dropped: not asked for; `edgekd data lint` lists all" in said
+
+
 class Turned(nn.Module):
     """Finds, whatever the image, one box of each class in network pixels (64x64), scores 0.9 and 0.4."""
 

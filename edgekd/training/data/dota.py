@@ -48,7 +48,13 @@ def _annotations(label: Path) -> list[Annotation]:
 
 def _annotation(words: list[str], where: str) -> Annotation:
     if len(words) not in (9, 10):
-        raise DataError(f"{where}: expected x1 y1 x2 y2 x3 y3 x4 y4 class [difficult], got {len(words)} words")
+        hint = "; a class is one word, as storage-tank is" if len(words) > 10 else ""
+        raise DataError(f"{where}: expected x1 y1 x2 y2 x3 y3 x4 y4 class [difficult], got {len(words)} words{hint}")
+    if "." in words[8] and words[8].replace(".", "", 1).isdigit():  # whole numbers are classes to some converters
+        raise DataError(
+            f"{where}: the class should be a name, got {words[8]}; class first, then corners divided by the image's "
+            'size: format = "yolo-obb", labels in labels/'
+        )
     corners = [number(word, where, "a corner") for word in words[:8]]
     difficult = len(words) == 10 and number(words[9], where, "difficult") != 0
     return Annotation(words[8], tuple(quads_to_xywhr(corners)[0].tolist()), where, difficult)

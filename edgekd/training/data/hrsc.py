@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .sample import Dataset
 
 FOLDERS = ("Annotations", "annotations", "FullDataSet/Annotations")
+ONE_TURN = 2 * math.pi  # radians; what is beyond it is in degrees, which would be wrapped into some other angle
 SHIP = "ship"
 
 
@@ -53,6 +54,10 @@ def _record(xml: Path, image: Path, classes: Sequence[str]) -> Record:
 def _annotation(element: Element, classes: Sequence[str], where: str) -> Annotation:
     tags = ("mbox_cx", "mbox_cy", "mbox_w", "mbox_h", "mbox_ang")
     given = [xml_file.value(element, tag, where) for tag in tags]
+    if abs(given[4]) > ONE_TURN:
+        raise DataError(
+            f"{where}: <mbox_ang> should be in radians, -pi/2 to pi/2, got {given[4]:g}; from degrees: times pi / 180"
+        )
     box = regularise(given)[0]
     wrapped = given[2] < given[3] or not -math.pi / 2 <= given[4] <= math.pi / 2
     note = f"w {given[2]:g}, h {given[3]:g}, angle {given[4]:g} {WRAPPED}" if wrapped else ""

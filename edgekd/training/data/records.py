@@ -42,6 +42,11 @@ class Record:
     annotations: Sequence[Annotation]
 
 
+def dropped(dataset: Dataset) -> tuple[str, ...]:
+    """Return what the reader left out of a set, one line each; not what it kept by another name."""
+    return tuple(line for line in dataset.problems if not line.endswith(WRAPPED))
+
+
 def number(text: object, where: str, what: str) -> float:
     """Return a finite number of sane magnitude, from text or JSON.
 

@@ -7,6 +7,7 @@ and what was difficult before, has `iscrowd` 1, which the reader turns into `dif
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from .synth.writing import whole_folder, write_image, write_json
 from .tiles import Grid, cut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -90,13 +91,39 @@ def tile(
     Raises:
         UsageError: an impossible size, overlap, rate, keep or pad.
         DataError: the set cannot be read or has no boxes, two images share a stem, or `out` cannot be written.
+
+    While it runs, Pillow's limit on the size of images is off, for the whole process.
     """
     grid = Grid(size, overlap, tuple(rates), keep)
     if pad is not None and not 0 <= pad <= 255:
         raise UsageError(f"pad should be a grey level 0 to 255, got {pad}")
-    dataset = read(data, format, split)
-    _check(dataset)
     name = f"{split or 'tiles'}.json"
+    with _any_size():
+        dataset = read(data, format, split)
+        _check(dataset)
+        writer = _written(dataset, out, name, grid, pad, progress)
+    return TileReport(out / name, len(dataset), len(writer.content["images"]), writer.objects, writer.cut, writer.lost)
+
+
+@contextlib.contextmanager
+def _any_size() -> Iterator[None]:
+    """Let Pillow open images of any size for as long.
+
+    From 179 megapixels on it takes them for bombs; to cut such scenes (DOTA has sides up to 20000) is what this is for.
+    """
+    from PIL import Image
+
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _written(
+    dataset: Dataset, out: Path, name: str, grid: Grid, pad: int | None, progress: Callable[[int, int], None] | None
+) -> _Writer:
+    """Write `out` and return who knows what is in it."""
     with whole_folder(out) as folder:
         try:
             writer = _Writer(folder, dataset, grid, pad)
@@ -107,7 +134,7 @@ def tile(
             write_json(folder / name, writer.content)
         except OSError as error:
             raise DataError(f"cannot write the tiles to {out}: {error.strerror or error}") from error
-    return TileReport(out / name, len(dataset), len(writer.content["images"]), writer.objects, writer.cut, writer.lost)
+    return writer
 
 
 def _check(dataset: Dataset) -> None:

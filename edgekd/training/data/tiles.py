@@ -96,7 +96,8 @@ class Grid:
         if not 0 < self.keep <= 1:
             raise UsageError(f"keep should be above 0 and at most 1, got {self.keep}")
         if not 0 <= self.overlap < self.size or min(sizes) < 1:
-            raise UsageError(f"expected 0 <= overlap < size, got size {self.size} and overlap {self.overlap}")
+            small = f"; for example overlap {self.size // 5}" if self.size > 0 and min(sizes) > 0 else ""
+            raise UsageError(f"expected 0 <= overlap < size, got size {self.size} and overlap {self.overlap}{small}")
 
 
 def cut(sample: Sample, height: int, width: int, grid: Grid) -> list[Tile]:

@@ -135,7 +135,10 @@ def _annotation(words: list[str], size: tuple[int, int], names: Sequence[str], t
     if label >= len(names):
         raise DataError(f"{where}: class {label}, but there are {len(names)} names: {', '.join(names)}")
     if COLUMNS[len(words)] != task:
-        raise DataError(f"{where}: {len(words)} columns in a set of task {task}; boxes have 5, oriented boxes 9")
+        raise DataError(
+            f"{where}: {len(words)} columns in a set of task {task}; boxes have 5, oriented boxes 9. One set has one "
+            'kind; a set of boxes alone: format = "yolo", of oriented boxes alone: format = "yolo-obb"'
+        )
     values = [number(word, where, "a coordinate") for word in words[1:]]
     if max(map(abs, values)) > 2:  # objects cut by the border reach a little beyond 0..1; pixels reach far beyond
         raise DataError(f"{where}: coordinates should be divided by the image's size, got {max(values, key=abs):g}")

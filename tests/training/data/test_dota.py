@@ -71,6 +71,8 @@ def test_corners_in_one_point_are_dropped_and_listed(store: Callable[[str], Path
     ("text", "says"),
     [
         (LINE + "1 2 3 4 plane 0\n", r"a.txt:2: expected x1 y1 .* got 6 words"),
+        (LINE.replace("plane", "storage tank"), r"a.txt:1: expected .* got 11 words; a class is one word"),
+        ("0 .1 .1 .3 .1 .3 .2 .1 .2\n", r'a.txt:1: the class should be a name, got .2; .*format = "yolo-obb"'),
         ("gsd:1\n" + LINE.replace("30", "3O"), r"a.txt:2: a corner should be a number, got '3O'"),
         (LINE.replace("30", "3_0"), r"a.txt:1: a corner should be a number"),
         (LINE.replace("30", "inf"), r"a.txt:1: a corner should be finite"),

@@ -79,6 +79,12 @@ def test_missing_angle_raises_naming_the_object(store: Callable[..., Path]) -> N
         read_hrsc(store(("1", 30, 20, 40, 8)))
 
 
+@pytest.mark.parametrize("degrees", [45, -90, 6.5])
+def test_angle_in_degrees_raises_saying_how_to_convert(degrees: float, store: Callable[..., Path]) -> None:
+    with pytest.raises(DataError, match=rf"object 1: <mbox_ang> should be in radians.*got {degrees}; .*pi / 180"):
+        read_hrsc(store(("1", 30, 20, 40, 8, degrees)))
+
+
 def test_voc_file_raises_naming_the_other_format(store: Callable[..., Path]) -> None:
     with pytest.raises(DataError, match='format = "voc"'):
         read_hrsc(store(root="annotation"))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import edgekd
 from edgekd import geometry, ops
@@ -191,6 +192,19 @@ def test_failure_leaves_nothing_and_a_full_folder_is_refused(large: Path, tmp_pa
     assert sorted(tmp_path.iterdir()) == before
     with pytest.raises(DataError, match="is not an empty folder; name a new folder"):
         edgekd.data_tile(large, large, **SIZE)
+
+
+def test_scene_that_pillow_takes_for_a_bomb_is_cut(
+    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200 * 128)  # of a picture 300 * 200, over twice as many
+    with pytest.raises(DataError, match="exceeds limit"):
+        read(large)
+    assert edgekd.data_tile(large, tmp_path / "out", **SIZE).images == 2
+    assert Image.MAX_IMAGE_PIXELS == 200 * 128
+    with pytest.raises(DataError, match="is not an empty folder"):
+        edgekd.data_tile(large, large, **SIZE)
+    assert Image.MAX_IMAGE_PIXELS == 200 * 128
 
 
 def test_two_images_of_one_stem_are_refused(tmp_path: Path, picture: Callable[..., Path], write: Write) -> None:

@@ -151,7 +151,7 @@ def test_objects_shorter_than_the_overlap_are_whole_somewhere_and_move_back_exac
     ("options", "says"),
     [
         ((0, 0, (1.0,), 0.7), "expected 0 <= overlap < size"),
-        ((100, 100, (1.0,), 0.7), "expected 0 <= overlap < size"),
+        ((100, 100, (1.0,), 0.7), "expected 0 <= overlap < size, got size 100 and overlap 100; for example overlap 20"),
         ((100, 10, (), 0.7), "rates should be positive and differ"),
         ((100, 10, (1.0, 0.0), 0.7), "rates should be positive and differ"),
         ((100, 10, (1.0, 1.0), 0.7), "rates should be positive and differ"),
