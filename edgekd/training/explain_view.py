@@ -144,7 +144,7 @@ def _observed(trainer: Trainer, images: Tensor, scene: Scene) -> list[Observatio
             name: each.look(images, trainer.recipe.input, head=distiller.needs_head(name))
             for name, each in trainer.teachers.items()
         }
-        return list(distiller.observe(ours, theirs, scene))
+        return list(distiller.observe(ours, theirs, scene, over=True))
     finally:
         for each in training:
             each.train()

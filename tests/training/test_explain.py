@@ -330,6 +330,13 @@ def test_peaked_maps_have_logarithmic_colours(
     assert f"<span>{low:.3g}</span>" in text, "the legend has the values themselves"
 
 
+def test_entry_whose_time_is_over_is_shown(trainer: Trainer) -> None:
+    assert trainer.distiller is not None
+    (part,) = trainer.distiller.parts
+    trainer.distiller.parts = [part._replace(entry=dataclasses.replace(part.entry, until=0.5))]
+    assert [each.name for each in view(trainer, trainer.train_set.samples[0]).entries] == ["pkd"]
+
+
 def test_networks_are_left_as_they_were(trainer: Trainer) -> None:
     assert trainer.distiller is not None
     trainer.student.train()
