@@ -161,10 +161,16 @@ class Trainer:
             _check_classes(distiller.comparing_classes(name), name, each.classes, self.train_set.classes)
             if not distiller.needs_head(name):
                 continue
+            asking = ", ".join(p.name for p in distiller.parts if p.entry.teacher == name and p.method.needs_head)
             if not each.has_head:
-                raise RecipeError("a distillation method of this recipe needs a teacher with a head; this one has none")
+                raise RecipeError(
+                    f"{asking}: needs a teacher with a head; {name!r} has none: use a detector, or a method that "
+                    "compares features"
+                )
             if isinstance(each, CachedTeacher):
-                raise RecipeError("a distillation method of this recipe runs the teacher's head: leave out the cache")
+                raise RecipeError(
+                    f"{asking}: runs the teacher's head, and a cache holds features alone: leave out --cache"
+                )
         return distiller.to(self.device)
 
     def _batches(self) -> TrainBatches | MixedBatches:
