@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import RecipeError
 from .data.unlabelled import read_unlabelled
@@ -46,8 +46,8 @@ def teachers_of(
 
 
 def _cached(teacher: Teacher, folder: Path) -> CachedTeacher:
-    known = {key: teacher.source[key] for key in ("state_sha256", "taps") if key in teacher.source}
-    identity = {**known, "input": dataclasses.asdict(teacher.input)}
+    identity: dict[str, Any] = {"input": dataclasses.asdict(teacher.input)}
+    identity.update({key: teacher.source[key] for key in ("state_sha256", "taps") if key in teacher.source})
     return CachedTeacher(folder, json.loads(json.dumps(identity)), lambda: teacher)
 
 
