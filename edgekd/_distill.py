@@ -66,7 +66,7 @@ def distill(
     Raises:
         RecipeError: the recipe is impossible, has no [[distill]] or no teacher, or `out` holds a run of another one.
         UsageError: no such target, or one without int8; `seeds` without `receipt`, or not as
-            said above; `explain` below 0 or above 64.
+            said above; `explain` below 0 or above 64; `out` is a file.
         DataError: the data cannot be read.
         WeightsError: the teacher's or pretrained weights are missing or do not fit.
         MissingPackageError: the packages for training are not installed.

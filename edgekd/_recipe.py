@@ -118,7 +118,7 @@ class DistillConfig:
     levels: tuple[int, ...] | None = None  # pyramid levels; None: all that both networks have
     warmup: int = 0  # steps over which the weight rises linearly from 0
     schedule: str = "constant"  # constant | linear | cosine: how the weight falls to 0 at `until`
-    until: float = 1.0  # share of the run after which the weight is 0
+    until: float = 1.0  # share of the run after which the weight is 0, and the teacher does not run for this entry
     options: dict[str, Any] = field(default_factory=dict)
 
 

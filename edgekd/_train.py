@@ -106,7 +106,7 @@ def train(
         tensorboard: write events for TensorBoard to `out/tensorboard` too.
 
     Raises:
-        UsageError: a task, preset or method that there is not, or its options without the task.
+        UsageError: a task, preset or method that there is not, or its options without the task; `out` is a file.
         RecipeError: the recipe is impossible or distils, or `out` holds a run of another one.
         DataError: the data cannot be read.
         WeightsError: pretrained weights are missing or do not fit.
@@ -141,7 +141,7 @@ def _train_anomaly(
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"training needs {error.name}: pip install 'edgekd[train]'") from error
     began = time.monotonic()
-    found = training.run(plan, Path(out), device=device, resume=resume, tensorboard=tensorboard)
+    found = training.run(plan, _run_folder(out), device=device, resume=resume, tensorboard=tensorboard)
     return TrainReport(
         folder=Path(out),
         bundle=found.bundle,
@@ -222,7 +222,7 @@ def run(
         from .training import run as training
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"training needs {error.name}: pip install 'edgekd[train]'") from error
-    folder = Path(out)
+    folder = _run_folder(out)
     began = time.monotonic()
     work: Callable[..., Outcome] = partial(receipt.run_with_receipt, seeds=seeds) if seeds else training.run
     if images:
@@ -242,6 +242,19 @@ def run(
         comparisons=outcome.comparisons,
         page=folder / explain.PAGE if images else None,
     )
+
+
+def _run_folder(out: str | Path) -> Path:
+    """Return the folder of a run, which need not exist.
+
+    Raises:
+        UsageError: a file is in its place.
+    """
+    folder = Path(out)
+    there = next((each for each in (folder, *folder.parents) if each.exists()), folder)
+    if there.exists() and not there.is_dir():
+        raise UsageError(f"{there} is a file, and a run needs a folder (out, --out): name another one")
+    return folder
 
 
 def json_ready(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -57,8 +57,9 @@ class Advice:
                 yield key, _gate(key, value)
         middle = step >= self.steps / 2
         if middle:
-            yield from self._unlike(row)
-            yield from _overwhelmed(row)
+            heavy = tuple(_overwhelmed(row))
+            yield from self._unlike(row, heavy=bool(heavy))
+            yield from heavy
         if step >= self.steps / 10:  # at the very beginning any level may lead
             yield from _concentrated(row)
 
@@ -81,7 +82,9 @@ class Advice:
             )
         return ""
 
-    def _unlike(self, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    def _unlike(self, row: Mapping[str, Any], *, heavy: bool) -> Iterator[tuple[str, str]]:
+        """Yield entries that do not bring the networks together; `heavy`: their weights are too large already."""
+        remedy = "train for more steps" if heavy else "raise its weight, or train for more steps"
         entries = {key.split(".")[1] for key in row if key.startswith("observed.") and ".r." in key}
         for entry in sorted(entries):
             values = [value for key, value in row.items() if key.startswith(f"observed.{entry}.r.")]
@@ -89,7 +92,7 @@ class Advice:
             if mean < UNLIKE:
                 text = (
                     f"{entry}: student and teacher correlate by {mean:.2f} only, half-way through the run (usual: 0.6):"
-                    " raise its weight, or train for more steps"
+                    f" {remedy}"
                 )
                 yield f"unlike {entry}", text
 

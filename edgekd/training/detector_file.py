@@ -44,8 +44,11 @@ def load_teacher(config: ModelConfig, student_input: InputConfig, num_classes: i
         RecipeError: [teacher] has no weights, or those of a backbone alone, or contradicts its file.
         WeightsError: the file is missing, damaged, or does not fit.
     """
-    if config.weights == "none":
-        raise RecipeError('[teacher] needs trained weights: weights = "OUT/student.safetensors" of a training run')
+    _check_weights(config)
+    if not Path(config.weights).is_file():
+        raise WeightsError(
+            f"no weights of the [teacher] at {config.weights}; `edgekd train` one, and name its OUT/student.safetensors"
+        )
     size = config.input or student_input
     meta = _described(Path(config.weights))
     if meta is not None:
@@ -70,14 +73,18 @@ def cached_teacher(config: ModelConfig, student_input: InputConfig, num_classes:
     A cache that has all features is enough where the weights file is missing, if [teacher] gives its `sha256`.
 
     Raises:
-        RecipeError: the folder holds the features of another teacher.
-        WeightsError: the weights file is missing and its hash is not given, or at a miss.
+        RecipeError: [teacher] has no weights, or the folder holds the features of another teacher.
+        WeightsError: the weights file is missing and its hash is not given, or at a miss; it has another hash.
     """
     size = config.input or student_input
+    if config.sha256 is None:
+        _check_weights(config)
     path = Path(config.weights)
-    digest = config.sha256
+    digest = asked = None if config.sha256 is None else config.sha256.lower()
     if path.is_file():
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if asked not in (None, digest):
+        raise WeightsError(f"{path} has SHA-256 {digest}, the recipe says {asked}")
     if digest is None:
         raise WeightsError(f"no weights at {path}; with a cache of its features, sha256 = ... in [teacher] will do")
     identity = {
@@ -86,6 +93,11 @@ def cached_teacher(config: ModelConfig, student_input: InputConfig, num_classes:
         "input": _plain(dataclasses.asdict(size)),
     }
     return CachedTeacher(folder, identity, lambda: load_teacher(config, student_input, num_classes))
+
+
+def _check_weights(config: ModelConfig) -> None:
+    if config.weights == "none":
+        raise RecipeError('[teacher] needs trained weights: weights = "OUT/student.safetensors" of a training run')
 
 
 def _described(path: Path) -> dict[str, Any] | None:

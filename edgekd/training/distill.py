@@ -59,18 +59,32 @@ class Distiller(nn.Module):
         """Whether some method looks at head outputs of this teacher."""
         return any(part.method.needs_head for part in self.parts if part.entry.teacher == teacher)
 
+    def asked(self, step: int, steps: int) -> dict[str, bool]:
+        """Return the teachers that some entry looks at in a step, and whether the head of each has to run."""
+        found: dict[str, bool] = {}
+        for part in self.parts:
+            if not is_over(part.entry, step, steps):
+                found[part.entry.teacher] = found.get(part.entry.teacher, False) or part.method.needs_head
+        return found
+
     def comparing_classes(self, teacher: str) -> tuple[str, ...]:
         """Return the entries, by their names in the log, that pair this teacher's classes with the student's."""
         paired = (part for part in self.parts if getattr(part.method, "compares_classes", False))
         return tuple(part.name for part in paired if part.entry.teacher == teacher)
 
     def forward(self, student: Taps, teachers: Mapping[str, Taps], scene: Scene) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum of all losses, and each one by name ("pkd.p3" ...) unweighted, detached."""
+        """Return the weighted sum of all losses, and each one by name ("pkd.p3" ...) unweighted, detached.
+
+        An entry that is over has no losses: only the teachers that `asked` names have to be shown.
+        """
         device = next(iter(student.features.values())).device
         total = torch.zeros((), device=device)
         values: dict[str, Tensor] = {}
         with torch.autocast(device.type, enabled=False):
             for part, adapters in zip(self.parts, self.adapters, strict=True):
+                if is_over(part.entry, scene.step, scene.steps):
+                    total = total + _nothing(adapters, device)
+                    continue
                 weight = scheduled_weight(part.entry, scene.step, scene.steps)
                 shown = student if weight else _detached(student)
                 ours, theirs = _aligned(shown, teachers[part.entry.teacher], part.levels)
@@ -81,11 +95,15 @@ class Distiller(nn.Module):
         return total, values
 
     @torch.no_grad()
-    def observe(self, student: Taps, teachers: Mapping[str, Taps], scene: Scene) -> Iterator[Observation]:
-        """Yield what each entry compares and weighs on a batch."""
+    def observe(
+        self, student: Taps, teachers: Mapping[str, Taps], scene: Scene, *, over: bool = False
+    ) -> Iterator[Observation]:
+        """Yield what each entry compares and weighs on a batch; those that are over too, if asked for by `over`."""
         device = next(iter(student.features.values())).device
         with torch.autocast(device.type, enabled=False):
             for part, adapters in zip(self.parts, self.adapters, strict=True):
+                if not over and is_over(part.entry, scene.step, scene.steps):
+                    continue
                 ours, theirs = _aligned(student, teachers[part.entry.teacher], part.levels)
                 with forked_random(derived_seed(self.seed, "draws", part.name, scene.step), device):
                     found = part.method.observe(ours, theirs, adapters, scene)
@@ -123,18 +141,35 @@ def _part(
 SCHEDULES = ("constant", "linear", "cosine")
 
 
+def is_over(entry: DistillConfig, step: int, steps: int) -> bool:
+    """Return whether step `step` (0-based) of `steps` lies behind the share `entry.until` of the run.
+
+    An entry of weight 0 is not over: who sets that wants to see the losses without learning from them.
+    """
+    return step >= entry.until * steps
+
+
 def scheduled_weight(entry: DistillConfig, step: int, steps: int) -> float:
     """Return the entry's weight at step `step` (0-based) of `steps`.
 
     It rises linearly over `entry.warmup` steps and falls to 0 at the share `entry.until` of the run: at once
     ("constant"), along a line from the start, or along half a cosine.
     """
-    done = step / (entry.until * steps)
-    if done >= 1:
+    if is_over(entry, step, steps):
         return 0.0
+    done = step / (entry.until * steps)
     falling = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[entry.schedule]
     rising = min(1.0, (step + 1) / entry.warmup) if entry.warmup else 1.0
     return entry.weight * rising * falling
+
+
+def _nothing(adapters: nn.Module, device: torch.device) -> Tensor:
+    """Return a zero that is connected to what an entry trains.
+
+    DDP wants every parameter in the graph, and the optimiser goes on as after a loss of weight 0.
+    """
+    zeros = [parameter.sum() * 0 for parameter in adapters.parameters() if parameter.requires_grad]
+    return torch.stack(zeros).sum() if zeros else torch.zeros((), device=device)
 
 
 def _aligned(student: Taps, teacher: Taps, levels: Sequence[int]) -> tuple[Taps, Taps]:

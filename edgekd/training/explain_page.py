@@ -13,6 +13,7 @@ import numpy as np
 from .._page import data_uri, document
 from .._plot import class_color
 from .explain_draw import heat_map, photograph, scale_colours
+from .methods._correlation import SMALLEST_MAP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,13 +55,14 @@ def _head(page: Page) -> Iterator[str]:
         f"<p>{count} training image{'s' if count != 1 else ''}, spread over the set, letterboxed to {page.size[1]}×"
         f"{page.size[0]} pixels as in validation, without augmentation.</p>"
     )
-    yield """<ul>
+    yield f"""<ul>
 <li><b>Attention</b> and <b>energy</b> have mean 1 in each image: 3 is three times as much as an average cell. A high
 maximum means that few cells decide.</li>
 <li><b>On objects</b>: the mean over cells whose centre lies in a box, divided by the mean over all cells. Above 1, the
 map favours objects.</li>
 <li><b>r</b>: Pearson correlation of the student's aligned map with the teacher's over the cells of an image, averaged
-over channels. 1 is the same pattern, 0 none in common.</li>
+over channels. 1 is the same pattern, 0 none in common. There is none where a map has fewer than {SMALLEST_MAP} cells,
+where the teacher's does not vary, and where a method compares no maps of equal channels.</li>
 <li>Heat maps show one block a cell; thin lines are the ground-truth boxes. Teacher and student of a level share their
 colours.</li>
 </ul>"""
@@ -77,7 +79,7 @@ def _summary(images: Sequence[ImageView]) -> Iterator[str]:
                 values.extend([] if level.correlation is None else [level.correlation])
     yield "<table><thead><tr><th>method</th><th>level</th><th>r, mean over images</th></tr></thead><tbody>"
     for (name, number), values in found.items():
-        mean = f"{sum(values) / len(values):.3f}" if values else "too few cells"
+        mean = f"{sum(values) / len(values):.3f}" if values else "none"
         yield f"<tr><td>{escape(name)}</td><td>P{number}</td><td>{mean}</td></tr>"
     yield "</tbody></table>"
 
@@ -100,7 +102,7 @@ def _image(view: ImageView, classes: Sequence[str]) -> Iterator[str]:
 def _entry(view: ImageView, entry: EntryView) -> Iterator[str]:
     yield f'<h3>{escape(entry.name)}</h3>\n<div class="row levels">'
     for level in entry.levels:
-        r = "too few cells for r" if level.correlation is None else f"r = {level.correlation:.3f}"
+        r = "no r" if level.correlation is None else f"r = {level.correlation:.3f}"
         down, across = level.cells
         yield f'<section><h4>P{level.level} <span class="soft">{across}×{down} cells, {r}</span></h4>'
         yield '<div class="row">'

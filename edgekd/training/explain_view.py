@@ -53,7 +53,7 @@ class MapView:
 
 @dataclass(frozen=True, eq=False)
 class LevelView:
-    """One pyramid level of one entry; `correlation` is the mean over channels, None where there are too few cells."""
+    """One pyramid level of one entry; `correlation` is the mean over channels, None where there is none."""
 
     level: int
     cells: tuple[int, int]  # height, width
@@ -144,7 +144,7 @@ def _observed(trainer: Trainer, images: Tensor, scene: Scene) -> list[Observatio
             name: each.look(images, trainer.recipe.input, head=distiller.needs_head(name))
             for name, each in trainer.teachers.items()
         }
-        return list(distiller.observe(ours, theirs, scene))
+        return list(distiller.observe(ours, theirs, scene, over=True))
     finally:
         for each in training:
             each.train()
@@ -199,7 +199,7 @@ def cells_inside(boxes: NDArray[np.float32], cells: tuple[int, int], size: tuple
 
 
 def correlation(ours: Tensor, theirs: Tensor) -> float | None:
-    """Return `channel_correlation` of two `(C, H, W)` maps; None: too few cells, or a teacher without variation."""
+    """Return `channel_correlation` of two `(C, H, W)` maps; None: too few cells, no variation, other channels."""
     if theirs[0].numel() < SMALLEST_MAP or ours.shape != theirs.shape:
         return None
     x, y = (each.unsqueeze(0).double() for each in (ours, theirs))

@@ -6,14 +6,13 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import RecipeError
 from .data.unlabelled import read_unlabelled
 from .detector_file import cached_teacher, load_teacher
 from .distributed import first_rank_first
 from .pseudo import FILE, pseudo_labels
-from .teacher import Teacher
 from .teacher_cache import CachedTeacher
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from .._recipe import Recipe
     from .data.sample import Dataset
-    from .teacher import Guide
+    from .teacher import Guide, Teacher
 
 
 def teachers_of(
@@ -47,7 +46,8 @@ def teachers_of(
 
 
 def _cached(teacher: Teacher, folder: Path) -> CachedTeacher:
-    identity = {"state_sha256": teacher.source["state_sha256"], "input": dataclasses.asdict(teacher.input)}
+    identity: dict[str, Any] = {"input": dataclasses.asdict(teacher.input)}
+    identity.update({key: teacher.source[key] for key in ("state_sha256", "taps") if key in teacher.source})
     return CachedTeacher(folder, json.loads(json.dumps(identity)), lambda: teacher)
 
 
@@ -64,8 +64,5 @@ def unlabelled_of(
     if section.teacher not in teachers:
         possible = ", ".join(teachers)
         raise RecipeError(f"[unlabelled] names the teacher {section.teacher!r}; possible: {possible}")
-    guide = teachers[section.teacher].to(device)
-    labeller = guide.teacher if isinstance(guide, CachedTeacher) else guide
-    assert isinstance(labeller, Teacher)
     with first_rank_first():
-        return pseudo_labels(images, labeller, section.conf, folder / FILE, device)
+        return pseudo_labels(images, teachers[section.teacher].to(device), section.conf, folder / FILE, device)

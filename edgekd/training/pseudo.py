@@ -14,6 +14,8 @@ from .data.polygon import quads_to_xywhr
 from .evaluate import detect
 from .progress import announce
 from .resume import data_fingerprint
+from .teacher import Teacher
+from .teacher_cache import CachedTeacher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,16 +24,16 @@ if TYPE_CHECKING:
     import torch
 
     from .data.sample import Dataset, Sample
-    from .teacher import Teacher
+    from .teacher import Guide
 
 FILE = "pseudo-labels.json"
 
 
-def pseudo_labels(images: Dataset, teacher: Teacher, conf: float, file: Path, device: torch.device) -> Dataset:
+def pseudo_labels(images: Dataset, teacher: Guide, conf: float, file: Path, device: torch.device) -> Dataset:
     """Return the images with the teacher's detections from `conf` on as boxes.
 
     They are read from `file` if it holds the labels of the same images, teacher and threshold, and written to it
-    otherwise; whoever corrects them there trains on what is corrected.
+    otherwise; whoever corrects them there trains on what is corrected. A cached teacher is built only to write them.
 
     Raises:
         RecipeError: the teacher has no head, or its classes or kind of boxes are not those of the images.
@@ -51,8 +53,10 @@ def pseudo_labels(images: Dataset, teacher: Teacher, conf: float, file: Path, de
     return _labelled(images, held, file)
 
 
-def _detections(images: Dataset, teacher: Teacher, conf: float, device: torch.device) -> dict[str, Any]:
+def _detections(images: Dataset, guide: Guide, conf: float, device: torch.device) -> dict[str, Any]:
     """Return COCO's images, annotations and categories; category ids are label numbers of `images.classes`."""
+    teacher = guide.teacher if isinstance(guide, CachedTeacher) else guide
+    assert isinstance(teacher, Teacher)
     if not teacher.has_head:
         raise RecipeError("unlabelled.pseudo_labels needs a teacher with a head; this one has none")
     theirs = teacher.classes or images.classes

@@ -43,7 +43,7 @@ class Plan(Protocol):
 
 
 class Known(Protocol):
-    """A teacher that says where it comes from: at least "state_sha256"."""
+    """A teacher that says where it comes from: at least "state_sha256"; of an own network "taps"."""
 
     @property
     def source(self) -> dict[str, Any]:
@@ -68,7 +68,10 @@ class RunIdentity:
             {f"{SPLITS[name]} order": data_order(data[name]) for name in ("train", "unlabelled") if name in data}
         )
         for name, teacher in teachers.items():
-            self.values["teacher" if name == "teacher" else f"teacher {name}"] = teacher.source["state_sha256"]
+            whose = "teacher" if name == "teacher" else f"teacher {name}"
+            self.values[whose] = teacher.source["state_sha256"]
+            if "taps" in teacher.source:
+                self.values[f"{whose} taps"] = teacher.source["taps"]
         self.values.update({f"student {name}": value for name, value in (made_of or {}).items()})
         if prepare is not None:
             self.values["prepare"] = getattr(prepare, "__qualname__", type(prepare).__qualname__)

@@ -85,6 +85,8 @@ class Teacher:
         module = cast("nn.Module", network)
         module.requires_grad_(requires_grad=False).eval()
         self.source["state_sha256"] = fingerprint(module)
+        if isinstance(network, TappedNetwork):  # the same weights show something else at other taps
+            self.source["taps"] = dict(network.taps)
 
     def to(self, device: torch.device) -> Teacher:
         """Move the network."""
@@ -174,6 +176,7 @@ class TappedNetwork(nn.Module):
         super().__init__()
         self.module = module.eval()
         ordered = sorted(taps.items(), key=lambda item: item[1])
+        self.taps = dict(ordered)
         self.strides = tuple(stride for _, stride in ordered)
         self._seen: dict[str, Tensor] = {}
         self._overwritten: set[str] = set()  # taps into which a later layer writes: only these are copied

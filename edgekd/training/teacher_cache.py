@@ -63,6 +63,8 @@ class CachedTeacher:
     def to(self, device: torch.device) -> CachedTeacher:
         """Deliver features to this device."""
         self._device = device
+        if self._teacher is not None:
+            self._teacher.to(device)
         return self
 
     @property
@@ -79,7 +81,7 @@ class CachedTeacher:
             RecipeError: head outputs are asked for, which a cache does not hold.
         """
         if head:
-            raise RecipeError("the cache of teacher features holds no head outputs; run without a cache")
+            raise RecipeError("the cache of teacher features holds no head outputs; leave out --cache")
         files = self._files(images, seen_by, amp)
         entries = [_read(file) for file in files]
         held = [entry for entry in entries if entry is not None]
@@ -110,14 +112,14 @@ class CachedTeacher:
         """Return what `cache.json` says, written first if there is none."""
         path = self.folder / "cache.json"
         if path.exists():
-            try:
-                about: dict[str, Any] = json.loads(path.read_text())
-                held, form = about["identity"], about["format"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise RecipeError(f"{path} is no description of a feature cache: use another --cache") from error
-            if form != FORMAT or held != identity:
-                raise RecipeError(f"{self.folder} holds the features of another teacher: use another --cache")
-            return about
+            return _checked(path, identity)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise RecipeError(f"{self.folder} is a file, a cache of features is a folder: use another --cache")
+        if any(self.folder.glob("*/*.safetensors")):
+            raise RecipeError(
+                f"{self.folder} holds features, but no cache.json that says of which teacher: use another --cache, or "
+                "remove the folder"
+            )
         teacher = self.teacher
         about = {
             "format": FORMAT,
@@ -132,6 +134,28 @@ class CachedTeacher:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_bytes(path, (json.dumps(about, indent=2) + "\n").encode())
         return about
+
+
+def _checked(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """Return what `cache.json` says.
+
+    Raises:
+        RecipeError: it is damaged, of another format, or of another teacher than `identity`; the message says in what.
+    """
+    try:
+        about: dict[str, Any] = json.loads(path.read_text())
+        form, held = about["format"], dict(about["identity"])
+        if form == FORMAT:
+            _ = [about[key] for key in ("input", "source", "classes", "levels", "channels", "has_head")]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecipeError(f"{path} is no description of a feature cache: use another --cache") from error
+    if form != FORMAT:
+        raise RecipeError(f"{path.parent} is a cache of format {form}, this edgekd takes {FORMAT}: use another --cache")
+    keys = [key for key in sorted({*identity, *held}) if identity.get(key) != held.get(key)]
+    if keys:
+        changes = "; ".join(f"{key}: {held.get(key)!r} there, {identity.get(key)!r} now" for key in keys)
+        raise RecipeError(f"{path.parent} holds the features of another teacher ({changes}): use another --cache")
+    return about
 
 
 def _read(file: Path) -> dict[str, Tensor] | None:

@@ -161,10 +161,16 @@ class Trainer:
             _check_classes(distiller.comparing_classes(name), name, each.classes, self.train_set.classes)
             if not distiller.needs_head(name):
                 continue
+            asking = ", ".join(p.name for p in distiller.parts if p.entry.teacher == name and p.method.needs_head)
             if not each.has_head:
-                raise RecipeError("a distillation method of this recipe needs a teacher with a head; this one has none")
+                raise RecipeError(
+                    f"{asking}: needs a teacher with a head; {name!r} has none: use a detector, or a method that "
+                    "compares features"
+                )
             if isinstance(each, CachedTeacher):
-                raise RecipeError("a distillation method of this recipe runs the teacher's head: leave out the cache")
+                raise RecipeError(
+                    f"{asking}: runs the teacher's head, and a cache holds features alone: leave out --cache"
+                )
         return distiller.to(self.device)
 
     def _batches(self) -> TrainBatches | MixedBatches:
@@ -206,7 +212,7 @@ class Trainer:
         )
         pixels = normalise(images, self.recipe.input).contiguous(memory_format=torch.channels_last)
         observe = step + 1 == LOG_EVERY or (step + 1) % OBSERVE_EVERY == 0
-        total, values = self.objective(pixels, scene, self._look(images), observe=observe)
+        total, values = self.objective(pixels, scene, self._look(images, scene), observe=observe)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
         self.scaler.unscale_(self.optimizer)
@@ -219,13 +225,13 @@ class Trainer:
         self.step += 1
         return total.detach(), values
 
-    def _look(self, images: Tensor) -> dict[str, Taps]:
-        """Return what each teacher that is compared with shows for the batch."""
+    def _look(self, images: Tensor, scene: Scene) -> dict[str, Taps]:
+        """Return what each teacher that is compared with in this step shows for the batch; the others do not run."""
         if self.distiller is None:
             return {}
-        asked = {part.entry.teacher for part in self.distiller.parts}
+        asked = self.distiller.asked(scene.step, scene.steps)
         return {
-            name: each.look(images, self.recipe.input, head=self.distiller.needs_head(name), amp=self.amp)
+            name: each.look(images, self.recipe.input, head=asked[name], amp=self.amp)
             for name, each in self.teachers.items()
             if name in asked
         }

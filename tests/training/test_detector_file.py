@@ -96,7 +96,7 @@ def test_backbone_alone_is_no_teacher(saved: tuple[Path, Detector], tmp_path: Pa
 
 
 def test_missing_file_and_wrong_digest_are_errors(saved: tuple[Path, Detector], tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"no weights file at .*none\.safetensors"):
+    with pytest.raises(WeightsError, match=r"no weights of the \[teacher\] at .*none\.safetensors; `edgekd train`"):
         load_teacher(with_weights(tmp_path / "none.safetensors"), SIZE, num_classes=3)
     with pytest.raises(WeightsError, match=r"has SHA-256 .* the recipe says 00"):
         load_teacher(with_weights(saved[0], sha256="00" * 32), SIZE, num_classes=3)

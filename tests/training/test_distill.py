@@ -19,10 +19,13 @@ from edgekd.training.methods import Scene, Taps
 from edgekd.training.models import HeadOutputs, build_model
 from edgekd.training.run import read_splits
 from edgekd.training.teacher import TappedNetwork, Teacher, fingerprint
+from edgekd.training.teacher_cache import CachedTeacher
 from edgekd.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from edgekd.training.teacher import Guide
 
 Small = Callable[..., Recipe]
 SCENE = Scene([], [], 64, 64, 0, 10)
@@ -35,7 +38,7 @@ def teacher_for(recipe: Recipe, **changes: Any) -> Teacher:
     return Teacher(build_model(config, 2, size, seed=7), size, {})
 
 
-def trained(recipe: Recipe, folder: Path, teacher: Teacher | None = None, run: bool = True) -> Trainer:
+def trained(recipe: Recipe, folder: Path, teacher: Guide | None = None, run: bool = True) -> Trainer:
     splits = read_splits(recipe)
     trainer = Trainer(recipe, folder, splits["train"], splits["val"], teacher=teacher, device=torch.device("cpu"))
     if run:
@@ -117,6 +120,42 @@ def test_adapters_are_trained_saved_and_resumed_but_no_part_of_the_student(small
     assert set(found.part("average")) == set(build_model(recipe.student, 2, recipe.input).state_dict())
     resumed = trained(recipe, tmp_path, teacher_for(recipe), run=False)
     assert same(resumed.distiller, run.distiller)
+
+
+def test_run_that_is_killed_and_resumed_from_a_cache_ends_with_the_bits_of_one_that_was_not(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what a resumed run could lose: draws, schedules, adapters partly frozen, an entry that is over."""
+    options = {"attention": "cbam", "dan": True, "rho_schedule": "linear"}
+    entries = (
+        DistillConfig(method="mgd", warmup=4),
+        DistillConfig(method="xfkd", schedule="cosine", options=options),
+        DistillConfig(method="pkd", until=0.5),
+    )
+    recipe = small(distill=entries)
+    whole = trained(recipe, tmp_path / "whole", teacher_for(recipe))
+    advance = Trainer._advance
+
+    def until_killed(self: Trainer, batch: Any) -> Any:
+        if self.step == 5:
+            raise InterruptedError
+        return advance(self, batch)
+
+    def cached() -> CachedTeacher:
+        return CachedTeacher(tmp_path / "cache", {}, lambda: teacher_for(recipe))
+
+    monkeypatch.setattr(Trainer, "_advance", until_killed)
+    with pytest.raises(InterruptedError):
+        trained(recipe, tmp_path / "cut", cached())
+    monkeypatch.setattr(Trainer, "_advance", advance)
+    reader = cached()
+    resumed = trained(recipe, tmp_path / "cut", reader, run=False)
+    assert resumed.step == 4
+    resumed.run()
+    assert (reader.hits, reader.misses) == (4, 4), "the step that was lost is in the cache"
+    assert same(whole.student, resumed.student)
+    assert same(whole.average.model, resumed.average.model)
+    assert same(whole.distiller, resumed.distiller)
 
 
 def test_gradients_of_adapters_do_not_shrink_the_students(
@@ -257,7 +296,7 @@ def test_method_that_needs_a_head_refuses_a_teacher_without_one(small: Small, tm
     probe.needs_head = True
     recipe = small(distill=(DistillConfig(method="probe"),))
     network = TappedNetwork(nn.Conv2d(3, 4, 3, 8, 1), {"": 8})
-    with pytest.raises(RecipeError, match="needs a teacher with a head; this one has none"):
+    with pytest.raises(RecipeError, match=r"^probe: needs a teacher with a head; 'teacher' has none: use a"):
         trained(recipe, tmp_path, Teacher(network, recipe.input, {}))
 
 
@@ -308,6 +347,62 @@ def test_weight_falls_to_zero_where_the_recipe_says_so() -> None:
     assert weights(schedule="linear", until=0.5) == [2.0, 1.0, 0.0, 0.0]
     assert weights(schedule="cosine")[2] == pytest.approx(1.0)
     assert weights(schedule="cosine", until=0.5)[1:] == pytest.approx([1.0, 0.0, 0.0])
+
+
+def test_teachers_and_their_heads_are_asked_for_while_an_entry_needs_them() -> None:
+    entries = [
+        DistillConfig(method="fad", until=0.5, options={"mdc": "logits"}),
+        DistillConfig(method="pkd", until=0.75),
+        DistillConfig(method="pkd", teacher="other", weight=0.0),
+    ]
+    distiller = Distiller(entries, {3: 4}, {"teacher": {3: 4}, "other": {3: 4}}, seed=0)
+    assert distiller.asked(1, 4) == {"teacher": True, "other": False}
+    assert distiller.asked(2, 4) == {"teacher": False, "other": False}
+    assert distiller.asked(3, 4) == {"other": False}, "a weight of 0 asks for the losses, not for less"
+
+
+def test_teacher_rests_when_its_entries_are_over_and_no_bit_changes(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import json
+
+    monkeypatch.setattr("edgekd.training.trainer.LOG_EVERY", 1)
+    monkeypatch.setattr("edgekd.training.trainer.OBSERVE_EVERY", 1)
+    looked: list[Teacher] = []
+    look = Teacher.look
+    monkeypatch.setattr(Teacher, "look", lambda self, *a, **k: looked.append(self) or look(self, *a, **k))
+    entries = (
+        DistillConfig(method="fgd", until=0.5),
+        DistillConfig(method="pkd", teacher="other", until=0.75, levels=(4,)),
+    )
+    recipe = small(distill=entries, steps=4, warmup=0)
+    splits = read_splits(recipe)
+    teachers = {"teacher": teacher_for(recipe), "other": teacher_for(recipe, channels=32)}
+
+    def run(folder: str) -> tuple[Trainer, list[int], list[dict[str, float]]]:
+        looked.clear()
+        trainer = Trainer(
+            recipe, tmp_path / folder, splits["train"], splits["val"], teacher=teachers, device=torch.device("cpu")
+        )
+        trainer.run()
+        lines = map(json.loads, (tmp_path / folder / "metrics.jsonl").read_text().splitlines())
+        return trainer, [looked.count(each) for each in teachers.values()], [row for row in lines if "loss" in row]
+
+    rested, times, rows = run("rested")
+    assert times == [2, 3]
+    for name, steps in (("fgd.fg.p3", 2), ("observed.fgd.r.p3", 2), ("pkd.p4", 3), ("observed.pkd.r.p4", 3)):
+        assert [name in row for row in rows] == [step < steps for step in range(4)]
+    assert [row["neck.distill.p4"] > 0 for row in rows] == [True, True, True, False]
+
+    weight, over = distill_module.scheduled_weight, distill_module.is_over
+    monkeypatch.setattr(distill_module, "is_over", lambda *_: False)
+    monkeypatch.setattr(distill_module, "scheduled_weight", lambda *a: 0.0 if over(*a) else weight(*a))
+    awake, times, others = run("awake")
+    assert times == [4, 4]
+    assert same(rested.student, awake.student)
+    assert same(rested.average.model, awake.average.model)
+    assert same(rested.distiller, awake.distiller), "weight decay and momentum should go on as before"
+    assert [row["loss"] for row in rows] == [row["loss"] for row in others]
 
 
 @pytest.mark.parametrize(

@@ -330,6 +330,13 @@ def test_peaked_maps_have_logarithmic_colours(
     assert f"<span>{low:.3g}</span>" in text, "the legend has the values themselves"
 
 
+def test_entry_whose_time_is_over_is_shown(trainer: Trainer) -> None:
+    assert trainer.distiller is not None
+    (part,) = trainer.distiller.parts
+    trainer.distiller.parts = [part._replace(entry=dataclasses.replace(part.entry, until=0.5))]
+    assert [each.name for each in view(trainer, trainer.train_set.samples[0]).entries] == ["pkd"]
+
+
 def test_networks_are_left_as_they_were(trainer: Trainer) -> None:
     assert trainer.distiller is not None
     trainer.student.train()
@@ -455,4 +462,5 @@ def test_what_others_wrote_is_text() -> None:
     assert parsed.all("script") == []
     assert all(set(each) == {"src", "alt"} for each in parsed.all("img"))
     assert parsed.text.lower().count("<script>") == 9
-    assert "too few cells" in parsed.text
+    assert "no r" in parsed.text
+    assert "fewer than 16 cells" in parsed.text

@@ -126,6 +126,14 @@ def test_each_rule_speaks_once_and_says_what_to_change(rows: list[dict[str, Any]
     assert advice.read(70, calm(**rows[-1])) == [] or "unlike" in message or len(rows) == 1
 
 
+def test_weights_that_are_too_large_already_are_not_to_be_raised() -> None:
+    unlike = {f"observed__m__r__p{level}": 0.1 for level in (3, 4, 5)}
+    heavy = {f"neck__distill__p{level}": 10.0 for level in (3, 4, 5)}
+    first, second = Advice(100).read(60, calm(**unlike, **heavy))
+    assert first.endswith("half-way through the run (usual: 0.6): train for more steps")
+    assert "lower the weights" in second
+
+
 def test_nothing_is_said_of_a_healthy_run_nor_early_of_what_needs_time() -> None:
     advice = Advice(100)
     for step in (10, 50, 100):

@@ -285,7 +285,7 @@ def loss(prepared: Prepared, model: Detector, trainer: Trainer) -> float:
             given = batches.batch_at(number)
             scene = Scene(list(given.boxes), list(given.labels), 64, 64, 0, 1, None)
             pixels = normalise(given.images, prepared.recipe.input)
-            total += float(objective(pixels, scene, trainer._look(given.images))[0])
+            total += float(objective(pixels, scene, trainer._look(given.images, scene))[0])
     return total / 6
 
 

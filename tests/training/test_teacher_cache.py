@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch import nn
 
 import edgekd
 from edgekd._recipe import DistillConfig, InputConfig, ModelConfig, Recipe
 from edgekd.errors import RecipeError, WeightsError
 from edgekd.training import detector_file
 from edgekd.training.checkpoint import read_tensors
+from edgekd.training.detector_file import cached_teacher, write_detector
+from edgekd.training.guides import teachers_of
 from edgekd.training.models import build_model
-from edgekd.training.teacher import Teacher
+from edgekd.training.resume import RunIdentity
+from edgekd.training.teacher import TappedNetwork, Teacher
 from edgekd.training.teacher_cache import CachedTeacher
 
 if TYPE_CHECKING:
@@ -94,11 +98,45 @@ def test_damaged_entry_is_computed_again(tmp_path: Path) -> None:
 
 def test_cache_of_another_teacher_is_refused(tmp_path: Path) -> None:
     cached(tmp_path)
-    with pytest.raises(RecipeError, match="features of another teacher: use another --cache"):
+    said = r"features of another teacher \(weights: 'w' there, 'v' now\): use another --cache"
+    with pytest.raises(RecipeError, match=said):
         cached(tmp_path, weights="v")
-    (tmp_path / "cache.json").write_text("{}")
-    with pytest.raises(RecipeError, match=r"cache.json is no description of a feature cache: use another --cache"):
+    held = json.loads((tmp_path / "cache.json").read_text())
+    (tmp_path / "cache.json").write_text(json.dumps({**held, "format": 0}))
+    with pytest.raises(RecipeError, match="is a cache of format 0, this edgekd takes 1: use another --cache"):
         cached(tmp_path)
+    del held["levels"]
+    for text in ("{}", json.dumps(held)):
+        (tmp_path / "cache.json").write_text(text)
+        with pytest.raises(RecipeError, match=r"cache.json is no description of a feature cache: use another --cache"):
+            cached(tmp_path)
+
+
+def test_features_of_an_unknown_teacher_are_not_taken(tmp_path: Path) -> None:
+    cached(tmp_path / "cache").look(images(), SIZE, head=False)
+    (tmp_path / "cache" / "cache.json").unlink()
+    with pytest.raises(RecipeError, match=r"no cache.json that says of which teacher: use another --cache, or remove"):
+        cached(tmp_path / "cache", weights="v")
+    (tmp_path / "file").touch()
+    with pytest.raises(RecipeError, match="file is a file, a cache of features is a folder: use another --cache"):
+        cached(tmp_path / "file")
+
+
+def test_teacher_that_filled_the_description_moves_to_the_device(tmp_path: Path) -> None:
+    network: Any = cached(tmp_path).to(torch.device("meta")).teacher.network
+    assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
+
+
+def test_same_network_at_other_taps_is_another_teacher(small: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe = small(distill=(DistillConfig(method="pkd"),))
+    body = nn.Sequential(nn.Conv2d(3, 4, 3, 8, 1), nn.ReLU())
+    teachers = {tap: Teacher(TappedNetwork(body, {tap: 8}), SIZE, {}) for tap in ("0", "1")}
+    teachers_of(recipe, teachers["0"], 2, tmp_path)
+    with pytest.raises(RecipeError, match=r"another teacher \(taps: \{'0': 8\} there, \{'1': 8\} now\)"):
+        teachers_of(recipe, teachers["1"], 2, tmp_path)
+    mine, other = (RunIdentity(recipe, {}, {"teacher": each}) for each in teachers.values())
+    with pytest.raises(RecipeError, match=r"another run \(teacher taps: \{'1': 8\} there, \{'0': 8\} now"):
+        mine.check(json.loads(json.dumps(other.to_dict())), tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +171,15 @@ def test_run_from_a_full_cache_needs_no_teacher_and_has_the_same_bits(
     assert rows(runs["plain"]) == rows(runs["filling"]) == rows(runs["cached"])
 
 
+def test_cache_does_not_hide_that_the_weights_have_another_hash_than_the_recipe_says(tmp_path: Path) -> None:
+    path = tmp_path / "student.safetensors"
+    write_detector(path, build_model(CONFIG, 2, SIZE, seed=7), ("a", "b"))
+    config = dataclasses.replace(CONFIG, weights=str(path))
+    cached_teacher(config, SIZE, 2, tmp_path / "cache")
+    with pytest.raises(WeightsError, match=r"has SHA-256 .* the recipe says 00"):
+        cached_teacher(dataclasses.replace(config, sha256="00" * 32), SIZE, 2, tmp_path / "cache")
+
+
 def test_missing_weights_without_a_hash_and_methods_with_heads_are_refused(
     taught: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +187,9 @@ def test_missing_weights_without_a_hash_and_methods_with_heads_are_refused(
     absent = dataclasses.replace(taught.teacher, weights=str(tmp_path / "gone.safetensors"))
     with pytest.raises(WeightsError, match=r"no weights at .*gone.safetensors; with a cache .* sha256"):
         edgekd.distill(taught.replace(teacher=absent), tmp_path / "a", cache=tmp_path / "cache")
+    nowhere = dataclasses.replace(taught.teacher, weights="none")
+    with pytest.raises(RecipeError, match=r"\[teacher\] needs trained weights"):
+        edgekd.distill(taught.replace(teacher=nowhere), tmp_path / "a", cache=tmp_path / "cache")
     monkeypatch.setattr("edgekd.training.methods.pkd.PKD.needs_head", True)
-    with pytest.raises(RecipeError, match="runs the teacher's head: leave out the cache"):
+    with pytest.raises(RecipeError, match=r"^pkd: runs the teacher's head, and .*: leave out --cache"):
         edgekd.distill(taught, tmp_path / "b", cache=tmp_path / "cache")

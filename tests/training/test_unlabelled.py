@@ -20,6 +20,7 @@ from edgekd.training.models import build_model
 from edgekd.training.pseudo import pseudo_labels
 from edgekd.training.run import read_splits
 from edgekd.training.teacher import TappedNetwork, Teacher
+from edgekd.training.teacher_cache import CachedTeacher
 from edgekd.training.trainer import Trainer
 
 from .test_distill import teacher_for
@@ -109,6 +110,17 @@ def test_pseudo_labels_are_kept_and_corrections_count_until_something_changes(pi
     file.write_text(json.dumps(held))
     with pytest.raises(DataError, match=r"is damaged .*; remove it, and it is made again"):
         pseudo_labels(images, finder(), 0.3, file, place)
+
+
+def test_labels_that_are_written_down_need_no_teacher_behind_a_cache(pictures: Path, tmp_path: Path) -> None:
+    def refuse() -> Teacher:
+        raise AssertionError("the teacher was built")
+
+    images, file = read_unlabelled(pictures, CLASSES, "detect"), tmp_path / "p.json"
+    teachers = [CachedTeacher(tmp_path / "cache", {"weights": "w"}, load) for load in (finder, refuse)]
+    for teacher in teachers:
+        found = pseudo_labels(images, teacher, 0.5, file, torch.device("cpu"))
+        assert [len(sample.boxes) for sample in found.samples] == [1, 1, 1, 1]
 
 
 def test_teachers_that_cannot_label_are_refused(pictures: Path, tmp_path: Path) -> None:

@@ -216,6 +216,13 @@ def test_recipe_for_another_verb_is_refused(
         verb(small(**sections), tmp_path)
 
 
+@pytest.mark.parametrize("inside", ["", "run"])
+def test_folder_that_is_a_file_is_one_line(small: Small, tmp_path: Path, inside: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"file is a file, and a run needs a folder \(out, --out\): name another one"):
+        train(small(), tmp_path / "file" / inside)
+
+
 def test_two_teachers_are_refused(small: Small, tmp_path: Path) -> None:
     recipe = small(distill=PKD, teacher=ModelConfig(backbone="resnet18", weights="x.npz"))
     network = TappedNetwork(torch.nn.Conv2d(3, 4, 3, 8, 1), {"": 8})

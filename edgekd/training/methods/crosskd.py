@@ -17,6 +17,7 @@ from ..models.heads import HeadOutputs, TowerHead
 from ..models.heads.head import SharedTower, gather_levels, join_levels, share_of_total
 from ..teacher import levels_of
 from . import Observed
+from ._limits import check_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,6 +57,7 @@ class CrossKD:
     remaining: int = 1
 
     def __post_init__(self) -> None:
+        check_numbers("crosskd", self, at_least_0=("class_weight", "box_weight"))
         if self.remaining < 0:
             raise RecipeError(f"crosskd: remaining should be 0 or more, got {self.remaining}")
 

@@ -9,6 +9,7 @@ from ...errors import RecipeError
 from . import Observed
 from ._align import align_channels, aligned
 from ._channel_kl import channel_kl, mean_distribution
+from ._limits import check_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,8 +41,7 @@ class CWD:
     def __post_init__(self) -> None:
         if self.adapt not in ("auto", "always"):
             raise RecipeError(f"cwd: adapt is {self.adapt!r}; possible: auto, always")
-        if not self.tau > 0:
-            raise RecipeError(f"cwd: tau is {self.tau}; it should be above 0")
+        check_numbers("cwd", self, at_least_0=("factor",), above_0=("tau",))
 
     def adapters(self, channels: Mapping[int, tuple[int, int]]) -> nn.Module:
         """Return `{"p3": 1×1 convolution or identity, ...}`."""

@@ -14,6 +14,7 @@ from ._align import align_channels, aligned
 from ._attention import channel_attention, spatial_attention
 from ._channel_kl import channel_kl
 from ._correlation import SMALLEST_MAP, correlation_loss
+from ._limits import check_numbers
 from ._lsfi import channel_energy, imitation_loss, spatial_energies
 from ._ssim import structure_loss
 from ._standardise import standardised
@@ -101,9 +102,8 @@ class FAD:
         for name, possible in _CHOICES.items():
             if getattr(self, name) not in possible:
                 raise RecipeError(f"fad: {name} is {getattr(self, name)!r}; possible: {', '.join(possible)}")
-        for name in ("tau_s", "tau_c", "tau_kl", "c1", "c2"):
-            if not getattr(self, name) > 0:
-                raise RecipeError(f"fad: {name} is {getattr(self, name)}; it should be above 0")
+        above_0 = ("tau_s", "tau_c", "tau_kl", "c1", "c2")
+        check_numbers("fad", self, at_least_0=("alpha", "beta", "gamma"), above_0=above_0)
         if not self.scales or min(self.scales) < 1:
             raise RecipeError(f"fad: scales are {list(self.scales)}; name at least one, each 1 or more cells")
         if self.distribution == "kl" and (self.stat != "batch" or self.mdc != "features"):

@@ -11,6 +11,7 @@ from ...errors import RecipeError
 from ._align import align_channels, aligned
 from ._context import context_blocks, context_error
 from ._focal import Weighing, attention_distance, focal_errors, laid_alike, magnitude_attention, mean_of_images, shown
+from ._limits import check_numbers
 from ._masks import box_masks
 
 if TYPE_CHECKING:
@@ -69,8 +70,7 @@ class FGD:
     def __post_init__(self) -> None:
         if self.adapt not in ("auto", "always"):
             raise RecipeError(f"fgd: adapt is {self.adapt!r}; possible: auto, always")
-        if self.tau <= 0:
-            raise RecipeError(f"fgd: tau is {self.tau}; possible: above 0")
+        check_numbers("fgd", self, at_least_0=("alpha", "beta", "gamma", "lambda_"), above_0=("tau",))
 
     def adapters(self, channels: Mapping[int, tuple[int, int]]) -> nn.Module:
         """Return the alignment and two global-context blocks a level."""

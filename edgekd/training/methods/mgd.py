@@ -11,6 +11,7 @@ from torch import nn
 from ...errors import RecipeError
 from . import Observed
 from ._align import align_channels, aligned
+from ._limits import check_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +46,7 @@ class MGD:
             raise RecipeError(f"mgd: adapt is {self.adapt!r}; possible: auto, always")
         if not 0 <= self.lam < 1:
             raise RecipeError(f"mgd: lam is {self.lam}; it should be in [0, 1): the share of the cells that is masked")
+        check_numbers("mgd", self, at_least_0=("alpha",))
 
     def adapters(self, channels: Mapping[int, tuple[int, int]]) -> nn.Module:
         """Return `{"align": {"p3": 1×1 convolution or identity, ...}, "generate": {"p3": G, ...}}`."""

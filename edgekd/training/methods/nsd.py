@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,6 +12,7 @@ from ...errors import RecipeError
 from ..models.heads.head import share_of_total
 from . import Observed
 from ._align import aligned
+from ._limits import check_numbers
 from ._negatives import (
     divergence,
     pixel_coefficients,
@@ -116,12 +116,7 @@ class NSD:
         for name, possible in _CHOICES.items():
             if getattr(self, name) not in possible:
                 raise RecipeError(f"nsd: {name} is {getattr(self, name)!r}; possible: {', '.join(possible)}")
-        for name in ("temperature", "beta"):
-            if not getattr(self, name) > 0:
-                raise RecipeError(f"nsd: {name} is {getattr(self, name)}; it should be above 0")
-        for name in _WEIGHTS:
-            if not 0 <= getattr(self, name) < math.inf:
-                raise RecipeError(f"nsd: {name} is {getattr(self, name)}; it should be 0 or above")
+        check_numbers("nsd", self, at_least_0=_WEIGHTS, above_0=("temperature", "beta"))
         if not any(getattr(self, name) for name in _WEIGHTS):
             raise RecipeError(f"nsd: all weights are 0; give one of {', '.join(_WEIGHTS)}")
         if not 0 <= self.warmup <= 1:

@@ -9,6 +9,7 @@ from ...errors import RecipeError
 from . import Observed
 from ._align import align_channels, aligned
 from ._correlation import correlation_loss
+from ._limits import check_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +42,7 @@ class PKD:
     def __post_init__(self) -> None:
         if self.adapt not in ("auto", "always"):
             raise RecipeError(f"pkd: adapt is {self.adapt!r}; possible: auto, always")
+        check_numbers("pkd", self, at_least_0=("factor",), above_0=("eps",))
 
     def adapters(self, channels: Mapping[int, tuple[int, int]]) -> nn.Module:
         """Return `{"p3": 1×1 convolution or identity, ...}`."""

@@ -23,6 +23,7 @@ from ._focal import (
     mean_of_images,
     shown,
 )
+from ._limits import check_numbers
 from ._masks import box_masks
 from ._mix import mixed
 from ._released import released_adapters, released_maps, released_terms, released_weighing
@@ -111,10 +112,8 @@ class XFKD:
         for name, possible in POSSIBLE.items():
             if getattr(self, name) not in possible:
                 raise RecipeError(f"xfkd: {name} is {getattr(self, name)!r}; possible: {', '.join(possible)}")
-        if self.tau <= 0:
-            raise RecipeError(f"xfkd: tau is {self.tau}; possible: above 0")
-        if self.rho < 0:
-            raise RecipeError(f"xfkd: rho is {self.rho}; possible: 0 or above")
+        weights = ("alpha", "beta", "gamma", "lambda_", "omega", "rho")
+        check_numbers("xfkd", self, at_least_0=weights, above_0=("tau",))
         changed = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
         if self.variant == "released":
             extra = [name for name in changed if name not in OF_RELEASED]

@@ -114,7 +114,10 @@ def test_observe_shows_attention_masks_and_aligned_maps() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"adapt": "never"}, "adapt is 'never'; possible: auto, always"), ({"tau": 0.0}, "tau is 0.0; possible: above 0")],
+    [
+        ({"adapt": "never"}, "adapt is 'never'; possible: auto, always"),
+        ({"tau": 0.0}, "tau is 0.0; it should be above 0"),
+    ],
 )
 def test_impossible_options_name_the_possible_ones(options: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message):

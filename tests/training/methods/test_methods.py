@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from typing import Any
+
 import pytest
 
 from edgekd.errors import RecipeError
@@ -42,3 +46,14 @@ def test_unknown_option_lists_the_possible_ones() -> None:
 def test_option_of_the_wrong_type_is_named() -> None:
     with pytest.raises(RecipeError, match="factor should be float, got 'ten'"):
         methods.method("pkd", factor="ten")
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", methods.names())
+def test_numbers_that_would_turn_a_loss_around_or_break_it_are_named(name: str, value: float) -> None:
+    built: Any = methods.method(name)
+    numbers = [each.name for each in dataclasses.fields(built) if each.type in ("float", "float | None")]
+    assert numbers
+    for number in numbers:
+        with pytest.raises(RecipeError, match=rf"^{name}: {number} is {value}; it "):
+            methods.method(name, **{number: value})
