@@ -116,9 +116,10 @@ def evaluate(
         from .training.metrics.measure import check, limits, measure
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"evaluation needs {error.name}: pip install 'edgekd[train]'") from error
-    for place in (report, bundle if receipt else None):
-        if place is not None:
-            check_place(Path(place))  # before the hours that a large set takes
+    if receipt:
+        check_place(Path(bundle))  # before the hours that a large set takes
+    if report is not None and Path(report).parent.is_dir():  # a missing folder is made
+        check_place(Path(report))
     opened = Bundle.read(bundle)
     if opened.manifest.task == "anomaly":
         given = {"tile": tile, "overlap": overlap, "mode": mode}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -248,12 +249,14 @@ def _run_folder(out: str | Path) -> Path:
     """Return the folder of a run, which need not exist.
 
     Raises:
-        UsageError: a file is in its place.
+        UsageError: a file is in its place, or a folder that may not be written to.
     """
     folder = Path(out)
     there = next((each for each in (folder, *folder.parents) if each.exists()), folder)
     if there.exists() and not there.is_dir():
         raise UsageError(f"{there} is a file, and a run needs a folder (out, --out): name another one")
+    if there.exists() and not os.access(there, os.W_OK):
+        raise UsageError(f"{there} may not be written to: name another folder for the run (out, --out)")
     return folder
 
 

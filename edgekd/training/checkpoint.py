@@ -6,6 +6,7 @@ Nothing is pickled, so a checkpoint from elsewhere cannot run code.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -16,32 +17,68 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ..errors import WeightsError
+from ..errors import HostError, RecipeError, WeightsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 KEPT = 2
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
-    partial = path.with_name(path.name + f".{os.getpid()}.partial")
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line what could not be written, and that a run is not lost.
+
+    Raises:
+        HostError: the system refuses; the message has its reason.
+    """
     try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise HostError(
+            f"cannot write {path}: {error.strerror or error}; once that is mended, the same command goes on from the "
+            "newest checkpoint"
+        ) from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part.
+
+    Raises:
+        HostError: it cannot be written.
+    """
+    partial = path.with_name(path.name + f".{os.getpid()}.partial")
+    with writing(path):
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Write tensors and JSON-ready metadata as one safetensors file, atomically."""
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     write_bytes(path, save(plain, metadata={"edgekd": json.dumps(meta)}))
+
+
+def keep_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Write `recipe.json` into the folder of a run, created if missing, which marks it as one.
+
+    Raises:
+        RecipeError: the folder holds a `model.bin` and no run, which its end would replace.
+        HostError: it cannot be written.
+    """
+    path = folder / "recipe.json"
+    if (folder / "model.bin").exists() and not path.exists():
+        raise RecipeError(f"{folder} holds a model.bin that no run there has made: use another output folder")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, (json.dumps(recipe, indent=2) + "\n").encode())
 
 
 def read_meta(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import time
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import MissingPackageError
-from .checkpoint import write_bytes
+from .checkpoint import write_bytes, writing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,21 +98,25 @@ class MetricsLog:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append one line and, where asked for, TensorBoard scalars of the same names."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        self._append({"step": step, **values})
         if self._events is not None:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
 
     def warn(self, step: int, text: str) -> None:
         """Append one line with a warning."""
-        self._file.write(json.dumps({"step": step, "warning": text}) + "\n")
-        self._file.flush()
+        self._append({"step": step, "warning": text})
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        with writing(self.path):
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Flush to the disk and close."""
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with writing(self.path):
+            os.fsync(self._file.fileno())
+            self._file.close()
         if self._events is not None:
             self._events.close()
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from .._recipe import InputConfig, build_section
 from ..errors import RecipeError
-from .checkpoint import write_bytes
+from .checkpoint import write_bytes, writing
 from .methods import Taps
 
 if TYPE_CHECKING:
@@ -172,10 +172,14 @@ def _write(file: Path, features: Mapping[str, Tensor]) -> None:
     Not synced to the disk: an entry that a power cut empties is computed again.
     """
     tensors = {name: _compact(item.permute(1, 2, 0).contiguous().cpu()) for name, item in features.items()}
-    file.parent.mkdir(exist_ok=True)
     partial = file.with_suffix(f".{os.getpid()}.partial")
-    save_file(tensors, partial)
-    partial.replace(file)
+    with writing(file):
+        file.parent.mkdir(exist_ok=True)
+        try:
+            partial.write_bytes(save(tensors))
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _compact(features: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import RecipeError
-from .checkpoint import Checkpoint, CheckpointFolder, optimizer_tensors, parameter_names, restore_optimizer, write_bytes
+from .checkpoint import Checkpoint, CheckpointFolder, keep_recipe, optimizer_tensors, parameter_names, restore_optimizer
 from .data.loader import Batch, MixedBatches, TrainBatches, normalise
 from .distill import Distiller
 from .distributed import join_batch_norm, rank, world_size
@@ -192,8 +191,7 @@ class Trainer:
         if rank() == 0:
             if self.step == 0:
                 self.checkpoints.clear()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_bytes(self.folder / "recipe.json", (json.dumps(self.recipe.to_dict(), indent=2) + "\n").encode())
+            keep_recipe(self.folder, self.recipe.to_dict())
 
     def _advance(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Do one optimiser step; return the loss and its parts, detached."""

@@ -61,8 +61,8 @@ def test_receipt_that_cannot_be_written_costs_no_evaluation(
     monkeypatch.setattr("os.access", lambda path, _: path != tmp_path)
     with pytest.raises(UsageError, match="may not be written to"):
         edgekd.evaluate(*scene, receipt=True)
-    with pytest.raises(UsageError, match="there is no folder"):
-        edgekd.evaluate(*scene, report=tmp_path / "none" / "page.html")
+    with pytest.raises(UsageError, match="is a folder; name a file in it"):
+        edgekd.evaluate(*scene, report=tmp_path)
 
 
 def test_eval_tells_of_objects_whose_class_the_bundle_does_not_know(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from edgekd._recipe import TrainConfig
-from edgekd.errors import WeightsError
+from edgekd.errors import HostError, WeightsError
 from edgekd.training import checkpoint
 from edgekd.training.checkpoint import CheckpointFolder, read_meta, read_tensors, write_tensors
 from edgekd.training.optim import build_optimizer
@@ -70,10 +71,10 @@ def test_writer_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
     write_tensors(path, {"a": torch.ones(1)}, {})
 
     def fail(_: int) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(checkpoint.os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(HostError, match=r"x\.safetensors: disk full; once .* goes on from the newest checkpoint"):
         write_tensors(path, {"a": torch.zeros(1)}, {})
     assert torch.equal(read_tensors(path)["a"], torch.ones(1))
     assert list(tmp_path.iterdir()) == [path]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import sys
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgekd.errors import MissingPackageError
+from edgekd.errors import HostError, MissingPackageError
 from edgekd.training import progress
 from edgekd.training.progress import MetricsLog, ProgressLine, duration
 
@@ -96,3 +97,14 @@ def test_missing_tensorboard_says_what_to_type(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingPackageError, match="pip install tensorboard"):
         MetricsLog(tmp_path / "metrics.jsonl", 0, tensorboard=tmp_path / "tb")
+
+
+def test_log_on_a_full_disk_says_so_in_one_line(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", 0)
+    log.write(10, {"loss": 1.0})
+    log._file.close()
+    log._file = open("/dev/full", "a", encoding="utf-8")  # noqa: SIM115, PTH123
+    with pytest.raises(HostError, match=r"metrics\.jsonl: No space left on device; once that is mended"):
+        log.write(20, {"loss": 1.0})
+    with contextlib.suppress(OSError):  # it still has the line
+        log._file.close()

@@ -223,6 +223,24 @@ def test_folder_that_is_a_file_is_one_line(small: Small, tmp_path: Path, inside:
         train(small(), tmp_path / "file" / inside)
 
 
+def test_folder_that_may_not_be_written_to_is_one_line(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, _: path != tmp_path)
+    with pytest.raises(UsageError, match="may not be written to: name another folder for the run"):
+        train(small(), tmp_path / "run")
+
+
+def test_bundle_that_no_run_made_is_never_replaced(small: Small, tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"of the customer")
+    for resume in (True, False):
+        with pytest.raises(
+            RecipeError, match=r"holds a model\.bin that no run there has made: use another output folder"
+        ):
+            train(small(), tmp_path, resume=resume)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.bin"]
+
+
 def test_two_teachers_are_refused(small: Small, tmp_path: Path) -> None:
     recipe = small(distill=PKD, teacher=ModelConfig(backbone="resnet18", weights="x.npz"))
     network = TappedNetwork(torch.nn.Conv2d(3, 4, 3, 8, 1), {"": 8})

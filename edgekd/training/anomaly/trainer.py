@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ...errors import RecipeError
-from ..checkpoint import CheckpointFolder, optimizer_tensors, parameter_names, restore_optimizer, write_bytes
+from ..checkpoint import CheckpointFolder, keep_recipe, optimizer_tensors, parameter_names, restore_optimizer
 from ..data.loader import normalise
 from ..distributed import world_size
 from ..loop import LOG_EVERY, Loop
@@ -148,8 +147,7 @@ class AnomalyTrainer:
             teacher.calibrated = len(self.batches.samples)
         for teacher in self.network.pyramids:
             teacher.mean_shares = mean_shares(teacher, self._images(LOOKED_AT))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(self.folder / "recipe.json", (json.dumps(self.recipe.to_dict(), indent=2) + "\n").encode())
+        keep_recipe(self.folder, self.recipe.to_dict())
 
     def _images(self, most: int | None = None) -> Iterator[Tensor]:
         """Yield training images, normalised, in batches; `most` of them, or all."""
