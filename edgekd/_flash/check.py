@@ -22,7 +22,7 @@ from ..errors import EdgekdError, GateError
 from . import wire
 
 WARMUP_RUNS = 5
-TIMEOUT_S = 1800  # TensorRT compiles its engine in it, which takes a small Jetson ten minutes and more
+TIMEOUT_S = 1800  # TensorRT compiles its engine in it, which may take a small Jetson more than ten minutes
 
 
 @dataclass(frozen=True)
