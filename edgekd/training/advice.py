@@ -68,7 +68,7 @@ class Advice:
             return (
                 f"{where}: the student's features shrink (spread {value:.2f} of the teacher's, at first"
                 f" {self._first[key]:.2f}): use a loss that does not see scale (pkd, or xfkd with mode = "
-                '"pre_norm"), or lower the weight'
+                '"none"), or lower the weight'
             )
         if figure == "attention_max" and value > SHARP:
             return (
