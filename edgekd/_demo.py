@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +121,8 @@ def demo(out: str | Path = "out/demo", *, assets: str | Path | None = None, prog
 
 def _prepare(folder: Path) -> Path:
     """Make the folder, or take out of it what an earlier demo wrote, and nothing else."""
+    import shutil  # here: it loads compressors, and `import edgekd` is to be cheap
+
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; choose another --out")
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
