@@ -37,8 +37,8 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise HostError(
-            f"cannot write {path}: {error.strerror or error}; once that is mended, the same command goes on from the "
-            "newest checkpoint"
+            f"cannot write {path}: {error.strerror or error}; once that is mended, type the same command again: a "
+            "training goes on from its newest checkpoint"
         ) from error
 
 

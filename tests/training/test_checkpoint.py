@@ -74,7 +74,7 @@ def test_writer_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
         raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(checkpoint.os, "fsync", fail)
-    with pytest.raises(HostError, match=r"x\.safetensors: disk full; once .* goes on from the newest checkpoint"):
+    with pytest.raises(HostError, match=r"x\.safetensors: disk full; once .* goes on from its newest checkpoint"):
         write_tensors(path, {"a": torch.zeros(1)}, {})
     assert torch.equal(read_tensors(path)["a"], torch.ones(1))
     assert list(tmp_path.iterdir()) == [path]
