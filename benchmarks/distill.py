@@ -141,7 +141,7 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Cell, int, str, list[dict[s
         return
     for seed in (int(item) for item in args.seeds.split(",")):
         for cell in cells:
-            methods = {name: METHODS[name] for name in methods_of(cell, args)}
+            methods = {name: {**METHODS, **ABLATIONS}[name] for name in methods_of(cell, args)}
             if args.command == "ablate":
                 methods = {"baseline": [], **ABLATIONS}
             for name, entries in methods.items():
