@@ -248,8 +248,7 @@ def measure(
         return
     print(f"== {label}", file=sys.stderr)
     if plan.distill:
-        needs_head = any(entry.method in ("crosskd", "nsd") for entry in plan.distill)
-        edgekd.distill(plan, folder, cache=None if needs_head else cache)
+        edgekd.distill(plan, folder, cache=cache)
     else:
         edgekd.train(plan, folder)
     split = "val" if label.startswith("tuning/") else "test"

@@ -45,7 +45,8 @@ def distill(
         teacher: a network of your own instead of [teacher]: `edgekd.training.teacher.Teacher(TappedNetwork(...), ...)`;
             or several, by the names that the [[distill]] entries use.
         cache: folder that keeps what the teachers showed, image by image: later runs that see the same pixels (the same
-            seed and augmentation) need no teacher, and have the same losses, bit for bit.
+            seed and augmentation) need no teacher, or its head alone (crosskd, nsd), and have the same losses, bit for
+            bit.
         prepare: called with the student before the optimiser is made: a hook for parametrizations of your own. What
             it puts into the network has to survive `copy.deepcopy` and `torch.onnx.export`.
         seed: instead of the recipe's.

@@ -18,7 +18,11 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     """Register the command."""
     parser = subparsers.add_parser("distill", help="train a student against a teacher", description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--cache", metavar="DIR", help="keep the teacher's features there; later runs need no teacher")
+    parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="keep the teacher's features there; later runs need no teacher, or its head alone",
+    )
     parser.add_argument(
         "--receipt",
         action="store_true",

@@ -114,9 +114,17 @@ class Teacher:
         pixels = translate(images, seen_by, self.input).contiguous(memory_format=torch.channels_last)
         with torch.autocast(pixels.device.type, amp or torch.bfloat16, enabled=amp is not None):
             features = self.network.features(pixels)
-            outputs = cast("Any", self.network).head_outputs(features) if head else None
-        shown = (item.float().contiguous(memory_format=torch.channels_last) for item in features)
-        return Taps(dict(zip(self.levels, shown, strict=True)), outputs, self.network)
+        maps = (item.float().contiguous(memory_format=torch.channels_last) for item in features)
+        shown = dict(zip(self.levels, maps, strict=True))
+        return self.judge(shown, amp) if head else Taps(shown, None, self.network)
+
+    @torch.no_grad()
+    def judge(self, shown: dict[int, Tensor], amp: torch.dtype | None) -> Taps:
+        """Run the head alone, on the features that `look` shows: just now, or out of a cache, the bits are the same."""
+        device = next(iter(shown.values())).device.type
+        with torch.autocast(device, amp or torch.bfloat16, enabled=amp is not None):
+            outputs = cast("Any", self.network).head_outputs(list(shown.values()))
+        return Taps(shown, outputs, self.network)
 
 
 def translate(images: Tensor, seen_by: InputConfig, wanted: InputConfig) -> Tensor:

@@ -35,7 +35,8 @@ class CachedTeacher:
     """A teacher that looks only at images it has not seen.
 
     Its network is built at the first miss and not before: with a full cache a run needs neither the network's memory
-    nor its weights file. Losses are bit-equal to those of the teacher itself.
+    nor its weights file. A method that runs the teacher's head needs both, and saves the time of all but the head.
+    Losses are bit-equal to those of the teacher itself.
 
     Args:
         folder: of the cache; `cache.json` says whose features it holds.
@@ -75,20 +76,15 @@ class CachedTeacher:
         return self._teacher
 
     def look(self, images: Tensor, seen_by: InputConfig, *, head: bool, amp: torch.dtype | None = None) -> Taps:
-        """Return the features as `Teacher.look` does; a batch with an image that is not held is computed whole.
-
-        Raises:
-            RecipeError: head outputs are asked for, which a cache does not hold.
-        """
-        if head:
-            raise RecipeError("the cache of teacher features holds no head outputs; leave out --cache")
+        """Return what `Teacher.look` does; a batch with an image that is not held is computed whole."""
         files = self._files(images, seen_by, amp)
         entries = [_read(file) for file in files]
         held = [entry for entry in entries if entry is not None]
         self.hits, self.misses = self.hits + len(held), self.misses + len(files) - len(held)
         if len(held) == len(files):
-            return Taps({level: self._joined([entry[f"p{level}"] for entry in held]) for level in self.levels})
-        shown = self.teacher.look(images, seen_by, head=False, amp=amp)
+            features = {level: self._joined([entry[f"p{level}"] for entry in held]) for level in self.levels}
+            return self.teacher.judge(features, amp) if head else Taps(features)
+        shown = self.teacher.look(images, seen_by, head=head, amp=amp)
         for index, (file, entry) in enumerate(zip(files, entries, strict=True)):
             if entry is None:
                 _write(file, {f"p{level}": features[index] for level, features in shown.features.items()})

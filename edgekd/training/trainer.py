@@ -167,9 +167,7 @@ class Trainer:
                     "compares features"
                 )
             if isinstance(each, CachedTeacher):
-                raise RecipeError(
-                    f"{asking}: runs the teacher's head, and a cache holds features alone: leave out --cache"
-                )
+                _ = each.teacher  # features are cached, the head runs: weights that are missing are missed now
         return distiller.to(self.device)
 
     def _batches(self) -> TrainBatches | MixedBatches:

@@ -63,6 +63,25 @@ def test_features_from_the_disk_are_the_teachers_bit_for_bit_in_one_memory_layou
         assert found.features[level].dtype == torch.float32
 
 
+@pytest.mark.parametrize("head", ["dense", "retina", "yolo"])
+@pytest.mark.parametrize("amp", [None, torch.bfloat16])
+def test_head_on_cached_features_says_what_the_teacher_says_bit_for_bit(
+    tmp_path: Path, amp: torch.dtype | None, head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(CONFIG, head=head)
+    teacher = Teacher(build_model(config, 2, SIZE, seed=7), SIZE, {})
+    direct = teacher.look(images(), SIZE, head=True, amp=amp)
+    filled = cached(tmp_path, lambda: teacher).look(images(), SIZE, head=True, amp=amp)
+    monkeypatch.setattr(teacher, "look", lambda *_, **__: refuse())
+    found = cached(tmp_path, lambda: teacher).look(images(), SIZE, head=True, amp=amp)
+    assert direct.head is not None
+    for other in (filled, found):
+        assert other.network is teacher.network
+        assert other.head is not None
+        for ours, theirs in zip(direct.head, other.head, strict=True):
+            assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(ours, theirs, strict=True))
+
+
 def test_order_and_batch_do_not_matter_but_pixels_colour_and_arithmetic_do(tmp_path: Path) -> None:
     cached(tmp_path).look(images(), SIZE, head=False)
     reader = cached(tmp_path, refuse)
@@ -180,16 +199,36 @@ def test_cache_does_not_hide_that_the_weights_have_another_hash_than_the_recipe_
         cached_teacher(dataclasses.replace(config, sha256="00" * 32), SIZE, 2, tmp_path / "cache")
 
 
-def test_missing_weights_without_a_hash_and_methods_with_heads_are_refused(
-    taught: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("method", ["nsd", "crosskd"])
+def test_method_that_runs_the_head_learns_from_a_cache_what_it_learns_without(
+    taught: Recipe, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    options = {"remaining": 1} if method == "crosskd" else {}
+    recipe = taught.replace(distill=(DistillConfig(method=method, options=options),))
+    runs = {name: tmp_path / name for name in ("plain", "filling", "cached")}
+    edgekd.distill(recipe, runs["plain"])
+    edgekd.distill(recipe, runs["filling"], cache=tmp_path / "cache")
+    monkeypatch.setattr(Teacher, "look", lambda *_, **__: refuse())
+    edgekd.distill(recipe, runs["cached"], cache=tmp_path / "cache")
+    first, *others = (read_tensors(folder / "student.safetensors") for folder in runs.values())
+    for other in others:
+        assert all(torch.equal(first[name], other[name]) for name in first)
+    assert rows(runs["plain"]) == rows(runs["filling"]) == rows(runs["cached"])
+
+
+def test_missing_weights_are_refused_without_a_hash_and_where_the_head_runs(taught: Recipe, tmp_path: Path) -> None:
     assert taught.teacher is not None
-    absent = dataclasses.replace(taught.teacher, weights=str(tmp_path / "gone.safetensors"))
+    cache = tmp_path / "cache"
+    gone = dataclasses.replace(taught.teacher, weights=str(tmp_path / "gone.safetensors"))
     with pytest.raises(WeightsError, match=r"no weights at .*gone.safetensors; with a cache .* sha256"):
-        edgekd.distill(taught.replace(teacher=absent), tmp_path / "a", cache=tmp_path / "cache")
+        edgekd.distill(taught.replace(teacher=gone), tmp_path / "a", cache=cache)
     nowhere = dataclasses.replace(taught.teacher, weights="none")
     with pytest.raises(RecipeError, match=r"\[teacher\] needs trained weights"):
-        edgekd.distill(taught.replace(teacher=nowhere), tmp_path / "a", cache=tmp_path / "cache")
-    monkeypatch.setattr("edgekd.training.methods.pkd.PKD.needs_head", True)
-    with pytest.raises(RecipeError, match=r"^pkd: runs the teacher's head, and .*: leave out --cache"):
-        edgekd.distill(taught, tmp_path / "b", cache=tmp_path / "cache")
+        edgekd.distill(taught.replace(teacher=nowhere), tmp_path / "a", cache=cache)
+    edgekd.distill(taught, tmp_path / "a", cache=cache)
+    digest = json.loads((cache / "teacher" / "cache.json").read_text())["identity"]["file_sha256"]
+    hashed = dataclasses.replace(gone, sha256=digest)
+    heads = taught.replace(teacher=hashed, distill=(DistillConfig(method="nsd"),))
+    with pytest.raises(WeightsError, match=r"no weights of the \[teacher\] at .*gone.safetensors"):
+        edgekd.distill(heads, tmp_path / "b", cache=cache)
+    assert not (tmp_path / "b" / "metrics.jsonl").exists()
