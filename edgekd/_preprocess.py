@@ -195,7 +195,10 @@ def _opened(data: bytes, name: str) -> Iterator[ImageFile]:
     except ImageError:
         raise
     except bombs as error:
-        raise ImageError(f"{name}: more pixels than Pillow reads in good faith: {error}") from error
+        raise ImageError(
+            f"{name}: more pixels than Pillow reads in good faith: {error} If you trust the file: "
+            "`PIL.Image.MAX_IMAGE_PIXELS = None` before, or cut it with `edgekd data tile`"
+        ) from error
     except pillow.UnidentifiedImageError as error:
         raise ImageError(f"{name}: {error}") from error
     except MemoryError as error:

@@ -204,7 +204,9 @@ def _png_of_size(width: int, height: int) -> bytes:
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked() -> None:
-    with pytest.raises(ImageError, match="more pixels than Pillow reads in good faith"):
+    with pytest.raises(
+        ImageError, match=r"in good faith: .* `PIL.Image.MAX_IMAGE_PIXELS = None` before, or cut it with `edgekd data"
+    ):
         decode(_png_of_size(30000, 30000))
     with pytest.raises(ImageError, match="40000x10 pixels"):
         decode(_png_of_size(40000, 10))
