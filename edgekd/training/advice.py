@@ -21,10 +21,13 @@ class Advice:
 
     Args:
         steps: optimiser steps of the run.
+        remedies: what to change in an entry that does not bring the networks together, by its name in the log; an
+            entry that is not here has its weight to raise.
     """
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, remedies: Mapping[str, str] | None = None) -> None:
         self.steps = steps
+        self._remedies = dict(remedies or {})
         self._first: dict[str, float] = {}
         self._said: set[str] = set()
 
@@ -84,15 +87,15 @@ class Advice:
 
     def _unlike(self, row: Mapping[str, Any], *, heavy: bool) -> Iterator[tuple[str, str]]:
         """Yield entries that do not bring the networks together; `heavy`: their weights are too large already."""
-        remedy = "train for more steps" if heavy else "raise its weight, or train for more steps"
         entries = {key.split(".")[1] for key in row if key.startswith("observed.") and ".r." in key}
         for entry in sorted(entries):
             values = [value for key, value in row.items() if key.startswith(f"observed.{entry}.r.")]
             mean = sum(values) / len(values)
             if mean < UNLIKE:
+                remedy = self._remedies.get(entry, "" if heavy else "raise its weight")
                 text = (
                     f"{entry}: student and teacher correlate by {mean:.2f} only, half-way through the run (usual: 0.6):"
-                    f" {remedy}"
+                    f" {remedy + ', or ' if remedy else ''}train for more steps"
                 )
                 yield f"unlike {entry}", text
 

@@ -72,6 +72,12 @@ class Distiller(nn.Module):
         paired = (part for part in self.parts if getattr(part.method, "compares_classes", False))
         return tuple(part.name for part in paired if part.entry.teacher == teacher)
 
+    @property
+    def remedies(self) -> dict[str, str]:
+        """What to change in an entry that does not bring the networks together, by name, where its method knows."""
+        found = {part.name: getattr(part.method, "unlike_remedy", "") for part in self.parts}
+        return {name: remedy for name, remedy in found.items() if remedy}
+
     def forward(self, student: Taps, teachers: Mapping[str, Taps], scene: Scene) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum of all losses, and each one by name ("pkd.p3" ...) unweighted, detached.
 

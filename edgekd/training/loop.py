@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import torch
@@ -19,7 +19,7 @@ from .prefetch import Prefetch
 from .progress import MetricsLog, ProgressLine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from .prefetch import Source
@@ -67,6 +67,7 @@ class Loop(Generic[T]):
         validate: called every `eval_every` steps; None: never.
         remedy: what to change when the loss is no longer finite.
         log_every: steps between two lines of the log.
+        remedies: of distillation entries, see `Advice`.
         tensorboard: write events to `folder/tensorboard` too.
     """
 
@@ -79,6 +80,7 @@ class Loop(Generic[T]):
     validate: Callable[[int, MetricsLog | None, ProgressLine], None] | None = None
     remedy: str
     log_every: int
+    remedies: Mapping[str, str] = field(default_factory=dict)
     tensorboard: bool = False
 
     def run(self, start: int) -> None:
@@ -109,7 +111,7 @@ class Loop(Generic[T]):
     def _steps(self, start: int, log: MetricsLog | None, progress: ProgressLine, stop: StopSignal) -> None:
         budget = self.budget
         prefetch = Prefetch(self.batches, start, budget.steps, budget.workers)
-        clock, advice = _Clock(start), Advice(budget.steps)
+        clock, advice = _Clock(start), Advice(budget.steps, self.remedies)
         advice.recall(log.history if log is not None else [])
         for step, batch in enumerate(prefetch, start + 1):
             total, values = self.advance(batch)

@@ -117,6 +117,7 @@ class Trainer:
             validate=self._validate,
             remedy=f"lower train.lr ({config.lr}) or train.clip_norm ({config.clip_norm}), or lengthen train.warmup",
             log_every=LOG_EVERY,
+            remedies={} if self.distiller is None else self.distiller.remedies,
             tensorboard=self.tensorboard,
         )
         loop.run(self.step)

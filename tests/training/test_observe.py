@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgekd._recipe import DistillConfig, Recipe
 from edgekd.training.advice import Advice
-from edgekd.training.distill import Observation
+from edgekd.training.distill import Distiller, Observation
 from edgekd.training.methods import Observed, Taps
 from edgekd.training.observe import gradient_norms, statistics
 
@@ -132,6 +132,24 @@ def test_weights_that_are_too_large_already_are_not_to_be_raised() -> None:
     first, second = Advice(100).read(60, calm(**unlike, **heavy))
     assert first.endswith("half-way through the run (usual: 0.6): train for more steps")
     assert "lower the weights" in second
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+def test_method_says_what_helps_better_than_weight(heavy: bool) -> None:
+    options = ({}, {"mode": "sum"}, {"mode": "none"}, {"variant": "released"})
+    entries = [DistillConfig(method="xfkd", options=each) for each in options]
+    channels = {3: 8, 4: 8, 5: 8}
+    remedies = Distiller(entries, channels, {"teacher": channels}, seed=0).remedies
+    assert list(remedies) == ["xfkd", "xfkd2"]
+    row = calm(observed__xfkd__r__p3=0.1, observed__xfkd3__r__p3=0.1)
+    if heavy:
+        row.update(calm(**{f"neck__distill__p{level}": 10.0 for level in (3, 4, 5)}))
+    first, second, *_ = Advice(100, remedies).read(60, row)
+    end = 'leave the teacher out of the mix (options = { mode = "none" }), or train for more steps'
+    assert first.startswith("xfkd: student and teacher correlate by 0.10 only")
+    assert first.endswith(end)
+    assert second.startswith("xfkd3: ")
+    assert second.endswith(": train for more steps" if heavy else ": raise its weight, or train for more steps")
 
 
 def test_nothing_is_said_of_a_healthy_run_nor_early_of_what_needs_time() -> None:

@@ -77,7 +77,8 @@ class Method(Protocol):
     """What the dataclass of a method file offers.
 
     One whose heads' classes are paired by number says so with a true `compares_classes`, an attribute or property:
-    teachers of other classes are then refused.
+    teachers of other classes are then refused. One that has something better to change than its weight, when student
+    and teacher stay unlike, says it in words as `unlike_remedy`.
     """
 
     @property

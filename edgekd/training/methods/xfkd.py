@@ -128,6 +128,13 @@ class XFKD:
         if not self.dan and "omega" in changed:
             raise RecipeError("xfkd: omega weighs the dual attention, which is off; possible: dan = true")
 
+    @property
+    def unlike_remedy(self) -> str:
+        """What to change when the networks stay unlike: a mix is already like the teacher, and teaches the less."""
+        if self.variant == "released" or self.mode == "none":
+            return ""
+        return 'leave the teacher out of the mix (options = { mode = "none" })'
+
     def adapters(self, channels: Mapping[int, tuple[int, int]]) -> nn.Module:
         """Return what is trained, by kind and level; the teacher's CBAM gates are in it too, frozen."""
         if self.variant == "released":
