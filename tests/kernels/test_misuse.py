@@ -38,6 +38,14 @@ def test_iou_when_out_overlaps_an_input_then_it_is_refused_and_untouched(rotated
     np.testing.assert_array_equal(shared, before)
 
 
+@pytest.mark.parametrize("dtype", [None, np.float16, ">f8", "half a byte"])
+def test_iou_rotated_when_dtype_is_none_that_it_computes_then_it_is_refused(dtype) -> None:
+    """None above all: NumPy leaves the boxes as they are then, and the kernel took float32 for float64."""
+    boxes = np.float32([[0, 0, 2, 2, 0], [1, 0, 3, 2, 0]])
+    with pytest.raises(UsageError, match="dtype: expected float32 or float64, got "):
+        ops.iou_rotated(boxes, boxes, dtype=dtype)
+
+
 def test_letterbox_when_out_overlaps_the_image_then_it_is_refused_and_untouched() -> None:
     shared = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     before = shared.copy()
