@@ -92,6 +92,7 @@ def gaussian(sigma: float) -> NDArray[np.float32]:
     They are computed in float64, divided by their sum (all but the middle one count twice), and rounded once.
     The kernels are handed these weights; across machines they are as equal as NumPy's `exp`.
     """
+    sigma = float(sigma)  # a small integer of NumPy's would overflow in the product below
     radius = int(4 * sigma + 0.5)
     if radius == 0:
         return np.ones(1, np.float32)

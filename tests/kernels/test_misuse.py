@@ -75,6 +75,36 @@ def test_sizes_when_they_are_numbers_of_numpy_then_nothing_overflows(kind) -> No
         assert len(ops.anomaly_regions(raw, kind(side), kind(side), threshold=0.5, sigma=0)) == 1
 
 
+@pytest.mark.parametrize("wrong", [0.0, np.inf, -1.0, np.nan])
+def test_letterbox_when_halves_are_no_divisors_then_they_are_refused(wrong) -> None:
+    """And others are taken, without a warning: NumPy compares a half with bounds that it rounds to 0 and infinity."""
+    image, half = np.full((4, 8, 3), 200, np.uint8), np.float16(0.5)
+    expected = ops.letterbox(image, 8, 8, swap=False, mean=(8.0,) * 3, std=(2.0,) * 3, dtype=np.uint8, scale=0.5)[0]
+    usual = {"swap": False, "mean": np.float16([8] * 3), "std": np.float16([2] * 3), "dtype": np.uint8, "scale": half}
+    np.testing.assert_array_equal(ops.letterbox(image, 8, 8, **usual)[0], expected)
+    for change in ({"std": np.float16([1, wrong, 1])}, {"scale": np.float16(wrong)}):
+        with pytest.raises(UsageError, match=r"std positive|expected a positive number"):
+            ops.letterbox(image, 8, 8, **{**usual, **change})
+    with pytest.raises(UsageError, match="expected 3 finite values"):
+        ops.letterbox(image, 8, 8, **{**usual, "mean": np.float16([0, np.inf, 0])})
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+def test_letterbox_when_zero_point_is_a_number_of_its_type_then_nothing_overflows(kind) -> None:
+    image = np.arange(256, dtype=np.uint8).reshape(1, 256, 1)
+    usual = {"swap": False, "mean": (1.0,) * 3, "std": (2.0,) * 3, "dtype": kind, "scale": 0.5}
+    for point in (np.iinfo(kind).min, -3 if kind is np.int8 else 3, np.iinfo(kind).max):
+        ours, expected = (ops.letterbox(image, 1, 256, **usual, zero_point=z)[0] for z in (kind(point), point))
+        np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.float16])
+def test_anomaly_regions_when_sigma_is_a_small_number_of_numpy_then_nothing_overflows(kind) -> None:
+    raw = np.random.default_rng(0).random((9, 9), np.float32)
+    ours, expected = (ops.anomaly_regions(raw, 20, 20, threshold=0.5, sigma=s).map for s in (kind(64), 64))
+    np.testing.assert_array_equal(ours, expected)
+
+
 def test_letterbox_when_pad_is_a_truth_value_then_it_is_refused() -> None:
     with pytest.raises(UsageError, match="grey level"):
         ops.letterbox(np.zeros((4, 8, 3), np.uint8), 8, 8, **PLAIN, pad=True)
