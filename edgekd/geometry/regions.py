@@ -228,6 +228,8 @@ def region_arrays(
     """Return the two arrays of `out` if they can hold a map and a mask, or new ones when it is None; or UsageError."""
     if out is None:
         return np.empty((height, width), np.float32), np.empty((height, width), np.bool_)
+    if len(out) != 2:
+        raise UsageError(f"out: expected two arrays, the map and the mask, got {len(out)}")
     for array, dtype in zip(out, (np.float32, np.bool_), strict=True):
         fits = array.shape == (height, width) and array.dtype == dtype
         if not (fits and array.flags.c_contiguous and array.flags.writeable):

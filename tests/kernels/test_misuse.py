@@ -54,6 +54,21 @@ def test_letterbox_when_out_overlaps_the_image_then_it_is_refused_and_untouched(
     np.testing.assert_array_equal(shared, before)
 
 
+@pytest.mark.parametrize("step", [2**36, -(2**36)])
+def test_letterbox_when_a_single_row_has_a_stride_beyond_all_memory_then_it_is_not_looked_at(step) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (3, 8, 3), np.uint8)
+    row = image[::step]
+    assert row.shape[0] == 1
+    np.testing.assert_array_equal(ops.letterbox(row, 8, 8, **PLAIN)[0], ops.letterbox(row.copy(), 8, 8, **PLAIN)[0])
+
+
+def test_anomaly_regions_when_out_is_not_two_arrays_then_it_is_refused_in_words() -> None:
+    values, mask = np.zeros((4, 4), np.float32), np.zeros((4, 4), np.bool_)
+    for out in ((values,), (values, mask, mask)):
+        with pytest.raises(UsageError, match=f"two arrays, the map and the mask, got {len(out)}"):
+            ops.anomaly_regions(values.copy(), 4, 4, threshold=0.5, out=out)
+
+
 def test_letterbox_when_bordered_comes_without_out_then_it_is_refused() -> None:
     image = np.zeros((4, 8, 3), np.uint8)
     filled, placement = ops.letterbox(image, 8, 8, **PLAIN)
