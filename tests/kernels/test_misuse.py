@@ -125,6 +125,12 @@ def test_letterbox_when_pad_is_a_truth_value_then_it_is_refused() -> None:
         ops.letterbox(np.zeros((4, 8, 3), np.uint8), 8, 8, **PLAIN, pad=True)
 
 
+@pytest.mark.parametrize("classes", [[True, False], np.array([True, False]), [1.0], ["a"]])
+def test_classes_when_they_are_a_mask_or_no_numbers_then_they_are_refused(classes) -> None:
+    with pytest.raises(UsageError, match=r"no class .*; possible: 0 to 1"):
+        ops.candidates(np.float32([[0.9, 0.1], [0.2, 0.8]]), 0.05, 9, classes)
+
+
 WRONG = ([0.0, 0.5, 1, 1], [0, np.nan, 0, 0], [np.inf, 0, 0, 0], np.uint64([2**64 - 1] * 4), ["a"] * 4)
 
 
