@@ -216,6 +216,6 @@ def _label(names: Sequence[str], item: int | str) -> int:
         if item not in names:
             raise UsageError(f"no class {item!r}; possible: {', '.join(names)}")
         return list(names).index(item)
-    if not 0 <= item < len(names):
+    if not whole(item) or not 0 <= item < len(names):
         raise UsageError(f"no class index {item}; possible: 0 to {len(names) - 1}")
     return int(item)

@@ -18,7 +18,8 @@
 extern "C" {
 #endif
 
-/* One more status beside those of edgekd_kernels.h: CUDA refused a launch. */
+/* One more status beside those of edgekd_kernels.h: CUDA refused a launch. What cudaGetLastError would have told of the
+ * calls before is lost. */
 enum edgekd_cuda_status { EDGEKD_CUDA_FAILED = -4 };
 
 /* Suppress: per image, candidates of its scores, NMS by label on their boxes, the first `max_det`; always padded.

@@ -16,6 +16,9 @@
 
 namespace edgekd {
 
+// Before the first launch: an error that the caller has not read is not one of ours.
+inline void forget_errors() { static_cast<void>(cudaGetLastError()); }
+
 inline int32_t launched() {
     return cudaGetLastError() == cudaSuccess ? int32_t(EDGEKD_OK) : int32_t(EDGEKD_CUDA_FAILED);
 }

@@ -162,6 +162,7 @@ void queue(const edgekd_letterbox_job& job, void* stream) {
 extern "C" int32_t edgekd_cuda_letterbox(const edgekd_letterbox_job* job, void* stream) {
     if (!job || !edgekd::sound(job->frame) || !edgekd::sound(job->canvas)) return EDGEKD_BAD_ARGUMENT;
     if (job->canvas.height > edgekd::kMaxHeight) return EDGEKD_BAD_ARGUMENT;
+    edgekd::forget_errors();
     edgekd::queue(*job, stream);
     return edgekd::launched();
 }

@@ -71,6 +71,7 @@ extern "C" int64_t edgekd_cuda_suppress_workspace(int32_t batch, int32_t rows, i
 extern "C" int32_t edgekd_cuda_suppress(const edgekd_suppress_job* job, void* stream) {
     if (!job || !edgekd::possible(*job) || !edgekd::complete(*job)) return EDGEKD_BAD_ARGUMENT;
     if (!job->workspace || job->workspace_bytes < edgekd::Scratch(*job).bytes) return EDGEKD_SMALL_WORKSPACE;
+    edgekd::forget_errors();
     edgekd::queue(*job, stream);
     return edgekd::launched();
 }

@@ -103,6 +103,7 @@ extern "C" int32_t edgekd_cuda_suppress_block(const edgekd_suppress_job* job, vo
     std::memcpy(&iou, &job->iou, sizeof iou);
     const float* scores = static_cast<const float*>(job->scores);
     const unsigned batch = unsigned(job->batch);
+    edgekd::forget_errors();
     if (job->columns == 4)
         EDGEKD_LAUNCH(edgekd_suppress_block_xyxy, batch, edgekd::kBlockThreads, stream, job->boxes, scores, job->rows,
                       job->classes, job->max_candidates, job->max_det, conf, iou, job->out_count, job->out_boxes,

@@ -176,6 +176,8 @@ def test_options_filter_as_they_say() -> None:
         ({"max_det": 10**20}, "got 100000000000000000000"),
         ({"classes": ["c"]}, "no class 'c'; possible: a, b"),
         ({"classes": [2]}, "no class index 2; possible: 0 to 1"),
+        ({"classes": np.array([True, False])}, "no class index True; possible: 0 to 1"),
+        ({"classes": [0.5]}, "no class index 0.5; possible: 0 to 1"),
     ],
 )
 def test_wrong_options_name_what_was_got_and_what_is_possible(options: dict[str, object], words: str) -> None:

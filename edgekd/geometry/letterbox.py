@@ -223,6 +223,7 @@ def value_table(
             return values.astype(kind)
         steps = np.rint(values / np.float32(scale))
     lowest, highest = RANGES[kind]
+    zero_point = index(zero_point)  # small integers of NumPy's would overflow in the differences below
     bounded: NDArray[np.float32] = np.clip(steps, lowest - zero_point, highest - zero_point)
     return (bounded + zero_point).astype(kind)
 
@@ -231,7 +232,7 @@ def check_values(
     mean: Sequence[float], std: Sequence[float], pad: int, dtype: DTypeLike, scale: float, zero_point: int
 ) -> np.dtype[Any]:
     """Return `dtype` as NumPy has it; UsageError unless these are valid arguments of `letterbox`."""
-    if len(mean) != 3 or len(std) != 3 or not all(abs(value) <= LARGEST for value in mean) or not _divisors(std):
+    if len(mean) != 3 or len(std) != 3 or not all(_within(value, -LARGEST) for value in mean) or not _divisors(std):
         raise UsageError(f"mean and std: expected 3 finite values each, std positive; got {mean} and {std}")
     if not _whole(pad, 0, 255):
         raise UsageError(f"pad: expected a grey level in 0..255, got {pad}")
@@ -256,7 +257,12 @@ def check_values(
 
 
 def _divisors(values: Sequence[float]) -> bool:
-    return all(SMALLEST <= value <= LARGEST for value in values)
+    return all(_within(value, SMALLEST) for value in values)
+
+
+def _within(value: float, lowest: float) -> bool:
+    """Say whether a number is in `lowest..LARGEST`; a half of NumPy's would round these to 0 and infinity first."""
+    return lowest <= (float(value) if isinstance(value, np.floating) else value) <= LARGEST
 
 
 def _whole(value: int, lowest: int, highest: int) -> bool:

@@ -92,6 +92,7 @@ def gaussian(sigma: float) -> NDArray[np.float32]:
     They are computed in float64, divided by their sum (all but the middle one count twice), and rounded once.
     The kernels are handed these weights; across machines they are as equal as NumPy's `exp`.
     """
+    sigma = float(sigma)  # a small integer of NumPy's would overflow in the product below
     radius = int(4 * sigma + 0.5)
     if radius == 0:
         return np.ones(1, np.float32)
@@ -227,6 +228,8 @@ def region_arrays(
     """Return the two arrays of `out` if they can hold a map and a mask, or new ones when it is None; or UsageError."""
     if out is None:
         return np.empty((height, width), np.float32), np.empty((height, width), np.bool_)
+    if len(out) != 2:
+        raise UsageError(f"out: expected two arrays, the map and the mask, got {len(out)}")
     for array, dtype in zip(out, (np.float32, np.bool_), strict=True):
         fits = array.shape == (height, width) and array.dtype == dtype
         if not (fits and array.flags.c_contiguous and array.flags.writeable):

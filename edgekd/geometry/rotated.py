@@ -114,18 +114,25 @@ def iou_rotated(
     Raises:
         UsageError: wrong shapes, metric or dtype.
     """
-    check_pairs(metric, dtype)
-    first, second = prepare(a, dtype), prepare(b, dtype)
+    kind = check_pairs(metric, dtype)
+    first, second = prepare(a, kind), prepare(b, kind)
     return overlap(first.pick(np.s_[:, None]), second.pick(np.s_[None, :]), metric)
 
 
-def check_pairs(metric: str, dtype: DTypeLike) -> None:
-    """Raise UsageError unless there is such a metric, in such a type."""
+def check_pairs(metric: str, dtype: DTypeLike) -> np.dtype[Any]:
+    """Return `dtype` as NumPy has it; UsageError unless there is such a metric, in such a type."""
     check_metric(metric)
-    if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise UsageError(f"dtype: expected float32 or float64, got {np.dtype(dtype)}")
-    if metric != "iou" and np.dtype(dtype) != np.dtype(np.float32):
+    kind: np.dtype[Any]
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        kind = np.dtype(object)
+    # NumPy takes None for float64 here, and in a conversion for the type that the array has.
+    if dtype is None or kind not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise UsageError(f"dtype: expected float32 or float64, got {dtype!r}")
+    if metric != "iou" and kind != np.dtype(np.float32):
         raise UsageError(f"metric {metric!r} is computed in float32 only; possible in float64: iou")
+    return kind
 
 
 def check_metric(metric: str) -> None:

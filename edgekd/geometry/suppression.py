@@ -200,7 +200,9 @@ def check_candidates(
         return scores, None
     allowed = np.zeros(scores.shape[1], np.uint8)
     for label in classes:
-        if not 0 <= label < len(allowed):
+        # A mask of truth values would index all classes, or none.
+        whole = isinstance(label, (int, np.integer)) and not isinstance(label, bool)
+        if not whole or not 0 <= label < len(allowed):
             raise UsageError(f"no class {label}; possible: 0 to {len(allowed) - 1}")
         allowed[label] = 1
     return scores, allowed

@@ -54,11 +54,11 @@ def iou_rotated(
     Raises:
         UsageError: wrong shapes, metric or dtype, or `out` overlaps `a` or `b`.
     """
-    geometry.check_pairs(metric, dtype)
-    first, second = _rows(a, 5, dtype), _rows(b, 5, dtype)
-    table = _table(out, first, second, dtype)
+    kind = geometry.check_pairs(metric, dtype)
+    first, second = _rows(a, 5, kind), _rows(b, 5, kind)
+    table = _table(out, first, second, kind)
     if not kernels.instructions():
-        table[:] = geometry.iou_rotated(first, second, metric=metric, dtype=dtype)
+        table[:] = geometry.iou_rotated(first, second, metric=metric, dtype=kind)
     elif table.dtype == np.float64:
         _call("iou_rotated_float64", first, second, (), table)
     else:

@@ -97,7 +97,8 @@ def letterbox(
 
 def _frame(image: NDArray[np.uint8], size: tuple[int, int], pixels: str) -> Any:
     """Return the C struct that says where the pixels lie; the caller keeps the array alive."""
-    first, row_stride = image.__array_interface__["data"][0], image.strides[0]
+    first = image.__array_interface__["data"][0]
+    row_stride = image.strides[0] if len(image) > 1 else 0  # of a single row it may be anything
     return kernels.ffi.new("edgekd_frame *", {
         "data": kernels.ffi.cast("uint8_t *", first), "row_stride": row_stride,
         "chroma": kernels.ffi.cast("uint8_t *", first + size[0] * row_stride), "chroma_stride": row_stride,

@@ -30,6 +30,7 @@ HOST_FLAGS = ["-std=c++17", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", 
 DEVICE_SOURCE = ROOT / "benchmarks" / "cuda_device.cu"
 FOR_TESTS = """
 void emulation_order(uint32_t order);
+void emulation_fail(void);
 void emulation_trace(void (*on_launch)(const char *kernel, unsigned x, unsigned y, unsigned z, unsigned threads));
 int32_t emulation_launch(const char *kernel, unsigned x, unsigned y, unsigned z, unsigned threads, const void *job);
 int32_t emulation_launch_block(const char *kernel, unsigned batch, unsigned threads, void **given);

@@ -38,6 +38,17 @@ def _tabled(
     ]
 
 
+def test_an_error_that_somebody_left_unread_is_not_taken_for_a_refused_launch(cuda) -> None:
+    if not cuda.emulated:
+        pytest.skip("compute-sanitizer would report the error")
+    boxes, scores = np.zeros((1, 9, 4), np.float32), np.zeros((1, 9, 2), np.float32)
+    for block in (False, True):
+        cuda.lib.emulation_fail()
+        cuda.suppress(boxes, scores, conf=0.5, iou=0.5, max_det=9, max_candidates=9, block=block)
+    cuda.lib.emulation_fail()
+    cuda.letterbox(np.zeros((4, 4, 3), np.uint8), 8, 8, swap=False, mean=(0.0,) * 3, std=(1.0,) * 3)
+
+
 def _traced(cuda: CudaKernels, call: Any) -> list[Launch]:
     if not cuda.emulated:
         pytest.skip("launches are traced in emulation")

@@ -131,5 +131,14 @@ T atomicOr(T* at, T value) {
     return __atomic_fetch_or(at, value, __ATOMIC_RELAXED);
 }
 
-enum cudaError_t { cudaSuccess };
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue };
+
+namespace emulation {
+inline thread_local cudaError_t last_error = cudaSuccess;
+}
+
+inline cudaError_t cudaGetLastError() {
+    const cudaError_t error = emulation::last_error;
+    emulation::last_error = cudaSuccess;
+    return error;
+}

@@ -6,6 +6,9 @@
 
 extern "C" void emulation_order(uint32_t order) { emulation::order = order; }
 
+// As a call of CUDA does that fails.
+extern "C" void emulation_fail() { emulation::last_error = cudaErrorInvalidValue; }
+
 extern "C" void emulation_trace(decltype(emulation::on_launch) on_launch) { emulation::on_launch = on_launch; }
 
 extern "C" void* edgekd_device_alloc(int64_t bytes) { return std::aligned_alloc(64, size_t(bytes + 64) / 64 * 64); }
