@@ -317,7 +317,8 @@ def test_errors_when_two_engines_live_and_the_first_goes_then_the_second_is_hear
 @pytest.mark.parametrize(
     ("version", "layers", "jetson", "refused"),
     [
-        ("11.3.0", (), True, True), ("11.4.1", (), True, False), ("11.3.0", (), False, False),
+        ("11.3.0", (), True, True), ("11.4.0", (), True, True), ("11.4.1", (), True, False),
+        ("11.3.0", (), False, False),
         ("10.3.0", ("QUANTIZE", "TOPK", "CONV"), True, True), ("10.3.0", ("TOPK",), True, False),
         ("10.4.0", ("QUANTIZE", "TOPK"), True, False), ("8.5.2", (), True, False),
     ],
