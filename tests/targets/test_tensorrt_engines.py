@@ -483,6 +483,17 @@ def test_kernels_are_compiled_once_for_this_gpu(monkeypatch: pytest.MonkeyPatch,
     assert [item.suffix for item in (tmp_path / "edgekd" / "kernels").iterdir()] == [".fatbin"]
 
 
+@pytest.mark.skipif(_kernels.shutil.which("nvcc") is None, reason="no nvcc")
+def test_kernels_that_the_toolkit_of_a_board_warns_of_are_compiled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "edgekd_cuda.cu"
+    source.write_text('extern "C" __global__ void warned_of() { int never_used; }\n')
+    monkeypatch.setattr(_kernels.build_fatbin, "SOURCE", source)
+    assert b"warned_of" in _kernels.image(87)
+
+
 @pytest.fixture
 def nvcc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Callable[[], Any]]:
     """A compiler that does what is in the list, one thing a call, between writing its file and ending."""
