@@ -20,7 +20,7 @@ from edgekd._target import load_target
 from edgekd._verify import TOLERANCES
 
 from ..conformance import bundles
-from .tensorrt_fake import NO_TACTIC, FakeTensorRT
+from .tensorrt_fake import NO_TACTIC, FakeTensorRT, FakeTimings
 from .test_tensorrt_single import NEWEST, PTX
 
 if TYPE_CHECKING:
@@ -88,6 +88,13 @@ def test_build_when_an_engine_is_kept_then_another_is_built_all_the_same(board: 
     assert board.tensorrt.builds == 3
     assert found["build"].figures["engine_mib"] > 0
     assert found["build"].figures["looks"] >= 2
+
+
+def test_build_when_the_timings_are_larger_than_the_engine_then_its_own_size_is_told(
+    board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeTimings, "serialize", lambda _: bytes(8 << 20))
+    assert tried(tmp_path)["build"].figures["engine_mib"] < 1
 
 
 def test_build_when_it_fails_then_it_is_in_the_report_with_tensorrts_words(board: Board, tmp_path: Path) -> None:
