@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import shutil
 import subprocess
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+import edgekd
 from edgekd import errors
 from edgekd._bundle import Bundle
 from edgekd._detector import load
@@ -156,6 +158,19 @@ def test_board_with_the_same_gpu_name_has_engine_and_timings_of_its_own(board: B
     assert board.tensorrt.builds == 2
     assert len(engines(path)) == 2
     assert len(list(path.with_name(f"{path.name}.engines").glob("timings-*.cache"))) == 2
+
+
+def test_what_build_compiled_is_not_compiled_again_and_lies_beside_the_bundle(board: Board, tmp_path: Path) -> None:
+    path = bundles.written("openvino", "fp32", tmp_path)
+    edgekd.build(path, targets=["tensorrt"], precisions=["fp32", "fp16"])
+    assert board.tensorrt.builds == 2
+    for precision in ("fp32", "fp16"):
+        edgekd.load(path, device="tensorrt", precision=precision).close()
+    assert board.tensorrt.builds == 2
+    shutil.rmtree(tmp_path / "cache")  # another user's starts find those beside the bundle
+    for precision in ("fp32", "fp16"):
+        edgekd.load(path, device="tensorrt", precision=precision).close()
+    assert board.tensorrt.builds == 2
 
 
 def test_read_only_folder_of_the_bundle_leads_to_the_users_cache(
