@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgekd._session import SessionInfo, check_outputs, check_pixels, output_arrays
@@ -105,6 +106,8 @@ class TensorRTSession:
                 f"the GPU {MAX_CANDIDATES} can. Load with device='cpu', or make the bundle with predict.max_candidates "
                 f"of {MAX_CANDIDATES} or less"
             )
+        most = max(1, min(self._manifest.outputs[0].shape[0], request.max_candidates))
+        request = replace(request, max_det=min(request.max_det, most))  # room for more than there can be is not made
         found: list[Found] = []
         for group in _groups(frames, self._batch):
             with self._lane(len(group)) as lane:
