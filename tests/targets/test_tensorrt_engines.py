@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -327,6 +328,25 @@ def test_errors_when_two_engines_live_and_the_first_goes_then_the_second_is_hear
                 first.close()
             first = None
             gc.collect()
+
+
+def test_log_when_an_engine_is_collected_while_one_begins_to_listen_then_it_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The collector runs in any thread, between any two lines; a thread of its own, so that a failure ends."""
+    logger = _runtime.Log(FakeTensorRT().module).logger
+
+    class Collecting(set[Any]):
+        def add(self, log: Any) -> None:
+            super().add(log)
+            logger.log(tensorrt_fake.Severity.ERROR, "freed outside its context")
+
+    monkeypatch.setattr(_runtime, "_LISTENING", Collecting())
+    heard: list[str] = []
+    thread = threading.Thread(target=lambda: heard.extend(_runtime.Log(FakeTensorRT().module).errors), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert heard == ["freed outside its context"]
 
 
 @pytest.mark.parametrize(
