@@ -162,7 +162,8 @@ def test_board_with_the_same_gpu_name_has_engine_and_timings_of_its_own(board: B
 
 
 def test_what_build_compiled_is_not_compiled_again_and_lies_beside_the_bundle(board: Board, tmp_path: Path) -> None:
-    path = bundles.written("openvino", "fp32", tmp_path)
+    path = tmp_path / "model.bin"
+    bundles.portable().write(path)
     edgekd.build(path, targets=["tensorrt"], precisions=["fp32", "fp16"])
     assert board.tensorrt.builds == 2
     for precision in ("fp32", "fp16"):
