@@ -36,6 +36,7 @@ CPU_FLAGS = (
 REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)[^;]*(?:;(.*))?$")
 SMI = ("nvidia-smi", "--query-gpu=name,driver_version,memory.total,compute_cap", "--format=csv,noheader")
 SMI_SECONDS = 10
+UNKNOWN = "[N/A]"  # its answer to most that a Jetson's GPU is asked
 TEGRA = Path("/etc/nv_tegra_release")
 CPUINFO = Path("/proc/cpuinfo")
 DEVICES = {"GPU node": "dri/renderD*", "NPU node": "accel/accel*", "video node": "video*"}
@@ -198,7 +199,7 @@ def _nvidia() -> list[str]:
     import shutil
     import subprocess
 
-    lines = [TEGRA.read_text(encoding="utf-8", errors="replace").splitlines()[0]] if TEGRA.is_file() else []
+    lines = TEGRA.read_text(encoding="utf-8", errors="replace").splitlines()[:1] if TEGRA.is_file() else []
     if shutil.which(SMI[0]) is None:
         return lines
     try:
@@ -214,7 +215,8 @@ def _nvidia() -> list[str]:
             lines.append(f"nvidia-smi: {row.strip()}")
             continue
         name, driver, memory, capability = fields
-        lines.append(f"{name}, {memory}, SM{capability.replace('.', '')}, driver {driver}")
+        words = (name, memory, f"SM{capability.replace('.', '')}", f"driver {driver}")
+        lines.append(", ".join(word for word in words if UNKNOWN not in word))
     return lines
 
 

@@ -118,6 +118,7 @@ def export_engine(
         UsageError: a number out of its range, the bundle has no such artifact, or there is no place for `out`.
         BundleError: the file is not a sound bundle, or `out` cannot be written.
         BuildError: no detector, or this TensorRT cannot hold the kernel, or made no engine.
+        MissingPackageError: no onnx.
         TargetUnavailableError: no GPU, no TensorRT, no nvcc, or too little memory.
     """
     from ._container import check_place

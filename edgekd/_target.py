@@ -134,7 +134,10 @@ class BoardTarget(Target, Protocol):
 
 @runtime_checkable
 class CompilingTarget(Target, Protocol):
-    """A target that compiles on the board itself, so that a board alone can prove what it makes."""
+    """A target that compiles on the board itself, so that a board alone can prove what it makes.
+
+    `load` keeps that in the cache as `*.engine`, whatever else lies there.
+    """
 
     def probe_single_engine(self) -> str | None:
         """Say why no engine from pixels to detections can be made here, or None when one can."""

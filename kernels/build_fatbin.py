@@ -16,17 +16,9 @@ import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parent / "edgekd_cuda.cu"
-# No fused multiply-add, divisions and denormals as IEEE says: the bits of the host.
-FLAGS = [
-    "-std=c++17",
-    "-O3",
-    "--fmad=false",
-    "-prec-div=true",
-    "-prec-sqrt=true",
-    "-ftz=false",
-    "-Werror",
-    "all-warnings",
-]
+# No fused multiply-add, divisions and denormals as IEEE says: the bits of the host. No -Werror: on a board it is the
+# toolkit of that board, and what another one warns of is no reason not to start; the tests let no warning pass.
+FLAGS = ["-std=c++17", "-O3", "--fmad=false", "-prec-div=true", "-prec-sqrt=true", "-ftz=false"]
 LIBRARY_FLAGS = ["-shared", "-Xcompiler", "-fPIC", "-cudart", "static"]
 # 72, Xavier, is known to the toolkits of CUDA 12 only; 110, Thor, from CUDA 13 on; 87 is Orin.
 ARCHITECTURES = (72, 75, 80, 86, 87, 89, 90, 100, 110, 120, 121)

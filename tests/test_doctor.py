@@ -188,6 +188,11 @@ def test_gpus_and_their_driver_are_listed(monkeypatch: pytest.MonkeyPatch) -> No
     ]
 
 
+def test_gpu_of_a_jetson_has_no_memory_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = SimpleNamespace(returncode=0, stdout="Orin (nvgpu), 540.4.0, [N/A], [N/A]\n", stderr="")
+    assert _smi(monkeypatch, answer) == ["Orin (nvgpu), driver 540.4.0"]
+
+
 def test_driver_that_does_not_answer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     failed = SimpleNamespace(returncode=9, stdout="", stderr="couldn't communicate with the NVIDIA driver\n")
     assert _smi(monkeypatch, failed) == ["nvidia-smi failed: couldn't communicate with the NVIDIA driver"]
@@ -209,3 +214,5 @@ def test_jetson_release_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(_doctor, "TEGRA", file)
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert _doctor._nvidia() == ["# R36 (release), REVISION: 4.3, GCID: 38968081"]
+    file.write_text("")  # what a container's mount leaves of a file that is not there
+    assert _doctor._nvidia() == []

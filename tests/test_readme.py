@@ -75,6 +75,32 @@ def test_pipelines_of_the_jetson_guide_are_taken_for_pipelines() -> None:
     assert open_source(pipelines[0], "bgr", Event()).live
 
 
+def test_the_jetson_guide_installs_what_a_board_needs() -> None:
+    page = (ROOT / "docs" / "jetson.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^pip install (.+)$", page, re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (numpy,) = [item for item in project["dependencies"] if item.startswith("numpy")]
+    wanted, edgekd = shlex.split(shown[0])  # at once: an older one of the system's, or onnx, would bring NumPy 2
+    assert wanted == f"{numpy},<2"
+    extra = re.fullmatch(r"\.\[(\w+)\]", edgekd)
+    assert extra is not None
+    on_arm = [item for item in project["optional-dependencies"][extra[1]] if "x86_64" not in item]
+    assert {re.split(r"\W", item)[0] for item in on_arm} == {"pycuda", "onnx", "pillow"}
+
+
+def test_what_the_jetson_guide_quotes_is_said() -> None:
+    page = (ROOT / "docs" / "jetson.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?) \|", page.split("## When it does not work")[1].split("## Boards")[0], re.MULTILINE)
+    quoted = [text for row in rows if "NumPy 1.x" not in row for text in re.findall("`(.+?)`", row)]
+    parts = {part.strip() for text in quoted for part in re.split(r"\.\.\.|process", text)}
+    sources = [
+        path.read_text(encoding="utf-8") for name in ("edgekd", "targets") for path in (ROOT / name).rglob("*.py")
+    ]
+    said = re.sub(r'"\n\s+f?"', "", "".join(sources))  # messages go on in the next line
+    assert {part for part in parts if part not in said} == set()
+    assert len(parts) >= 8
+
+
 @pytest.mark.parametrize("page", ["anomaly.md", "exactness.md", "distillation.md", "jetson.md", "streams.md"])
 def test_python_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where there is what the snippets read

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .. import _cuda_images
 from .._target import load_target, target_names
 
 NVPMODEL = ("nvpmodel", "-q")
-SMI = ("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
 SECONDS = 10
 
 
@@ -36,7 +36,7 @@ def facts(root: Path, system: Path = Path("/")) -> dict[str, Any]:
         "board": _text(system / "proc/device-tree/model"),
         "l4t": _l4t(system),
         "tensorrt": _tensorrt(),
-        "sm": _command(SMI),
+        "sm": _capability(),
         "power_mode": _command(NVPMODEL),
         "disk_free_bytes": disk.f_bavail * disk.f_frsize,
         "ram_available_bytes": _available(system),
@@ -57,6 +57,12 @@ def _l4t(system: Path) -> str | None:
     """Return "36.4.0" from "# R36 (release), REVISION: 4.0, ..."."""
     found = re.match(r"# R(\d+) \(release\), REVISION: ([\d.]+)", _text(system / "etc/nv_tegra_release") or "")
     return f"{found[1]}.{found[2]}" if found else None
+
+
+def _capability() -> str | None:
+    """Return the first GPU's, such as "87"; the driver's, since the nvidia-smi of a Jetson says "[N/A]"."""
+    found = _cuda_images.capabilities()
+    return str(found[0]) if found else None
 
 
 def _tensorrt() -> str | None:

@@ -105,6 +105,7 @@ def single_engine(
 
     Raises:
         BuildError: no detector, or this TensorRT cannot hold the kernel or made no engine.
+        MissingPackageError: no onnx.
         TargetUnavailableError: no GPU, no nvcc, or too little memory.
     """
     from ._nms_node import Wish

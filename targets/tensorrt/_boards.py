@@ -80,6 +80,8 @@ class Machine:
         """Return what `doctor` says: the board, and what is missing or unexpected."""
         board, release = self.board, self.release
         found = [f"{board.title if board else self.model}, L4T {self.l4t or 'unknown'}"]
+        if not self.model:  # Docker hides /sys/firmware, where the device tree is
+            return (f"a Jetson{found[0]}; its device tree does not show, as in a container: run doctor outside",)
         if board is None:
             return (f"{found[0]}: no board that edgekd has a file for",)
         found[0] += f", SM{board.capability}, {board.dla} DLA, {'/'.join(map(str, board.ram_gib))} GiB"

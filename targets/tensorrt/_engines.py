@@ -24,7 +24,7 @@ from . import _packed
 from ._compile import WORKSPACE_BYTES, Order, compile_engine
 from ._memory import preflight
 from ._runtime import short_of_memory
-from ._store import beside, engine_folder
+from ._store import beside, engine_folder, user_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,39 +156,58 @@ def open_engine(
     graph = typed_graph(bundle, artifact)
     key = key_of(tensorrt, device, graph, artifact.precision, l4t, board=board, dla=dla)
     folder = engine_folder(bundle.path) if cache is None else cache
-    looked = (folder,) if cache is not None or bundle.path is None else (folder, beside(bundle.path))
     mine = folder / key.file_name()
     before = _stamp(mine)
-    for place in dict.fromkeys(each / key.file_name() for each in looked):
-        found = _opened(tensorrt, place, key, tell)
+    for place in (mine, *(_elsewhere(bundle, mine) if cache is None else ())):
+        found = _opened(tensorrt, place, key, tell, mine)
         if found is not None:
             return found
     with _alone(folder / LOCK, f"the {key.precision} engine of {bundle.path or bundle.manifest.name}", tell):
         if _stamp(mine) != before:  # somebody else built it meanwhile
-            found = _opened(tensorrt, mine, key, tell)
+            found = _opened(tensorrt, mine, key, tell, mine)
             if found is not None:
                 return found
         kept = _make(tensorrt, key, graph, bundle, folder, tell)
         engine = tensorrt.load(kept.plan, dla)
-        try:
-            write(mine, key, kept)
-        except BundleError as error:
-            tell(f"the engine is not kept, so the next start builds it again: {error}")
+        _keep(mine, key, kept, tell)
     return Opened(engine, kept.on_gpu)
 
 
-def _opened(tensorrt: TensorRT, place: Path, key: Key, tell: Progress) -> Opened | None:
+def _elsewhere(bundle: Bundle, mine: Path) -> Iterator[Path]:
+    """Yield where else the engine lies: beside a bundle that is read-only, or where `edgekd build` put it.
+
+    What `build` tries is no file yet, so its engines go to the user's cache.
+    """
+    if bundle.path is not None and beside(bundle.path) != mine.parent:
+        yield beside(bundle.path) / mine.name
+    users = user_place("engines") / mine.name
+    if users != mine and _stamp(users) is not None:  # of the engines of other bundles there nothing is to be said
+        yield users
+
+
+def _opened(tensorrt: TensorRT, place: Path, key: Key, tell: Progress, mine: Path) -> Opened | None:
     """Return the engine of a file, or None where there is none that TensorRT takes."""
     kept = read(place, key, tell)
     if kept is None:
         return None
     try:
-        return Opened(tensorrt.load(kept.plan, key.dla), kept.on_gpu)
+        engine = tensorrt.load(kept.plan, key.dla)
     except SessionError as error:
         if short_of_memory(error):  # a build wants more still, and the engine is good
             raise
         tell(f"{place} is not taken, so it is built again: {error}")
         return None
+    if place != mine and place.parent == user_place("engines"):  # another user starts the bundle, or it is copied
+        _keep(mine, key, kept, tell)
+    return Opened(engine, kept.on_gpu)
+
+
+def _keep(path: Path, key: Key, kept: Kept, tell: Progress) -> None:
+    """Write an engine; one that cannot be kept is used all the same."""
+    try:
+        write(path, key, kept)
+    except BundleError as error:
+        tell(f"the engine is not kept, so the next start builds it again: {error}")
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

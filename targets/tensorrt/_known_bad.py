@@ -20,7 +20,7 @@ class KnownBad(NamedTuple):
     """One row.
 
     Attributes:
-        since: first version, (major, minor).
+        since: first version, (major, minor, patch).
         until: first version that is right again.
         layers: names of `LayerType`, all of which the network must have; empty: any network.
         jetson: whether it concerns boards with L4T only.
@@ -29,8 +29,8 @@ class KnownBad(NamedTuple):
         source: who said so.
     """
 
-    since: tuple[int, int]
-    until: tuple[int, int]
+    since: tuple[int, int, int]
+    until: tuple[int, int, int]
     layers: tuple[str, ...]
     jetson: bool
     action: str
@@ -40,23 +40,24 @@ class KnownBad(NamedTuple):
 
 KNOWN_BAD = (
     KnownBad(
-        since=(11, 0), until=(11, 4), layers=(), jetson=True, action=REFUSE,
-        text="TensorRT 11.0 to 11.3 do not support Jetson: install 11.4 (JetPack 7.2.2), or your JetPack's TensorRT",
-        source="TensorRT's release notes",
+        since=(11, 0, 0), until=(11, 4, 1), layers=(), jetson=True, action=REFUSE,
+        text="TensorRT 11.0 to 11.4.0 do not support Jetson: install your JetPack's TensorRT or, on AGX Orin and Thor "
+        "with JetPack 7.2.2, 11.4.1",
+        source="TensorRT's migration guides for Jetson",
     ),
     KnownBad(
-        since=(10, 3), until=(10, 4), layers=("QUANTIZE", "TOPK"), jetson=False, action=REFUSE,
+        since=(10, 3, 0), until=(10, 4, 0), layers=("QUANTIZE", "TOPK"), jetson=False, action=REFUSE,
         text="TensorRT 10.3 fails an assertion on TopK in a quantized network: build --precision fp16, or take TopK "
         "out of the graph (edgekd's own heads have none)",
         source="reports on JetPack 6.1 and 6.2",
     ),
     KnownBad(
-        since=(10, 0), until=(10, 8), layers=("NON_ZERO",), jetson=False, action=SAY,
+        since=(10, 0, 0), until=(10, 8, 0), layers=("NON_ZERO",), jetson=False, action=SAY,
         text="outputs whose size depends on the data are slow before TensorRT 10.8: a call blocks for some 6.5 ms",
         source="release notes of TensorRT 10.8",
     ),
     KnownBad(
-        since=(10, 0), until=(10, 8), layers=("NMS",), jetson=False, action=SAY,
+        since=(10, 0, 0), until=(10, 8, 0), layers=("NMS",), jetson=False, action=SAY,
         text="NMS inside the network is slow before TensorRT 10.8: a call blocks for some 6.5 ms; edgekd's is outside",
         source="release notes of TensorRT 10.8",
     ),
@@ -78,7 +79,7 @@ def apply(tensorrt: TensorRT, layers: Collection[str], *, jetson: bool, progress
     if tensorrt.rtx:
         return
     for row in KNOWN_BAD:
-        concerned = row.since <= tensorrt.numbers[:2] < row.until and (jetson or not row.jetson)
+        concerned = row.since <= tensorrt.numbers < row.until and (jetson or not row.jetson)
         if concerned and set(row.layers) <= set(layers):
             if row.action == REFUSE:
                 raise BuildError(f"{row.text} (this is {tensorrt.version}; source: {row.source})")

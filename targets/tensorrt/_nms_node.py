@@ -1,18 +1,22 @@
-"""The typed graph with pixels in front and suppression behind: all that a single engine computes."""
+"""The typed graph with pixels in front and suppression behind: all that a single engine computes.
+
+A board asks for these names and for whether an engine can be made, and seldom has onnx: it is imported when one is.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 from ._jobs import workspace_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import onnx
 
     from edgekd._manifest import InputSpec, OutputSpec
 
@@ -42,6 +46,13 @@ class Wish:
     batch: int = 1
 
 
+def missing() -> str | None:
+    """Return what this machine lacks to write such a graph, or None."""
+    if find_spec("onnx") is None:
+        return "suppression is put into the graph with onnx, which is missing: pip install onnx"
+    return None
+
+
 def with_suppression(data: bytes, spec: InputSpec, outputs: Sequence[OutputSpec], wish: Wish, capability: int) -> bytes:
     """Return the graph that takes letterboxed pixels, 0 to 255, and gives detections in pixels of the network.
 
@@ -52,6 +63,9 @@ def with_suppression(data: bytes, spec: InputSpec, outputs: Sequence[OutputSpec]
         wish: what to keep.
         capability: compute capability times ten, for which the kernel is compiled.
     """
+    import onnx
+    from onnx import TensorProto, helper
+
     model = onnx.load_from_string(data)
     graph = model.graph
     _normalise(graph, spec)
@@ -80,6 +94,8 @@ def with_suppression(data: bytes, spec: InputSpec, outputs: Sequence[OutputSpec]
 
 def _normalise(graph: onnx.GraphProto, spec: InputSpec) -> None:
     """Let the graph subtract the mean and divide by the standard deviation, in float32."""
+    from onnx import helper, numpy_helper
+
     source = spec.name
     for node in graph.node:
         node.input[:] = [f"{source}_normalised" if name == source else name for name in node.input]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgekd.errors import BuildError
 
-from . import _kernels, _runtime
+from . import _kernels, _nms_node, _runtime
 from ._nms_node import NAME, NAMESPACE, OUTPUTS
 
 if TYPE_CHECKING:
@@ -78,12 +78,12 @@ def register(tensorrt: TensorRT) -> None:
 
 
 def missing() -> str | None:
-    """Return why this TensorRT cannot hold the kernel, or None."""
+    """Return why this TensorRT cannot hold the kernel, or what the graph around it lacks, or None."""
     try:
         _module(_runtime.find())
     except BuildError as error:
         return str(error)
-    return None
+    return _nms_node.missing()
 
 
 def _tuple(*kinds: Any) -> Any:

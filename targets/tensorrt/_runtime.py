@@ -81,7 +81,7 @@ class Log:
 
 
 _LISTENING: weakref.WeakSet[Log] = weakref.WeakSet()
-_ONE_AT_A_TIME = threading.Lock()
+_ONE_AT_A_TIME = threading.RLock()  # an engine that is collected meanwhile, in this thread, may log as it goes
 
 
 @cache

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgekd._session import SessionInfo, check_outputs, check_pixels, output_arrays
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 LANES = 2  # of one batch size: while the GPU works for one thread, another's frames are copied
 STAGED_BYTES = 64 << 20  # of frames copied at once; larger ones go one by one
 REBUILD = "edgekd build model.bin --target tensorrt"
+MOVES = re.compile("^Reformatting CopyNode | to nvm$| copy finish$")  # between GPU and DLA, as TensorRT names it
+WAITS = " from nvm"
 
 
 class TensorRTSession:
@@ -105,6 +109,8 @@ class TensorRTSession:
                 f"the GPU {MAX_CANDIDATES} can. Load with device='cpu', or make the bundle with predict.max_candidates "
                 f"of {MAX_CANDIDATES} or less"
             )
+        most = max(1, min(self._manifest.outputs[0].shape[0], request.max_candidates))
+        request = replace(request, max_det=min(request.max_det, most))  # room for more than there can be is not made
         found: list[Found] = []
         for group in _groups(frames, self._batch):
             with self._lane(len(group)) as lane:
@@ -256,5 +262,12 @@ def dla_core(device: str) -> int | None:
 
 
 def _placed(item: LayerTime, on_gpu: Sequence[str]) -> LayerTime:
-    """Say where a layer ran: TensorRT names what it fused after the layers in it, and a DLA's part as one."""
-    return item._replace(kind="GPU" if any(name in item.name for name in on_gpu) else "DLA")
+    """Say where a layer ran: TensorRT names what it fused after the layers in it, and a DLA's part as one.
+
+    The names of layers begin alike ("Mul_1", "Mul_12"), so whole ones count. What brings data back waits for the DLA.
+    """
+    if MOVES.search(item.name):
+        return item._replace(kind="copy")
+    names = "|".join(map(re.escape, on_gpu))
+    here = names and re.search(rf"(?<![\w/])(?<!\w\.)(?:{names})(?![\w/]|\.(?!\.))", item.name)
+    return item._replace(kind="GPU" if here and not item.name.endswith(WAITS) else "DLA")

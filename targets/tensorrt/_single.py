@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgekd.errors import BuildError
+from edgekd.errors import BuildError, MissingPackageError
 
-from . import _boards, _device, _plugin, _runtime
+from . import _boards, _device, _nms_node, _plugin, _runtime
 from ._compile import WORKSPACE_BYTES, Order, compile_engine
 from ._engines import typed_graph
 from ._memory import preflight
@@ -42,6 +42,7 @@ def single_engine(bundle: Bundle, artifact: Artifact, wish: Wish, folder: Path, 
 
     Raises:
         BuildError: no detector, or this TensorRT cannot hold the kernel or made no engine.
+        MissingPackageError: no onnx.
         TargetUnavailableError: no GPU, no nvcc, or too little memory.
     """
     manifest = bundle.manifest
@@ -49,6 +50,9 @@ def single_engine(bundle: Bundle, artifact: Artifact, wish: Wish, folder: Path, 
         raise BuildError("an anomaly network has no boxes to suppress: its own engine gives map and score")
     tensorrt = _runtime.find()
     _plugin.register(tensorrt)
+    lacks = _nms_node.missing()
+    if lacks is not None:
+        raise MissingPackageError(lacks)
     device = _device.open_device(0)
     try:
         with device.current():

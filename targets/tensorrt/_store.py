@@ -8,14 +8,19 @@ from pathlib import Path
 from edgekd.errors import TargetUnavailableError
 
 
+def user_place(name: str) -> Path:
+    """Return the folder `name` in the user's cache of edgekd; it need not be there."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")  # the standard's name, not one of ours
+    return Path(base) / "edgekd" / name
+
+
 def user_folder(name: str) -> Path:
     """Return the folder `name` in the user's cache of edgekd, made if need be.
 
     Raises:
         TargetUnavailableError: it cannot be made.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")  # the standard's name, not one of ours
-    folder = Path(base) / "edgekd" / name
+    folder = user_place(name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 import edgekd
 from edgekd import Bundle
 from edgekd._flash import check as checking
-from edgekd._flash import host
+from edgekd._flash import facts, host
 from edgekd._flash.board import MOST_NAMED, program
 from edgekd.device import FakeDevice, Fault
 from edgekd.device.process import LINE_BYTES
@@ -152,6 +152,13 @@ def test_where_keys_are_set_only_their_signatures_pass(bench: Any, board: FakeDe
     (keys / "broken.pem").write_bytes(b"not a key")  # closed, not open
     with pytest.raises(SignatureError, match=r"broken\.pem cannot be used as an allowed key"):
         edgekd.flash(bench.old, board, allow_downgrade=True, **FAST)
+
+
+def test_fact_sm_is_what_a_requirement_says_and_the_drivers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(facts._cuda_images, "capabilities", lambda: (87,))
+    assert facts.facts(tmp_path)["sm"] == "87"
+    monkeypatch.setattr(facts._cuda_images, "capabilities", lambda: ())
+    assert facts.facts(tmp_path)["sm"] is None
 
 
 @pytest.mark.parametrize(

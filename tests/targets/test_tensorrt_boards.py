@@ -92,6 +92,14 @@ def test_unknown_board_and_release_are_said(tmp_path: Path) -> None:
     assert found.l4t == ""
 
 
+def test_board_in_a_container_without_its_device_tree_is_a_jetson(tmp_path: Path) -> None:
+    found = _boards.machine(root(tmp_path, "", RELEASE.format(36, "4.3")))
+    assert found is not None
+    assert found.lines() == (
+        "a Jetson, L4T 36.4.3; its device tree does not show, as in a container: run doctor outside",
+    )
+
+
 def test_other_machines_are_no_board(tmp_path: Path) -> None:
     assert _boards.machine(tmp_path) is None
     assert _boards.machine(root(tmp_path, "Raspberry Pi 5 Model B")) is None

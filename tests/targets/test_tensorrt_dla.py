@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from edgekd.targets.tensorrt import _session
 from edgekd.targets.tensorrt._session import TensorRTSession, dla_core
 
 from edgekd._bundle import Bundle
 from edgekd._detector import load
+from edgekd._session import LayerTime
 from edgekd.errors import SessionError
 
 from ..conformance import bundles
@@ -73,6 +75,26 @@ def test_layers_left_to_the_gpu_are_named_kept_with_the_engine_and_timed(
         assert session.info.device == first, "from the cache"
         assert [item.kind for item in session.layer_times(bundles.pixels(1), 2)] == ["DLA", "GPU"]
     assert board.tensorrt.builds == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("{ForeignNode[/stem/Conv.../head/Mul_12]}", "DLA"),  # /head/Mul and /head/Mul_1 are left over
+        ("{ForeignNode[/stem/Conv.../neck.head/Mul]}", "DLA"),
+        ("{ForeignNode[/head/Mul.../head/Concat]}", "GPU"),
+        ("/head/Sigmoid + /head/Mul_1", "GPU"),
+        ("PWN(/head/Mul_1)", "GPU"),
+        ("Reformatting CopyNode for Input Tensor 0 to /head/Mul", "copy"),
+        ("images to nvm", "copy"),  # recorded on an Orin: NVIDIA/TensorRT#3143
+        ("images copy finish", "copy"),
+        ("/head/Mul from nvm", "DLA"),
+    ],
+)
+def test_side_of_a_layer_is_found_by_whole_names_and_copies_are_told(name: str, kind: str) -> None:
+    placed = _session._placed(LayerTime(name, "layer", 1.0), ("/head/Mul", "/head/Mul_1"))
+    assert placed == (name, kind, 1.0)
+    assert _session._placed(LayerTime("/stem/Conv", "layer", 1.0), ()).kind == "DLA"
 
 
 def test_engine_of_each_core_and_of_the_gpu_is_its_own(board: Board, path: Path) -> None:

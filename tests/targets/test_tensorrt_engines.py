@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import shutil
 import subprocess
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+import edgekd
 from edgekd import errors
 from edgekd._bundle import Bundle
 from edgekd._detector import load
@@ -156,6 +159,20 @@ def test_board_with_the_same_gpu_name_has_engine_and_timings_of_its_own(board: B
     assert board.tensorrt.builds == 2
     assert len(engines(path)) == 2
     assert len(list(path.with_name(f"{path.name}.engines").glob("timings-*.cache"))) == 2
+
+
+def test_what_build_compiled_is_not_compiled_again_and_lies_beside_the_bundle(board: Board, tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    bundles.portable().write(path)
+    edgekd.build(path, targets=["tensorrt"], precisions=["fp32", "fp16"])
+    assert board.tensorrt.builds == 2
+    for precision in ("fp32", "fp16"):
+        edgekd.load(path, device="tensorrt", precision=precision).close()
+    assert board.tensorrt.builds == 2
+    shutil.rmtree(tmp_path / "cache")  # another user's starts find those beside the bundle
+    for precision in ("fp32", "fp16"):
+        edgekd.load(path, device="tensorrt", precision=precision).close()
+    assert board.tensorrt.builds == 2
 
 
 def test_read_only_folder_of_the_bundle_leads_to_the_users_cache(
@@ -314,10 +331,30 @@ def test_errors_when_two_engines_live_and_the_first_goes_then_the_second_is_hear
             gc.collect()
 
 
+def test_log_when_an_engine_is_collected_while_one_begins_to_listen_then_it_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The collector runs in any thread, between any two lines; a thread of its own, so that a failure ends."""
+    logger = _runtime.Log(FakeTensorRT().module).logger
+
+    class Collecting(set[Any]):
+        def add(self, log: Any) -> None:
+            super().add(log)
+            logger.log(tensorrt_fake.Severity.ERROR, "freed outside its context")
+
+    monkeypatch.setattr(_runtime, "_LISTENING", Collecting())
+    heard: list[str] = []
+    thread = threading.Thread(target=lambda: heard.extend(_runtime.Log(FakeTensorRT().module).errors), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert heard == ["freed outside its context"]
+
+
 @pytest.mark.parametrize(
     ("version", "layers", "jetson", "refused"),
     [
-        ("11.3.0", (), True, True), ("11.4.1", (), True, False), ("11.3.0", (), False, False),
+        ("11.3.0", (), True, True), ("11.4.0", (), True, True), ("11.4.1", (), True, False),
+        ("11.3.0", (), False, False),
         ("10.3.0", ("QUANTIZE", "TOPK", "CONV"), True, True), ("10.3.0", ("TOPK",), True, False),
         ("10.4.0", ("QUANTIZE", "TOPK"), True, False), ("8.5.2", (), True, False),
     ],
@@ -480,6 +517,17 @@ def test_kernels_are_compiled_once_for_this_gpu(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(_kernels, "_compile", lambda *_: pytest.fail("compiled again"))
     assert _kernels.image(87) == code
     assert [item.suffix for item in (tmp_path / "edgekd" / "kernels").iterdir()] == [".fatbin"]
+
+
+@pytest.mark.skipif(_kernels.shutil.which("nvcc") is None, reason="no nvcc")
+def test_kernels_that_the_toolkit_of_a_board_warns_of_are_compiled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "edgekd_cuda.cu"
+    source.write_text('extern "C" __global__ void warned_of() { int never_used; }\n')
+    monkeypatch.setattr(_kernels.build_fatbin, "SOURCE", source)
+    assert b"warned_of" in _kernels.image(87)
 
 
 @pytest.fixture

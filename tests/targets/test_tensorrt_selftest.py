@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from edgekd.targets.tensorrt import _kernels
+from edgekd.targets.tensorrt import _kernels, _nms_node
 
 import edgekd
 from edgekd import _selftest, _selftest_board
@@ -17,12 +20,10 @@ from edgekd._target import load_target
 from edgekd._verify import TOLERANCES
 
 from ..conformance import bundles
-from .tensorrt_fake import NO_TACTIC, FakeTensorRT
+from .tensorrt_fake import NO_TACTIC, FakeTensorRT, FakeTimings
 from .test_tensorrt_single import NEWEST, PTX
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .conftest import Board
 
 NAMES = [
@@ -89,6 +90,13 @@ def test_build_when_an_engine_is_kept_then_another_is_built_all_the_same(board: 
     assert found["build"].figures["looks"] >= 2
 
 
+def test_build_when_the_timings_are_larger_than_the_engine_then_its_own_size_is_told(
+    board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeTimings, "serialize", lambda _: bytes(8 << 20))
+    assert tried(tmp_path)["build"].figures["engine_mib"] < 1
+
+
 def test_build_when_it_fails_then_it_is_in_the_report_with_tensorrts_words(board: Board, tmp_path: Path) -> None:
     board.tensorrt.build_errors = [NO_TACTIC]
     found = tried(tmp_path)
@@ -102,6 +110,25 @@ def test_export_when_tensorrt_cannot_hold_the_kernel_then_it_is_skipped_with_the
     found = tried(tmp_path)["export"]
     assert found.status == "skipped"
     assert "TensorRT 10.3.0 cannot keep a kernel of ours" in found.detail
+
+
+def test_export_when_the_board_has_no_onnx_then_it_is_skipped_with_what_to_type(
+    thor: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_nms_node, "find_spec", lambda _: None)
+    found = tried(tmp_path)["export"]
+    assert found.status == "skipped"
+    assert found.detail.endswith("pip install onnx")
+
+
+def test_what_a_board_loads_needs_no_onnx() -> None:
+    """The guide installs none: `selftest` on JetPack 6 has to say that its TensorRT holds no kernels."""
+    folder = Path(_nms_node.__file__).parent
+    names = {path.stem for path in folder.glob("_*.py")} - {"__init__", "_build", "_half", "_pairs", "_pycuda"}
+    code = ["import sys", "sys.modules.update(onnx=None, onnxruntime=None)"]
+    code += [f"import edgekd.targets.tensorrt.{name}" for name in sorted(names)]
+    found = subprocess.run([sys.executable, "-c", "\n".join(code)], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
 
 
 def test_export_when_the_engine_finds_something_else_then_it_fails(

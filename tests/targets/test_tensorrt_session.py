@@ -88,6 +88,15 @@ def test_detect_gives_the_bits_of_the_host_pipeline(board: Board, integrated: bo
                     assert_same_bits(session.detect([item], request), [wanted])
 
 
+def test_detect_when_more_may_be_found_than_there_can_be_then_no_room_is_made_for_it(board: Board) -> None:
+    with start() as session:
+        session.detect([frame()], REQUEST)
+        device = board.devices[-1]
+        device.room = sum(item.size for item in device.live) + (1 << 20)
+        request = dataclasses.replace(REQUEST, max_det=2**31 - 1)
+        assert_same_bits(session.detect([frame()], request), on_the_host(session, [frame()], request, oriented=False))
+
+
 @pytest.mark.parametrize("classes", [(), (0,), (1, 2)])
 def test_detect_of_some_classes_finds_no_others(board: Board, classes: tuple[int, ...]) -> None:
     request = dataclasses.replace(REQUEST, classes=classes)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from edgekd.targets.tensorrt import _kernels
+from edgekd.targets.tensorrt import _kernels, _nms_node
 from edgekd.targets.tensorrt._jobs import workspace_bytes
 from edgekd.targets.tensorrt._plugin import bits
 from onnx import TensorProto, helper
@@ -18,7 +18,7 @@ import edgekd
 from edgekd import geometry
 from edgekd._bundle import Bundle
 from edgekd.cli.main import main
-from edgekd.errors import BuildError, TargetUnavailableError, UsageError
+from edgekd.errors import BuildError, MissingPackageError, TargetUnavailableError, UsageError
 
 from ..conformance import bundles
 from .tensorrt_fake import FakeTensorRT
@@ -125,6 +125,16 @@ def test_an_older_tensorrt_says_what_it_lacks(board: Board, tmp_path: Path, vers
     with pytest.raises(BuildError, match=rf"TensorRT {version} cannot keep a kernel .* 10\.9 and later"):
         edgekd.export_engine(path, tmp_path / "m.engine")
     assert not (tmp_path / "m.engine").exists()
+
+
+def test_without_onnx_it_says_what_to_type_before_the_gpu_is_opened(
+    thor: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = bundles.written("tensorrt", "fp32", tmp_path)
+    monkeypatch.setattr(_nms_node, "find_spec", lambda _: None)
+    with pytest.raises(MissingPackageError, match="pip install onnx"):
+        edgekd.export_engine(path, tmp_path / "m.engine")
+    assert not thor.devices
 
 
 def test_a_build_that_fails_leaves_no_file(thor: Board, tmp_path: Path) -> None:
