@@ -104,13 +104,13 @@ def times(session: TensorRTSession, detector: Detector, frame: NDArray[np.uint8]
     replayed = timed(lambda: detector.predict(frame), frames)
     bare = timed(lambda: bare_engine(session, lane), frames)
     alone = timed(replayed_engine(session, lane), frames) if graphs else bare
-    lane._captures = False
+    lane.captures = False
     with session._device.current():
         lane._forget()
     queued = timed(lambda: detector.predict(frame), frames)
     with mock.patch.object(lane._stream, "launch", wraps=lane._stream.launch) as launch:
         detector.predict(frame)
-    lane._captures = True
+    lane.captures = True
     # Less the faster of both: what a graph saves inside the network is none of ours.
     outside = statistics.median(replayed) - min(statistics.median(bare), statistics.median(alone))
     return {

@@ -48,7 +48,10 @@ class _Placed(NamedTuple):
 
 
 class Lane:
-    """See the top of this module. Every call is made with the device's context current."""
+    """See the top of this module. Every call is made with the device's context current.
+
+    `captures`: whether frames are captured; false from the first that does not let itself be.
+    """
 
     def __init__(
         self, device: Device, engine: Engine, spec: InputSpec, outputs: Sequence[OutputSpec], batch: int
@@ -57,7 +60,7 @@ class Lane:
         self.batch = batch
         self._device, self._spec, self._outputs = device, spec, tuple(outputs)
         self._memory: list[Memory] = []
-        self._captures = True
+        self.captures = True
         self._graphs: OrderedDict[Any, Graph] = OrderedDict()
         self._last: Any = None
         self._context: Context | None = None
@@ -91,7 +94,7 @@ class Lane:
         self._enqueue()
         self._stream.synchronize()
         graph = None
-        if self._captures:
+        if self.captures:
             with contextlib.suppress(SessionError):
                 graph = self._record(self._enqueue)
         launch = self._enqueue if graph is None else graph.launch
@@ -135,7 +138,7 @@ class Lane:
             allowed[list(request.classes)] = 1
         key = (tuple((item.offset, item.shape, item.swap) for item in placed), request)
         graph = self._graphs.get(key)
-        if graph is None and key == self._last and self._captures:
+        if graph is None and key == self._last and self.captures:
             graph = self._capture(key, placed, request)
         self._last = key
         if graph is None:
@@ -207,7 +210,7 @@ class Lane:
             graph = self._record(lambda: self._queue(placed, request))
         except SessionError as error:
             LOG.warning("edgekd: no CUDA graph, so every frame is queued kernel by kernel: %s", error)
-            self._captures = False
+            self.captures = False
             return None
         self._graphs[key] = graph
         return graph

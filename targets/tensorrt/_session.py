@@ -69,6 +69,7 @@ class TensorRTSession:
         self._batch = largest_batch(tensorrt, dla)
         self._idle: dict[int, list[Lane]] = {}
         self._made: dict[int, int] = {}
+        self._captures = True
         self._busy = 0
         self._changed = threading.Condition()
         self._closed = False
@@ -198,10 +199,13 @@ class TensorRTSession:
             with self._device.current():
                 if lane is None:
                     lane = Lane(self._device, self._engine, self._manifest.input, self._manifest.outputs, batch)
+                lane.captures &= self._captures
                 try:
                     yield lane
                     healthy = True
                 finally:
+                    if not lane.captures:  # or a capture whose failure costs a frame would be tried for ever
+                        self._captures = False
                     if not healthy:  # its stream may hold anything: the next call gets another
                         lane.close()
         finally:

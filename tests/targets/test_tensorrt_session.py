@@ -277,6 +277,32 @@ def test_engine_that_cannot_be_captured_runs_without_a_graph(board: Board, caplo
     assert caplog.text.count("no CUDA graph, so every frame is queued kernel by kernel") == 1
 
 
+def test_capture_whose_failure_costs_a_frame_is_not_tried_again_by_other_lanes(
+    board: Board, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failed = _session.Lane._queue, []
+
+    def stale(self: Any, *args: Any) -> None:
+        """Tell the capture's error once more, as a library does that asks for the last one."""
+        if not self.captures and not failed:
+            failed.append(self)
+            raise SessionError("the error before, again")
+        real(self, *args)
+
+    monkeypatch.setattr(_session.Lane, "_queue", stale)
+    with start() as session:
+        expected = session.detect([frame()], REQUEST)
+        board.tensorrt.run_errors = ["operation not permitted when stream is capturing"]
+        with pytest.raises(SessionError, match="the error before, again"):
+            session.detect([frame()], REQUEST)
+        for _ in range(4):
+            assert_same_bits(session.detect([frame()], REQUEST), expected)
+        assert_same_bits(session.detect([frame()] * 2, REQUEST), expected * 2)
+        assert_same_bits(session.detect([frame()] * 2, REQUEST), expected * 2)
+        assert (board.devices[-1].graphs, board.devices[-1].capturing) == (0, set())
+    assert caplog.text.count("no CUDA graph, so every frame is queued kernel by kernel") == 1
+
+
 @pytest.mark.parametrize("call", ["upload", "launch", "download", "captured"])
 def test_driver_that_refuses_a_capture_at_any_call_costs_the_graph_and_no_frame(
     board: Board, call: str, caplog: pytest.LogCaptureFixture
