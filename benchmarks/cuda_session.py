@@ -1,14 +1,15 @@
 """The GPU session end to end: what is outside the network, in launches, time and memory.
 
     python benchmarks/cuda_session.py                  # a GPU, its driver and pycuda; writes results/cuda_session.json
-    python benchmarks/cuda_session.py --frames 2000    # a first look: fewer frames that are timed
     python benchmarks/cuda_session.py --check          # a few frames, right or wrong: for compute-sanitizer
 
 The network runs on the best engine that starts here (benchmarks/session_engines.py): TensorRT, TensorRT for RTX, ONNX
 Runtime on CUDA, else a copy of outputs computed beforehand; the result says which, and why not another. Everything else
 is what `Detector.predict` does on a board. It has to find what the host's own pipeline finds around the same engine,
 with and without a CUDA graph, in eight threads, and after 100 000 frames host and GPU hold as much memory as before.
-Time outside the network is a frame's time less that of the bare engine, both waited for. Without a GPU: exit code 4.
+Time outside the network is a frame's time less that of the bare engine, both waited for; of a frame of 1080p, which
+the goal is for and whose copy to the GPU is most of it, and of one as large as the network's input. Without a GPU: exit
+code 4.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ def measure(
             "objects": len(expected), "frames": frames, "wrong": wrong,
         }  # fmt: skip
         if not check:
+            small = frame[: bundle.manifest.input.height, : bundle.manifest.input.width]
+            found["small_frame"] = {"frame": small.shape, **times(session, detector, small, frames)}
             found |= times(session, detector, frame, frames)
         wrong += in_threads(detector, frame, expected, max(1, frames // THREADS))
         if not check:
@@ -99,18 +102,18 @@ def _outputs(bundle: Bundle) -> list[NDArray[Any]]:
 
 def times(session: TensorRTSession, detector: Detector, frame: NDArray[np.uint8], frames: int) -> dict[str, Any]:
     """Time a frame as a replayed graph, the same queued kernel by kernel, and the bare engine."""
+    replayed = timed(lambda: detector.predict(frame), frames)
     lane = next(iter(session._idle.values()))[0]
     graphs = len(lane._graphs)
-    replayed = timed(lambda: detector.predict(frame), frames)
     bare = timed(lambda: bare_engine(session, lane), frames)
     alone = timed(replayed_engine(session, lane), frames) if graphs else bare
-    lane.captures = False
     with session._device.current():
         lane._forget()
-    queued = timed(lambda: detector.predict(frame), frames)
-    with mock.patch.object(lane._stream, "launch", wraps=lane._stream.launch) as launch:
-        detector.predict(frame)
-    lane.captures = True
+    with mock.patch.object(session, "_captures", new=False):  # which a lane learns when it is lent
+        queued = timed(lambda: detector.predict(frame), frames)
+        with mock.patch.object(lane._stream, "launch", wraps=lane._stream.launch) as launch:
+            detector.predict(frame)
+    lane.captures = bool(graphs)
     # Less the faster of both: what a graph saves inside the network is none of ours.
     outside = statistics.median(replayed) - min(statistics.median(bare), statistics.median(alone))
     return {
@@ -218,7 +221,7 @@ def bundle_of(size: int, classes: int) -> Bundle:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=100_000, help="that are timed (default: 100000)")
+    parser.add_argument("--frames", type=int, default=2000, help="that are timed (default: 2000)")
     parser.add_argument("--engine", choices=session_engines.ENGINES, help="this one, whatever else would start")
     parser.add_argument("--check", action="store_true", help="a few frames, right or wrong; writes nothing")
     args = parser.parse_args()
@@ -237,7 +240,10 @@ def main() -> int:
     for name, reason in found["not_run"].items():
         print(f"not on {name}: {reason}")
     wrong = found["wrong"] or "nothing wrong"
-    print(f"{found['engine']}: outside the network {found['outside_ms']:.3f} ms (goal {GOAL_MS}), {wrong}")
+    print(
+        f"{found['engine']}: outside the network {found['outside_ms']:.3f} ms (goal {GOAL_MS} ms), "
+        f"{found['small_frame']['outside_ms']:.3f} ms with a frame of the network's size, {wrong}"
+    )
     return 1 if found["wrong"] else 0 if found["outside_ms"] <= GOAL_MS else 3
 
 

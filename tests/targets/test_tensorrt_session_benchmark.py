@@ -84,6 +84,8 @@ def test_a_session_whose_network_is_a_copy_finds_what_the_host_does(
     assert found["objects"] > 3
     assert found["kernels_a_frame"] == 7
     assert set(found["median_ms"]) == {"frame, replayed", "frame, queued", "bare engine", "bare engine, replayed"}
+    assert found["small_frame"]["frame"] == (64, 64, 3)
+    assert (found["small_frame"]["graphs"], found["graphs"]) == (2, 1), "one a size; then forgotten, and captured again"
     assert not board.devices[-1].live
     assert board.devices[-1].graphs == board.devices[-1].streams == 0
 
