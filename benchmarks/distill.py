@@ -141,7 +141,7 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Cell, int, str, list[dict[s
         return
     for seed in (int(item) for item in args.seeds.split(",")):
         for cell in cells:
-            methods = {name: {**METHODS, **ABLATIONS}[name] for name in methods_of(cell, args)}
+            methods = {name: METHODS[name] for name in methods_of(cell, args)}
             if args.command == "ablate":
                 methods = {"baseline": [], **ABLATIONS}
             for name, entries in methods.items():
@@ -157,12 +157,16 @@ def methods_of(cell: Cell, args: argparse.Namespace) -> Sequence[str]:
 
 def best_factor(cell: Cell, name: str, entries: list[dict[str, Any]]) -> float:
     """Return the factor of a method's weight that did best on the validation images, with one pair for all."""
-    method = name if name in METHODS else entries[0]["method"]  # a part in an ablation weighs what the whole does
-    if method not in METHODS or not entries or cell.size != "small":
+    if not entries or entries[0]["method"] not in METHODS or cell.size != "small":
         return 1.0
     pair, data = cell.pair.tuned_by, TUNED_ON.get(cell.data_name, cell.data_name)
-    rows = [json.loads(f.read_text()) for f in (RESULTS / "tuning").glob(f"{pair}-{data}-tune-{method}-x*.json")]
-    if not rows:
+    method = entries[0]["method"]
+    for label in (name, method):  # a part in an ablation, or a variant that was not tuned, weighs what the whole does
+        files = (RESULTS / "tuning").glob(f"{pair}-{data}-tune-{label}-x*.json")
+        rows = [json.loads(file.read_text()) for file in files]
+        if rows:
+            break
+    else:
         raise SystemExit(f"{method} has not been tuned on {data}: python benchmarks/distill.py tune --pairs {pair}")
     best = max(rows, key=lambda row: row["metrics"]["AP"])
     return float(best["method"].rsplit("-x", 1)[1])

@@ -15,11 +15,13 @@ from machine import RESULTS
 
 mpl.use("Agg")
 COLOURS = {
-    "teacher": "black", "longer": "tab:gray", "baseline": "tab:blue", "xfkd": "tab:red", "fad": "tab:orange",
+    "teacher": "black", "longer": "tab:gray", "baseline": "tab:blue", "xfkd": "tab:red", "xfkd-none": "tab:pink",
+    "xfkd_none": "tab:pink", "fad": "tab:orange",
     "nsd": "tab:purple", "nsd_pos": "tab:green",
 }  # fmt: skip
 NAMES = {
     "longer": "student alone, twice the steps", "baseline": "student alone", "xfkd": "XFKD", "fad": "FAD",
+    "xfkd-none": "XFKD, teacher not mixed in", "xfkd_none": "XFKD, teacher not mixed in",
     "nsd": "NSD", "nsd_pos": "NSD, positives too",
 }  # fmt: skip
 

@@ -96,6 +96,7 @@ SMALL: dict[str, Pair] = {
         },
         student_steps={"bccd": 1600, "sixray": 1600, "xray": 1600},  # after 800 hardly begun
         teacher_steps={"bccd": 2000, "sixray": 2000, "xray": 3500},
+        methods=("baseline", "pkd", "fgd", "mgd", "cwd", "xfkd", "xfkd_none", "fad"),
     ),
     "tiny": Pair(
         note="first evidence, PKD alone: ResNet-18 -> tiny CSP, dense head",
