@@ -168,7 +168,8 @@ def _classes(given: Sequence[str] | str | Path) -> tuple[str, ...]:
         try:
             given = [line.strip() for line in Path(given).read_text(encoding="utf-8").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read class names, one a line, from {given}: {error}") from error
+            why = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+            raise UsageError(f"cannot read class names, one a line, from {given}: {why}") from error
     if not given or len(set(given)) != len(given):
         raise UsageError(
             f"class names should be different and at least one, got {len(given)}: {', '.join(given)[:200]}"

@@ -199,7 +199,8 @@ def _why_int8(bundle: Bundle, artifact: Artifact) -> str:
     receipt = int8_receipt(bundle.manifest, artifact.target) if needs_receipt(artifact) else None
     if receipt is None:
         return "; it has no receipt" if needs_receipt(artifact) else ""
-    lost = f"lost {receipt.row['value']:.2g} {receipt.row.get('unit', '')}".rstrip()
+    value = receipt.row["value"]  # a drop: below 0 it did better than the float network
+    lost = f"{'gained' if value < 0 else 'lost'} {abs(value):.2g} {receipt.row.get('unit', '')}".rstrip()
     speed = "" if receipt.speed_up is None else f", {receipt.speed_up:.1f} times as fast as {receipt.rival}"
     failed = "" if receipt.passed else "failed its gates: it "
     return f"; when measured it {failed}{lost}{speed}"

@@ -83,10 +83,16 @@ def _public(key: bytes | str) -> Ed25519PublicKey:
     try:
         loaded = load_pem_public_key(key.encode() if isinstance(key, str) else key)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise UsageError("a public key should be Ed25519, as PEM or as its 32 raw bytes") from error
+        hint = "" if not _says(key, b"PRIVATE KEY") else "; this is the secret one, the public one lies in FILE.pub"
+        raise UsageError(f"a public key should be Ed25519, as PEM or as its 32 raw bytes{hint}") from error
     if not isinstance(loaded, Ed25519PublicKey):
         raise UsageError(f"a public key should be Ed25519, got {type(loaded).__name__}")
     return loaded
+
+
+def _says(key: bytes | str, kind: bytes) -> bool:
+    """Whether a key is PEM of this kind: the two files of a pair are easily taken for each other."""
+    return isinstance(key, (bytes, str)) and kind in (key.encode() if isinstance(key, str) else key).split(b"\n")[0]
 
 
 def _private(key: bytes | str) -> Ed25519PrivateKey:
@@ -99,11 +105,10 @@ def _private(key: bytes | str) -> Ed25519PrivateKey:
         return Ed25519PrivateKey.from_private_bytes(key)
     try:
         loaded = load_pem_private_key(key.encode() if isinstance(key, str) else key, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        # The reason may quote key material: it stays in the chain only as a type.
-        raise UsageError(
-            f"a private key should be Ed25519, as unencrypted PEM or as its 32 raw bytes ({type(error).__name__})"
-        ) from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # The reason may quote key material: it is not told.
+        hint = "" if not _says(key, b"PUBLIC KEY") else "; this is the public one, the secret one is without .pub"
+        raise UsageError(f"a private key should be Ed25519, as unencrypted PEM or as its 32 raw bytes{hint}") from None
     if not isinstance(loaded, Ed25519PrivateKey):
         raise UsageError(f"a private key should be Ed25519, got {type(loaded).__name__}")
     return loaded

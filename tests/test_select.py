@@ -148,6 +148,11 @@ def test_int8_goes_first_where_it_was_faster(targets: dict[str, SimpleNamespace]
     assert choice.reason.endswith("; when measured it lost 0.3 points, 2.0 times as fast as fp16")
 
 
+def test_int8_that_did_better_than_the_float_network_gained(targets: dict[str, SimpleNamespace]) -> None:
+    choice = _choose(WITH_INT8, {**_int8("beta"), "value": -0.1666})
+    assert choice.reason.endswith("; when measured it gained 0.17 points, 2.0 times as fast as fp16")
+
+
 @pytest.mark.parametrize(
     ("speed_up", "why"),
     [(0.7, "not faster than fp16 when measured (0.70 times its speed)"),

@@ -74,10 +74,17 @@ def keys_sign(path: str | Path, key: str | Path, out: str | Path | None = None) 
     except OSError as error:
         raise UsageError(f"cannot read the key {key}: {error.strerror}") from error
     with Bundle.read(path) as bundle:
-        signed = bundle.sign(secret)
+        signed = _signed(bundle, secret, key)
         signed.write(path if out is None else out)
         assert signed.signature is not None
         return signed.signature.key_id
+
+
+def _signed(bundle: Bundle, secret: bytes, key: str | Path) -> Bundle:
+    try:
+        return bundle.sign(secret)
+    except UsageError as error:
+        raise UsageError(f"{key}: {error}") from None
 
 
 def _create(path: Path, content: bytes, mode: int) -> None:

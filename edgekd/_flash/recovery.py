@@ -126,7 +126,10 @@ def guard(store: Store) -> tuple[Path, list[str]]:
         store.disk.append(store.folder / STARTS, b".")
         done = ["a flash is in progress: this start was counted"]
     if store.in_service() is None:
-        raise DeviceError(f"nothing is in service as {store.name} below {store.root}: edgekd flash model.bin DEVICE")
+        raise DeviceError(
+            f"nothing is in service as {store.name} below {store.root}: "
+            f"edgekd flash model.bin DEVICE --name {store.name}"
+        )
     return store.current / "model.bin", done
 
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 NAME = re.compile(r"([A-Za-z0-9._]+)-([^-]+)(?:-\d[^-]*)?-([^-]+)-([^-]+)-([^-]+)\.whl")
 OLD_GLIBC = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
 OLDEST = (3, 10)
+DOWNLOAD = (  # as in docs/flash.md; pip takes only the platforms that are named, not the older ones that would do
+    "--only-binary :all: --python-version 3.10 --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 "
+    "--platform manylinux2014_aarch64 numpy cffi tomli pillow 'ai-edge-litert>=2'"
+)
 
 Facts = Mapping[str, Any]
 """What `install_there.probe` returns."""
@@ -61,8 +65,7 @@ def read_wheels(folder: Path) -> list[Wheel]:
     if not any(wheel.project == "edgekd" for wheel in found):
         raise UsageError(
             f"{folder} holds no wheel of edgekd; fill it on a machine with a network, see docs/flash.md: "
-            f"python -m build --wheel --outdir {folder}, and pip download --dest {folder} --only-binary :all: "
-            "--platform manylinux_2_28_aarch64 --python-version 3.10 numpy cffi ai-edge-litert"
+            f"python -m build --wheel --outdir {folder}, and pip download --dest {folder} {DOWNLOAD}"
         )
     return found
 

@@ -32,7 +32,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "--device", "--target", default="auto", help="auto, cpu, openvino, tflite, intel:npu, ... (default auto)"
     )
-    parser.add_argument("--precision", default="auto", help="auto, fp32, fp16, int8 (default auto)")
+    parser.add_argument("--precision", default="auto", help="auto, fp32, fp16, w8a32, int8 (default auto)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the engine (default: its own choice)")
     parser.add_argument(
         "--tile", type=int, metavar="PX", help="split larger images into windows of PX x PX pixels (default: do not)"

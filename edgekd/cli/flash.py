@@ -26,7 +26,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     add_board(parser, optional=True)
     parser.add_argument("--fleet", metavar="TOML", help="flash every board that this file names, instead of one")
     parser.add_argument("--canary", type=int, metavar="N", help="fleet: boards of the first stage (default 1)")
-    parser.add_argument("--batch", metavar="N|N%%", help="fleet: boards of each further stage (default 10%%)")
+    parser.add_argument("--batch", metavar="N|N%", help="fleet: boards of each further stage (default 10%%)")
     parser.add_argument("--stop-on", type=int, metavar="N", help="fleet: failures that end it (default 1)")
     parser.add_argument("--parallel", type=int, metavar="N", help="fleet: boards flashed at once (default 8)")
     parser.add_argument("--state", metavar="FILE", help="fleet: what happened, to go on from (default TOML.state.json)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import edgekd
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"model": found.model, "done": list(found.done)}))
         return 0
-    for line in found.done:
-        print(line)
+    for line in found.done:  # not among what a script takes for the path
+        print(line, file=sys.stderr)
     print(found.model)
     return 0

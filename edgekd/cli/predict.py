@@ -32,7 +32,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="image files or folders; a video, 'shots/*.jpg', a camera's number, /dev/video0, rtsp://..., ...",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, openvino, tflite, intel:npu, ... (default auto)")
-    parser.add_argument("--precision", default="auto", help="auto, fp32, fp16, int8 (default auto)")
+    parser.add_argument("--precision", default="auto", help="auto, fp32, fp16, w8a32, int8 (default auto)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the engine (default: its own choice)")
     parser.add_argument("--conf", type=float, help="score threshold in [0, 1] (default: the bundle's)")
     parser.add_argument(

@@ -29,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     result = edgekd.rollback(args.device, **board_options(args), to=args.to, restart=args.restart, wait_s=args.wait)
     if args.json:
         print(json.dumps(result, indent=2))
+    elif result["release"] == result["before"]:
+        print(f"{args.device} has release {result['release']} of {args.name} in service already")
     else:
         print(
             f"{args.device} serves release {result['release']} of {args.name}, before: {result['before'] or 'nothing'}"

@@ -70,5 +70,6 @@ def _token(path: str | None) -> str | None:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise edgekd.errors.UsageError(f"--token-file {path}: {error}") from error
+        why = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise edgekd.errors.UsageError(f"cannot read the token file {path}: {why}") from error
     return lines[0].strip() if lines else ""

@@ -78,6 +78,7 @@ def test_nothing_found_is_said(given: Path, capsys: pytest.CaptureFixture[str]) 
     ("more", "message"),
     [
         ([], "--size 640 or 480x640"),
+        (["--size", "32", "--classes", "none"], "names, one a line, from none: No such file or directory\n"),
         (["--size", "3x2x1"], "expected 640, or height and width as 480x640"),
         (["--size", "32", "--boxes", ""], "wants --boxes NAME and --scores NAME"),
         (["--size", "32", "--head", "yolov8"], "--boxes, --scores: only with --head generic"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,16 @@ def test_a_folder_without_edgekd_says_how_to_fill_it(names: tuple[str, ...], tmp
         read_wheels(touch(tmp_path / "w", *names))
     with pytest.raises(UsageError, match="is no name of a wheel"):
         read_wheels(touch(tmp_path / "v", "edgekd.whl"))
+
+
+def test_the_command_that_fills_a_folder_is_that_of_the_page_and_names_what_edgekd_needs(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/flash.md").read_text()
+    command = next(line for line in page.splitlines() if line.startswith("pip download"))
+    with pytest.raises(UsageError) as caught:
+        read_wheels(touch(tmp_path / "wheels"))
+    assert command.partition("--dest wheels ")[2] in str(caught.value)
+    needed = {re.split(r"[^a-z]", line)[0] for line in requires("edgekd") or [] if "extra ==" not in line}
+    assert needed <= set(command.split())
 
 
 def base_python() -> str:

@@ -11,12 +11,13 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+import edgekd
 from edgekd.cli.main import main
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_the_commands_on_this_machine(bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,3 +85,26 @@ def test_the_commands_on_this_machine(bench: Any, tmp_path: Path, capsys: pytest
     assert "ExecStartPre=" in capsys.readouterr().out
     assert main(["flash", str(bench.new), *where, "--require", "l4t"]) == 2
     assert "--require wants FACT=VALUE" in capsys.readouterr().err
+
+
+def test_guard_prints_the_path_alone_for_scripts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = edgekd.Guarded("/m/model.bin", ("an interrupted trial was ended",))
+    monkeypatch.setattr(edgekd, "guard", lambda *_, **__: found)
+    assert main(["guard"]) == 0
+    assert capsys.readouterr() == ("/m/model.bin\n", "an interrupted trial was ended\n")
+
+
+def test_a_rollback_to_what_is_in_service_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(edgekd, "rollback", lambda *_, **__: {"release": "a1", "before": "a1", "record": {}})
+    assert main(["rollback", "local", "--to", "a1"]) == 0
+    assert capsys.readouterr().out == "local has release a1 of model in service already\n"
+
+
+def test_help_writes_a_share_with_one_percent_sign(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["flash", "--help"])
+    assert "%%" not in capsys.readouterr().out

@@ -39,6 +39,13 @@ def test_what_is_no_key_is_said(bench: Any, tmp_path: Path) -> None:
     (tmp_path / "x.pub").write_text("text")
     with pytest.raises(UsageError, match=r"x\.pub: a public key should be Ed25519"):
         edgekd.keys_list([str(tmp_path)])
+    edgekd.keys_new(tmp_path / "k")
+    with pytest.raises(UsageError, match=r"k: a public key should be .*; this is the secret one, .* lies in FILE\.pub"):
+        edgekd.keys_list([str(tmp_path / "k")])
+    with pytest.raises(UsageError, match=r"k\.pub: a private key should be .* bytes; this is the public one, the"):
+        edgekd.keys_sign(bench.old, tmp_path / "k.pub")
+    with pytest.raises(UsageError, match=r"x\.pub: a private key should be .* PEM or as its 32 raw bytes$"):
+        edgekd.keys_sign(bench.old, tmp_path / "x.pub")
     with pytest.raises(UsageError, match="cannot read the key"):
         edgekd.keys_sign(bench.old, tmp_path / "none")
     with pytest.raises(UsageError, match="cannot write"):

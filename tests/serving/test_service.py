@@ -327,7 +327,7 @@ def test_drift_is_zero_for_the_same_scores_and_large_for_others() -> None:
     assert Drift(1)._shares([1.0])[9] == max(Drift(1)._shares([1.0])), "a score of 1 is in the last bin"
 
 
-def test_serve_refuses_what_would_be_open_to_others(tmp_path: Path) -> None:
+def test_serve_refuses_what_would_be_open_to_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("uvicorn")
     path = tmp_path / "model.bin"
     bundles.portable().write(path)
@@ -336,6 +336,9 @@ def test_serve_refuses_what_would_be_open_to_others(tmp_path: Path) -> None:
             edgekd.serve(path, host=host)
     with pytest.raises(UsageError, match="a token should be 16 or more"):
         edgekd.serve(path, token="short")
+    assert main(["serve", str(path), "--token-file", str(tmp_path / "none")]) == 2
+    said = capsys.readouterr().err
+    assert said == f"edgekd serve: cannot read the token file {tmp_path}/none: No such file or directory\n"
     with pytest.raises(UsageError, match="queue should be at least 1 and finite, got 0"):
         edgekd.serve(path, queue=0)
     for wrong in (float("inf"), float("nan"), 0.5):

@@ -169,7 +169,7 @@ def part_of(path: Path, split: str, suffix: str, folders: tuple[str, ...], *, wh
     if whole or _owner(path, folders).name == split:
         return path
     raise DataError(
-        f"{path} has no split {split!r}, neither {split}/ nor ImageSets/**/{split}.txt: "
+        f"{path} has no split {split!r}, neither {split}/ nor {split}.txt nor ImageSets/**/{split}.txt: "
         "name a list file or the folder of that split"
     )
 

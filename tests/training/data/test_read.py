@@ -150,7 +150,7 @@ def test_list_of_main_comes_before_those_of_other_tasks(
 
 def test_split_that_a_folder_lacks_is_refused_unless_it_is_one_split(kind: str, put: Put, tmp_path: Path) -> None:
     put(kind, "set", "a")
-    with pytest.raises(DataError, match=r"no split 'val', neither val/ nor .* name a list file or the folder of that"):
+    with pytest.raises(DataError, match=r"no split 'val', neither val/ nor val\.txt nor Im.* name a list file or the"):
         read(tmp_path / "set", split="val")
     assert stems(read(tmp_path / "set", split="val", whole=True)) == ["a"]
 
