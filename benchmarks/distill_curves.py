@@ -5,6 +5,7 @@ python benchmarks/distill_curves.py     # docs/pictures/distill-curves.png from 
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -14,6 +15,7 @@ from distill_settings import ROOT
 from machine import RESULTS
 
 mpl.use("Agg")
+COLUMNS = 3
 COLOURS = {
     "teacher": "black", "longer": "tab:gray", "baseline": "tab:blue", "xfkd": "tab:red", "xfkd-none": "tab:pink",
     "xfkd_none": "tab:pink", "fad": "tab:orange",
@@ -32,11 +34,17 @@ def main() -> None:
     for row in rows:
         if row["method"] in COLOURS and "pair" in row:
             cells.setdefault((row["pair"], row["data"]), []).append(row)
-    figure, axes = plt.subplots(1, len(cells), figsize=(5 * len(cells), 3.6), squeeze=False, layout="constrained")
-    for axis, (key, members) in zip(axes[0], sorted(cells.items()), strict=True):
-        draw(axis, members)
-        axis.set_title(", ".join(key))
-    axes[0][0].set_ylabel("AP on validation, %")
+    rows_of_cells = -(-len(cells) // COLUMNS)
+    size = (5 * COLUMNS, 3.6 * rows_of_cells)
+    figure, axes = plt.subplots(rows_of_cells, COLUMNS, figsize=size, squeeze=False, layout="constrained")
+    for axis, cell in itertools.zip_longest(axes.flat, sorted(cells.items())):
+        if cell is None:
+            axis.axis("off")
+            continue
+        draw(axis, cell[1])
+        axis.set_title(", ".join(cell[0]))
+    for axis in axes[:, 0]:
+        axis.set_ylabel("AP on validation, %")
     path = ROOT / "docs" / "pictures" / "distill-curves.png"
     figure.savefig(path, dpi=110)
     print(f"wrote {path}")
