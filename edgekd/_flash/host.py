@@ -143,7 +143,8 @@ def run(
     """Do what `flash` says, with its errors."""
     steps = _Steps(progress)
     with Bundle.read(path) as bundle:
-        targets = {item.target for item in all_artifacts(bundle)} | {item.partition(":")[0] for item in wanted.build}
+        targets = {item.target for item in all_artifacts(bundle)}
+    built = {item.partition(":")[0] for item in wanted.build}
     with mapped(path) as view:
         size_bytes, file = len(view), hashlib.sha256(view).hexdigest()
         if sha256 not in (None, file):
@@ -153,7 +154,7 @@ def run(
         steps.begin("preflight")
         facts = talk.ask("facts")
         served = (facts["in_service"] or {}).get("sha256") == file and not wanted.build  # then nothing is put together
-        steps.end("preflight", preflight(facts, talk, targets, require, 0 if served else size_bytes))
+        steps.end("preflight", preflight(facts, talk, targets, built, require, 0 if served else size_bytes))
         order = {"file": file, **ident(), **asdict(wanted)}
         sent, result = _transfer(talk, steps, view, order)
     return FlashReport(
@@ -174,11 +175,17 @@ def _bootstrapped(talk: Conversation, steps: _Steps, wheels: Path) -> str:
 
 
 def preflight(
-    facts: Mapping[str, Any], talk: Conversation, targets: set[str], require: Mapping[str, str], size_bytes: int
+    facts: Mapping[str, Any],
+    talk: Conversation,
+    targets: set[str],
+    built: set[str],
+    require: Mapping[str, str],
+    size_bytes: int,
 ) -> str:
     """Refuse a board on which the flash would fail, before a byte is sent; return what is worth knowing about it.
 
-    `size_bytes`: what may have to be sent.
+    `targets`: of the bundle's artifacts; `built`: of those that are to be built there; `size_bytes`: what may have to
+    be sent.
 
     Raises:
         DeviceError: what is wrong, all of it, one line each.
@@ -200,7 +207,9 @@ def preflight(
     ram = facts["ram_available_bytes"]
     if ram is not None and ram < size_bytes + RAM_MARGIN_BYTES:
         problems.append(f"{ram >> 20} MiB of memory available, {(size_bytes + RAM_MARGIN_BYTES) >> 20} MiB are needed")
-    reasons = {name: facts["targets"].get(name, "its edgekd has no such target") for name in sorted(targets)}
+    unknown = f"its edgekd has no such target; possible: {', '.join(facts['targets'])}"
+    reasons = {name: facts["targets"].get(name, unknown) for name in sorted(targets | built)}
+    problems += [f"--build {name}: {reasons[name]}" for name in sorted(built) if reasons[name]]
     if all(reasons.values()):
         problems.append("nothing in the bundle can run there: " + "; ".join(f"{k}: {v}" for k, v in reasons.items()))
     if problems:

@@ -74,9 +74,10 @@ def ended(board: edgekd.FleetBoard) -> str:
 
 def show(found: edgekd.FleetReport) -> None:
     """Print how a rollout ended."""
-    counts = ", ".join(f"{count} {state}" for state, count in found.counts.items() if count)
+    counts = ", ".join(f"{count} {_verb(state, count)}" for state, count in found.counts.items() if count)
     resumed = f" ({found.resumed} since an earlier run)" if found.resumed else ""
-    print(f"\n{len(found.boards)} boards in {found.stages} stages, {found.seconds:.1f} s: {counts}{resumed}")
+    boards, stages = (_counted(len(found.boards), "board"), _counted(found.stages, "stage"))
+    print(f"\n{boards} in {stages}, {found.seconds:.1f} s: {counts}{resumed}")
     rows = [
         (str(board.stage), plain(board.device), plain(board.name), board.state, board.step, plain(board.reason))
         for board in found.boards
@@ -86,3 +87,11 @@ def show(found: edgekd.FleetReport) -> None:
         table(("stage", "device", "name", "state", "step", "reason"), rows)
     if found.stopped:
         print(f"stopped: {found.stopped}. To go on: mend the boards, and give the same command again")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _verb(state: str, count: int) -> str:
+    return "serve it" if state == "serves it" and count != 1 else state

@@ -124,8 +124,9 @@ class Profile:
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, IndexError) as error:
+            why = "it is no text" if isinstance(error, UnicodeDecodeError) else error
             raise UsageError(
-                f"{path} is no profile; `edgekd profile model.bin --out FILE` writes one: {error}"
+                f"{path} is no profile; `edgekd profile model.bin --out FILE` writes one: {why}"
             ) from error
         return profile
 

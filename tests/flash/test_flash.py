@@ -369,8 +369,10 @@ def test_an_artifact_is_built_on_the_board(bench: Any, board: FakeDevice) -> Non
     report = edgekd.flash(bench.new, board, build=["openvino"], **FAST)
     assert report.record["check"]["target"] == "openvino"
     assert "build" in [step.name for step in report.steps]
-    with pytest.raises(UsageError, match="build: no target 'coral'"):
-        edgekd.flash(bench.new, board, build=["coral"], **FAST)
+    begun: list[str] = []
+    with pytest.raises(DeviceError, match=r"--build coral: its edgekd has no such target; possible: .*openvino"):
+        edgekd.flash(bench.new, board, build=["coral"], progress=lambda step: begun.append(step.name), **FAST)
+    assert set(begun) == {"preflight"}, "nothing was sent"
     assert edgekd.status(board)["in_service"]["release"] == report.release
 
 

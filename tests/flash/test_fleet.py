@@ -304,7 +304,7 @@ def test_a_terminal_gets_a_table_that_is_drawn_anew(
     shown = capsys.readouterr().out
     assert "0 serve it, 0 failed, 1 running\n  cam-01  begun\n" in shown
     assert "\033[2A\033[J" in shown
-    assert shown.rstrip().endswith("2 serves it")
+    assert shown.rstrip().endswith("2 serve it")
 
 
 def test_options_that_do_not_go_together_are_refused(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,3 +150,9 @@ def test_a_long_run_keeps_its_peaks() -> None:
     drawn = charts.time_line([float(index) for index in range(100_000)], values, "ms", points=True)
     assert drawn.count("<circle") <= charts.POINTS
     assert f'cy="{charts.TOP:.1f}"' in drawn
+
+
+def test_bundle_taken_for_a_profile_is_refused_without_the_words_of_a_codec(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"\x93EDGEKD")
+    with pytest.raises(UsageError, match=r"model\.bin is no profile; `edgekd profile model.bin .*: it is no text$"):
+        Profile.read(tmp_path / "model.bin")
