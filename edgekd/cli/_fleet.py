@@ -76,7 +76,7 @@ def show(found: edgekd.FleetReport) -> None:
     """Print how a rollout ended."""
     counts = ", ".join(f"{count} {_verb(state, count)}" for state, count in found.counts.items() if count)
     resumed = f" ({found.resumed} since an earlier run)" if found.resumed else ""
-    boards, stages = (_counted(len(found.boards), "board"), _counted(found.stages, "stage"))
+    boards, stages = _counted(len(found.boards), "board"), _counted(found.stages, "stage")
     print(f"\n{boards} in {stages}, {found.seconds:.1f} s: {counts}{resumed}")
     rows = [
         (str(board.stage), plain(board.device), plain(board.name), board.state, board.step, plain(board.reason))

@@ -154,7 +154,7 @@ def test_int8_predicts_what_the_float_network_does(whole: Path) -> None:
         edgekd.load(whole, device="reference") as reference,
     ):
         assert detector.info.session.compute == "int8"
-        assert "when measured it" in detector.info.reason
+        assert re.search(r"when measured it (lost|gained) \d", detector.info.reason)
         for seed in range(200, 206):
             picture = networks.scene(seed)
             found, expected = detector.predict(picture, color="rgb"), reference.predict(picture, color="rgb")
