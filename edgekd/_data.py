@@ -36,7 +36,7 @@ def data_lint(
 
     Args:
         paths: one path or several, training set first: COCO JSON, list files, data.yaml, or folders.
-        format: auto, coco, coco-obb, voc, yolo, yolo-obb, dota, dior, hrsc, mvtec, btad or visa.
+        format: auto, coco, coco-obb, voc, yolo, yolo-obb, dota, dior, hrsc, ucas, mvtec, btad or visa.
         splits: names of the splits each path holds; empty: each path is one split.
         progress: called with (images done, images in all).
 

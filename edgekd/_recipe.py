@@ -32,7 +32,8 @@ class DataConfig:
     train: str
     val: str
     test: str | None = None
-    format: str = "auto"  # auto | coco | coco-obb | voc | yolo | yolo-obb | dota | dior | hrsc | mvtec | btad | visa
+    # auto | coco | coco-obb | voc | yolo | yolo-obb | dota | dior | hrsc | ucas | mvtec | btad | visa
+    format: str = "auto"
     classes: tuple[str, ...] | None = None  # None: take the reader's
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PLACES = 3  # shown of each finding; --json has all
 EXIT_FINDINGS = 3
-FORMATS = "auto, coco, coco-obb, voc, yolo, yolo-obb, dota, dior, hrsc, mvtec, btad, visa (default auto)"
+FORMATS = "auto, coco, coco-obb, voc, yolo, yolo-obb, dota, dior, hrsc, ucas, mvtec, btad, visa (default auto)"
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -1,7 +1,8 @@
 """DOTA text: `x1 y1 x2 y2 x3 y3 x4 y4 class difficult` in pixels, one file an image in `labelTxt/`.
 
 The header lines `imagesource:` and `gsd:` may be missing, so may the difficulty (then 0). Truncated objects of tiled
-sets carry difficulty 2. Quadrilaterals become the smallest rectangle around them.
+sets carry difficulty 2. Quadrilaterals become the smallest rectangle around them. The usual split of UCAS-AOD has lines
+of its own in such a folder, `class x1 y1 .. x4 y4 theta x y width height`; they are read too.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...errors import DataError
+from . import ucas
 from .files import annotation_pairs, header_size, read_text
-from .polygon import quads_to_xywhr
-from .records import Annotation, Record, assemble, number
+from .records import Annotation, Record, assemble, corners_to_box, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +48,8 @@ def _annotations(label: Path) -> list[Annotation]:
 
 
 def _annotation(words: list[str], where: str) -> Annotation:
+    if len(words) == ucas.COLUMNS + 1:
+        return Annotation(words[0], corners_to_box(words[1:9], where), where)
     if len(words) not in (9, 10):
         hint = "; a class is one word, as storage-tank is" if len(words) > 10 else ""
         raise DataError(f"{where}: expected x1 y1 x2 y2 x3 y3 x4 y4 class [difficult], got {len(words)} words{hint}")
@@ -55,6 +58,5 @@ def _annotation(words: list[str], where: str) -> Annotation:
             f"{where}: the class should be a name, got {words[8]}; class first, then corners divided by the image's "
             'size: format = "yolo-obb", labels in labels/'
         )
-    corners = [number(word, where, "a corner") for word in words[:8]]
     difficult = len(words) == 10 and number(words[9], where, "difficult") != 0
-    return Annotation(words[8], tuple(quads_to_xywhr(corners)[0].tolist()), where, difficult)
+    return Annotation(words[8], corners_to_box(words[:8], where), where, difficult)

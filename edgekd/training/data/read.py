@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import DataError
-from . import anomaly, dior, dota, hrsc, voc, xml_file
+from . import anomaly, dior, dota, hrsc, ucas, voc, xml_file
 from .coco import find_json, read_coco
 from .files import PARENTS, part_of
 from .yolo import label_file, read_yolo
@@ -27,6 +27,7 @@ READERS: dict[str, Reader] = {
     "dota": lambda path, _split, classes: dota.read_dota(path, classes),
     "dior": lambda path, _split, classes: dior.read_dior(path, classes),
     "hrsc": lambda path, _split, classes: hrsc.read_hrsc(path, classes),
+    "ucas": lambda path, _split, classes: ucas.read_ucas(path, classes),
     "mvtec": lambda path, split, _classes: anomaly.read_folders(path, split),
     "btad": lambda path, split, _classes: anomaly.read_folders(path, split),
     "visa": lambda path, split, _classes: anomaly.read_visa(path, split),
@@ -38,6 +39,7 @@ LISTED = {
     "dota": (".txt", dota.FOLDERS),
     "dior": (".xml", dior.FOLDERS),
     "hrsc": (".xml", hrsc.FOLDERS),
+    "ucas": (".txt", ucas.FOLDERS),
 }
 """Formats whose splits are folders or lists of stems: the annotation files' suffix and folders."""
 
@@ -54,9 +56,9 @@ def read(
 
     Args:
         path: a file or folder as the format's reader wants it: COCO JSON; a list file of stems or a folder (VOC, DOTA,
-            DIOR, HRSC); data.yaml, image list or folder (YOLO); the folder of a category (MVTec, BTAD, VisA).
+            DIOR, HRSC, UCAS-AOD); data.yaml, image list or folder (YOLO); the folder of a category (MVTec, BTAD, VisA).
         format: one of `FORMATS`.
-        split: where a path holds several: "train", "val" or "test". Of VOC, DOTA, DIOR and HRSC that is a folder
+        split: where a path holds several: "train", "val" or "test". Of VOC and the oriented sets that is a folder
             `<split>/`, or a list `<split>.txt` in the path or its `ImageSets/`.
         classes: names in label order; None: as the reader finds them. Pass the training set's to read the others.
         whole: take such a path without splits as the split, all of it: for a caller whose paths are one split each.
@@ -107,6 +109,8 @@ def _format_of_folder(path: Path, split: str | None) -> str | None:
     found = _xml_format(path) or _annotated(path)
     if found or path.name in dota.FOLDERS:
         return found or "dota"
+    if path.name in ucas.FOLDERS:
+        return "ucas"
     if (path / "data.yaml").is_file() or ("images" in path.parts and label_file(path / "_").parent != path):
         return "yolo"
     try:
@@ -126,6 +130,8 @@ def _annotated(folder: Path) -> str | None:
             return found
     if any((folder / name).is_dir() for name in dota.FOLDERS):
         return "dota"
+    if any(next((folder / name).glob("*.txt"), None) for name in ucas.FOLDERS):
+        return "ucas"
     return "yolo" if (folder / "labels").is_dir() else None
 
 

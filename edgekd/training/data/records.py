@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import DataError
+from .polygon import quads_to_xywhr
 from .sample import Dataset, Sample
 
 if TYPE_CHECKING:
@@ -62,6 +63,15 @@ def number(text: object, where: str, what: str) -> float:
     if not math.isfinite(value) or abs(value) > COORDINATE_LIMIT:
         raise DataError(f"{where}: {what} should be finite and below {COORDINATE_LIMIT:g}, got {value}")
     return value
+
+
+def corners_to_box(words: Sequence[object], where: str) -> tuple[float, ...]:
+    """Return the xywhr box in le90 around four corners `x1 y1 .. x4 y4`.
+
+    Raises:
+        DataError: a corner is no number.
+    """
+    return tuple(quads_to_xywhr([number(word, where, "a corner") for word in words])[0].tolist())
 
 
 def assemble(

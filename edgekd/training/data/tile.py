@@ -73,7 +73,8 @@ def tile(
 ) -> TileReport:
     """Write `out/<split, or "tiles">.json` and `out/images/<stem>__<size>__<left>___<top>.png`.
 
-    The folder appears once it is complete; the same set and arguments write the same bytes.
+    Where two images have the same stem, `<folder>-<stem>` is in its place. The folder appears once it is complete; the
+    same set and arguments write the same bytes.
 
     Args:
         data: a set of upright or oriented boxes, as `read` takes it.
@@ -90,7 +91,7 @@ def tile(
 
     Raises:
         UsageError: an impossible size, overlap, rate, keep or pad.
-        DataError: the set cannot be read or has no boxes, two images share a stem, or `out` cannot be written.
+        DataError: the set cannot be read or has no boxes, two images share folder and stem, or `out` cannot be written.
 
     While it runs, Pillow's limit on the size of images is off, for the whole process.
     """
@@ -140,9 +141,16 @@ def _written(
 def _check(dataset: Dataset) -> None:
     if dataset.task not in ("detect", "obb"):
         raise DataError(f"{dataset.name}: a set of task {dataset.task} has no boxes to put on tiles")
-    twice = [stem for stem, count in Counter(sample.path.stem for sample in dataset.samples).items() if count > 1]
+    twice = [stem for stem, count in Counter(_stems(dataset)).items() if count > 1]
     if twice:
-        raise DataError(f"{dataset.name}: several images have the stem {twice[0]!r}, which names the tiles; rename one")
+        raise DataError(f"{dataset.name}: several images would name their tiles {twice[0]!r}; rename one of them")
+
+
+def _stems(dataset: Dataset) -> list[str]:
+    """Return what the tiles of each image are named after: its stem, after its folder where another has it too."""
+    count = Counter(sample.path.stem for sample in dataset.samples)
+    paths = [sample.path for sample in dataset.samples]
+    return [path.stem if count[path.stem] == 1 else f"{path.parent.name}-{path.stem}" for path in paths]
 
 
 class _Writer:
@@ -151,6 +159,7 @@ class _Writer:
     def __init__(self, folder: Path, dataset: Dataset, grid: Grid, pad: int | None) -> None:
         self.folder, self.dataset, self.grid, self.pad = folder / IMAGES, dataset, grid, pad
         self.folder.mkdir()
+        self.stems = _stems(dataset)
         self.objects = self.cut = self.lost = 0
         layout = "xywhr" if dataset.task == "obb" else "xyxy"
         self.content: dict[str, Any] = {
@@ -168,7 +177,7 @@ class _Writer:
         """Cut one image."""
         sample = self.dataset.samples[number]
         pixels = sample.load()
-        tiles = cut(sample, pixels.shape[0], pixels.shape[1], self.grid)
+        tiles = cut(sample, pixels.shape[0], pixels.shape[1], self.grid, self.stems[number])
         shown = np.zeros(len(sample.boxes), np.int64)  # 0: nowhere, 1: in part, 2: whole
         for each in tiles:
             shown[each.objects] = np.maximum(shown[each.objects], np.where(each.cut, 1, 2))

@@ -100,12 +100,12 @@ class Grid:
             raise UsageError(f"expected 0 <= overlap < size, got size {self.size} and overlap {self.overlap}{small}")
 
 
-def cut(sample: Sample, height: int, width: int, grid: Grid) -> list[Tile]:
+def cut(sample: Sample, height: int, width: int, grid: Grid, stem: str | None = None) -> list[Tile]:
     """Return the tiles of an image of `height` x `width` pixels, rate by rate, row by row.
 
     A tile holds an object if at least `grid.keep` of what the image shows of it lies in the window, by exact clipping
     of the rectangle. What a rate smaller than another would cut a second time (an image smaller than both windows) is
-    left out.
+    left out. Their names begin with `stem`; None: with the file's.
     """
     tiles, seen = [], set()
     for rate in grid.rates:
@@ -117,7 +117,7 @@ def cut(sample: Sample, height: int, width: int, grid: Grid) -> list[Tile]:
                 share = shares(sample.boxes, (0, 0, width, height), window)
                 rows = np.flatnonzero(share >= grid.keep)
                 boxes = _moved(sample.boxes[rows], left, top)
-                name = TileName(sample.path.stem, size, left, top)
+                name = TileName(stem or sample.path.stem, size, left, top)
                 tiles.append(Tile(name, window, rows, boxes, share[rows] < WHOLE))
     return tiles
 

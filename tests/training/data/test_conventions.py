@@ -51,6 +51,9 @@ def written(form: str, found: NDArray[np.float64], folder: Path) -> None:
     if form == "dota":
         lines = [" ".join(map(repr, quad.reshape(-1).tolist())) + " a 0" for quad in quads]
         files = {"labelTxt/a.txt": "\n".join(lines)}
+    elif form == "ucas":
+        lines = [" ".join(map(repr, quad.reshape(-1).tolist())) + " 0 0 0 9 9" for quad in quads]
+        files = {"CAR/a.txt": "\n".join(lines)}
     elif form == "yolo-obb":
         files = {"labels/a.txt": "\n".join("0 " + " ".join(map(repr, (q / (64, 48)).ravel().tolist())) for q in quads)}
     elif form == "coco-obb":
@@ -74,13 +77,13 @@ def written(form: str, found: NDArray[np.float64], folder: Path) -> None:
         (folder / name).write_text(text)
 
 
-@pytest.mark.parametrize("form", ["dota", "dior", "hrsc", "yolo-obb", "coco-obb"])
+@pytest.mark.parametrize("form", ["dota", "dior", "hrsc", "ucas", "yolo-obb", "coco-obb"])
 def test_every_reader_gives_the_same_rectangles(form: str, tmp_path: Path, picture: Callable[..., Path]) -> None:
     rng = np.random.default_rng(0)
     given_ = np.stack([rng.uniform(20, 40, 40), rng.uniform(15, 30, 40), *rng.uniform(2, 20, (2, 40))], axis=1)
     given_ = np.concatenate([given_, rng.uniform(-math.pi, math.pi, (40, 1))], axis=1)  # sides in any order
     given_[0, 2:] = 9, 4, math.pi / 2  # the end of the range, which is its beginning
-    picture("images/a.png")
+    picture("CAR/a.png" if form == "ucas" else "images/a.png")
     written(form, given_, tmp_path)
     found = read(tmp_path, form).samples[0].boxes
     assert found.dtype == np.float32

@@ -25,6 +25,7 @@ CORNERS = "".join(
     for corner, x, y in (("left_top", 1, 1), ("right_top", 9, 1), ("right_bottom", 9, 9), ("left_bottom", 1, 9))
     for axis, value in (("x", x), ("y", y))
 )
+UCAS = "1 1 9 1 9 9 1 9 0 1 1 8 8\n"
 HRSC = "<HRSC_Image><HRSC_Objects/></HRSC_Image>"
 DOTA = "1 1 9 1 9 9 1 9 a 0\n"
 VISA = "object,split,label,image,mask\nc,train,normal,c/Data/Images/Normal/a.png,\n"
@@ -49,6 +50,9 @@ COCO = json.dumps(
         ("hrsc", HRSC_FILES, MAIN, None),
         ("dota", {"labelTxt/a.txt": DOTA, "images/a.png": "", "t.txt": "a"}, "t.txt", None),
         ("dota", {"labelTxt/a.txt": DOTA, "images/a.png": ""}, "labelTxt", None),
+        ("dota", {"labelTxt/a.txt": f"a {UCAS}", "AllImages/a.png": "", "CAR/a.txt": UCAS}, ".", None),
+        ("ucas", {"PLANE/a.txt": UCAS, "PLANE/a.png": ""}, ".", None),
+        ("ucas", {"PLANE/a.txt": UCAS, "PLANE/a.png": ""}, "PLANE", None),
         ("yolo", {"labels/a.txt": YOLO, "images/a.png": ""}, ".", None),
         ("yolo", {"labels/v/a.txt": YOLO, "images/v/a.png": ""}, "images/v", None),
         ("yolo", {"labels/v/a.txt": YOLO, "images/v/a.png": "", "data.yaml": "val: images/v\n"}, ".", "val"),
@@ -186,6 +190,7 @@ def test_damaged_image_raises_in_every_format_that_needs_its_size(name: str, tmp
         "train.json": COCO.replace('"bbox"', '"segmentation": [[1, 1, 2, 1, 2, 2, 1, 2]], "bbox"'),
         "images/a.png": "no image",
         "train/good/a.png": "no image",
+        "CAR/a.png": "no image",
     }
     for file, text in files.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)

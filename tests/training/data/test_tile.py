@@ -207,14 +207,21 @@ def test_scene_that_pillow_takes_for_a_bomb_is_cut(
     assert Image.MAX_IMAGE_PIXELS == 200 * 128
 
 
-def test_two_images_of_one_stem_are_refused(tmp_path: Path, picture: Callable[..., Path], write: Write) -> None:
-    for folder in ("x", "y"):
+def test_two_images_of_one_stem_name_tiles_after_their_folder_too_or_are_refused(
+    tmp_path: Path, picture: Callable[..., Path], write: Write
+) -> None:
+    for folder in ("x/day", "x/night", "y/day"):
         picture(f"images/{folder}/a.png")
         write(f"labels/{folder}/a.txt", "0 0.5 0.5 0.1 0.1\n")
-    path = write("list.txt", "images/x/a.png\nimages/y/a.png\n")
-    with pytest.raises(DataError, match="several images have the stem 'a'"):
-        edgekd.data_tile(path, tmp_path / "out", format="yolo")
-    assert not (tmp_path / "out").exists()
+    edgekd.data_tile(write("two.txt", "images/x/day/a.png\nimages/x/night/a.png\n"), tmp_path / "out", format="yolo")
+    assert sorted(path.name for path in (tmp_path / "out/images").iterdir()) == [
+        "day-a__1024__0___0.png",
+        "night-a__1024__0___0.png",
+    ]
+    path = write("list.txt", "images/x/day/a.png\nimages/y/day/a.png\n")
+    with pytest.raises(DataError, match="several images would name their tiles 'day-a'; rename one"):
+        edgekd.data_tile(path, tmp_path / "again", format="yolo")
+    assert not (tmp_path / "again").exists()
 
 
 @pytest.mark.parametrize(
