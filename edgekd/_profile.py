@@ -34,6 +34,7 @@ class ProfileComparison:
         tolerance: growth that is accepted, 0.03 for 3 %.
         slower: percentiles whose whole interval lies above the tolerance.
         faster: percentiles whose whole interval lies below zero.
+        unclear: percentiles whose interval reaches from below the tolerance to above it: more calls would tell.
         notes: why the two may not be comparable: other machine, engine, rate, or an invalid run.
     """
 
@@ -41,6 +42,7 @@ class ProfileComparison:
     tolerance: float
     slower: tuple[int, ...]
     faster: tuple[int, ...]
+    unclear: tuple[int, ...]
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -212,6 +214,7 @@ def profile_compare(
         tolerance,
         tuple(each for each, item in changes.items() if item.low > tolerance),
         tuple(each for each, item in changes.items() if item.high < 0),
+        tuple(each for each, item in changes.items() if item.low <= tolerance < item.high),
         tuple(_differences(first, second)),
     )
 

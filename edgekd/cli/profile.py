@@ -92,7 +92,7 @@ def _compare(args: argparse.Namespace) -> int:
             f"{item.before:.2f} ms",
             f"{item.after:.2f} ms",
             f"{100 * item.low:+.1f} to {100 * item.high:+.1f} %",
-            "slower" if each in found.slower else "faster" if each in found.faster else "no change shown",
+            _verdict(found, each),
         )
         for each, item in found.changes.items()
     ]
@@ -100,8 +100,25 @@ def _compare(args: argparse.Namespace) -> int:
     for note in found.notes:
         print(f"note: {plain(note)}")
     if found.slower:
-        print(f"slower by more than {args.tolerance:g} %: " + ", ".join(f"p{each}" for each in found.slower))
+        print(f"slower by more than {args.tolerance:g} %: {_percentiles(found.slower)}")
+    if found.unclear:
+        print(
+            f"unclear whether slower by more than {args.tolerance:g} %: {_percentiles(found.unclear)}; "
+            "profile both with more --calls, and nothing else running"
+        )
     return SLOWER if found.slower else OK
+
+
+def _verdict(found: edgekd.ProfileComparison, percentile: int) -> str:
+    if percentile in found.slower:
+        return "slower"
+    if percentile in found.faster:
+        return "faster"
+    return "unclear" if percentile in found.unclear else f"not slower by {100 * found.tolerance:g} %"
+
+
+def _percentiles(which: tuple[int, ...]) -> str:
+    return ", ".join(f"p{each}" for each in which)
 
 
 def _seconds(text: str) -> float:
