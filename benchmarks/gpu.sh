@@ -61,7 +61,8 @@ raise SystemExit(not pathlib.Path(edgekd.kernels.__file__).samefile("kernels/__i
 ' 2>/dev/null
 }
 
-nvidia-smi -L 2>/dev/null || { echo "no NVIDIA GPU here"; exit 4; }
+# A Jetson has no nvidia-smi before JetPack 6, but its release's file.
+nvidia-smi -L 2>/dev/null || head -n 1 /etc/nv_tegra_release 2>/dev/null || { echo "no NVIDIA GPU here"; exit 4; }
 command -v nvcc >/dev/null || { echo "no nvcc on PATH: install a CUDA toolkit and put its bin/ on PATH"; exit 4; }
 lacks "nothing can run" "numpy cffi pytest pytest-timeout hypothesis" \
     numpy cffi pytest pytest_timeout hypothesis hypothesis.extra.numpy && exit 4
