@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import itertools
 import json
 import shutil
 import sys
@@ -156,20 +157,21 @@ def methods_of(cell: Cell, args: argparse.Namespace) -> Sequence[str]:
 
 
 def best_factor(cell: Cell, name: str, entries: list[dict[str, Any]]) -> float:
-    """Return the factor of a method's weight that did best on the validation images, with one pair for all."""
+    """Return the factor of a method's weight that did best on the validation images.
+
+    Of the pair itself where it was tuned on this data, else of the one it names. A part in an ablation, or a variant
+    that was not tuned, weighs what the whole method does.
+    """
     if not entries or entries[0]["method"] not in METHODS or cell.size != "small":
         return 1.0
-    pair, data = cell.pair.tuned_by, TUNED_ON.get(cell.data_name, cell.data_name)
-    method = entries[0]["method"]
-    for label in (name, method):  # a part in an ablation, or a variant that was not tuned, weighs what the whole does
-        files = (RESULTS / "tuning").glob(f"{pair}-{data}-tune-{label}-x*.json")
-        rows = [json.loads(file.read_text()) for file in files]
-        if rows:
-            break
-    else:
-        raise SystemExit(f"{method} has not been tuned on {data}: python benchmarks/distill.py tune --pairs {pair}")
-    best = max(rows, key=lambda row: row["metrics"]["AP"])
-    return float(best["method"].rsplit("-x", 1)[1])
+    data, method = TUNED_ON.get(cell.data_name, cell.data_name), entries[0]["method"]
+    for label, pair in itertools.product((name, method), (cell.pair_name, cell.pair.tuned_by)):
+        files = sorted((RESULTS / "tuning").glob(f"{pair}-{data}-tune-{label}-x*.json"))
+        if files:
+            best = max((json.loads(file.read_text()) for file in files), key=lambda row: row["metrics"]["AP"])
+            return float(best["method"].rsplit("-x", 1)[1])
+    tune = f"python benchmarks/distill.py tune --pairs {cell.pair.tuned_by} --data {data}"
+    raise SystemExit(f"{method} has not been tuned on {data}: {tune}")
 
 
 def scaled(entries: list[dict[str, Any]], factor: float) -> list[dict[str, Any]]:

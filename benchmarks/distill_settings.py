@@ -50,7 +50,7 @@ class Pair:
     teachers: dict[str, dict[str, Any]] = field(default_factory=dict)  # another teacher (and "lr") for a data set
     methods: tuple[str, ...] = ("baseline", "pkd", "fgd", "mgd", "cwd", "xfkd", "fad")
     heads: dict[str, str] = field(default_factory=dict)  # method -> another head for the student
-    tuned_by: str = "retina"  # the pair whose tuning says how much each method weighs
+    tuned_by: str = "retina"  # the pair whose tuning says how much each method weighs, where this one has none
     augment: dict[str, Any] = field(default_factory=dict)
     teacher_augment: dict[str, Any] = field(default_factory=lambda: {"mosaic": 0.3})
 
