@@ -52,7 +52,7 @@ def preset(
     """Return the recipe of a preset.
 
     "edge": a bundle of at most 12 MB, for boards. "quality": bottleneck and student as large as RD4AD's for a
-    ResNet-18. Two teachers are both predicted (`both_raw`, fused by iAFF for the bottleneck), one alone is RD4AD.
+    ResNet-18. Of two teachers the fused features are predicted (`fused_sg`, iAFF), one alone is RD4AD.
     RD++ and STFPM have one; STFPM has no bottleneck, so that both presets are one network of it, stored differently.
 
     Args:
@@ -84,7 +84,7 @@ def preset(
         name=path.name,
         data=AnomalyDataConfig(path=str(path)),
         teachers=teachers,
-        model=dataclasses.replace(model, method=method, target="single" if len(teachers) == 1 else "both_raw"),
+        model=dataclasses.replace(model, method=method, target="single" if len(teachers) == 1 else "fused_sg"),
         train=AnomalyTrainConfig(steps=STEPS[name]),
         predict=AnomalyPredictConfig(alpha=alpha),
     )

@@ -26,6 +26,7 @@ def test_named_weights_replace_the_pair_and_bring_the_input_they_know(tmp_path: 
     assert [each.weights for each in both.teachers] == [str(Path("a.npz").resolve()), str(tmp_path / "b.npz")]
     assert [each.stages for each in both.teachers] == ["layer3", "all"]
     assert [each.input for each in both.teachers] == [None, INPUTS["mobilenetv2-tf"]]
+    assert (both.model.target, both.model.fusion) == ("fused_sg", "iaff"), "what the evidence was made with"
     one = preset("quality", tmp_path, teacher_weights={"resnet50": "c.pth"})
     assert (one.model.target, len(one.teachers)) == ("single", 1)
 
@@ -34,7 +35,7 @@ def with_full_teachers(plan: AnomalyRecipe) -> AnomalyRecipe:
     """Return the plan with teachers as large as published ones, which need no files to be counted."""
     names = ("resnet18", "mobilenetv2")[: 2 if plan.model.method == "rd" else 1]
     teachers = tuple(AnomalyTeacherConfig(backbone=each) for each in names)
-    model = dataclasses.replace(plan.model, target="both_raw" if len(names) == 2 else "single")
+    model = dataclasses.replace(plan.model, target="fused_sg" if len(names) == 2 else "single")
     return dataclasses.replace(plan, teachers=teachers, model=model)
 
 

@@ -103,8 +103,8 @@ class Advice:
 def _gate(key: str, share: float) -> str:
     which = "first" if share < CLOSED else "second"
     return (
-        f"{key}: the fusion leaves out the {which} teacher (share of the first: {share:.2f}): use model.target = "
-        "'both_raw', or the other teacher alone with 'single'"
+        f"{key}: the fusion leaves out the {which} teacher (share of the first: {share:.2f}): name the other "
+        "teacher alone, with model.target = 'single', or have both predicted, with 'both_raw'"
     )
 
 
