@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from distill_settings import MOBILENETV2, MOBILENETV2_PIXELS, RESNET18, ROOT, SHARED
 from machine import RESULTS, conditions, write
-from runs import claimed, log_rows, trained_s
+from runs import claimed, log_rows, named, trained_s
 
 import edgekd
 from edgekd import AnomalyRecipe, _thresholds
@@ -130,14 +130,10 @@ def main() -> None:
 
 def jobs(args: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
     """Yield data set, method and seed of every run, seed by seed so that what is done is balanced."""
-    chosen = {"data": args.data.split(","), "methods": args.methods.split(",")}
-    for what, possible in (("data", sets(args.work)), ("methods", METHODS)):
-        unknown = [name for name in chosen[what] if name not in possible]
-        if unknown:
-            raise SystemExit(f"--{what}: no {', '.join(unknown)}; possible: {', '.join(possible)}")
+    data_sets, methods = named("--data", args.data, sets(args.work)), named("--methods", args.methods, METHODS)
     for seed in (int(item) for item in args.seeds.split(",")):
-        for data in chosen["data"]:
-            for method in chosen["methods"]:
+        for data in data_sets:
+            for method in methods:
                 yield data, method, seed
 
 

@@ -53,7 +53,7 @@ def write_tables(results: Path, page: Path) -> None:
 def table(data: str, rows: list[Row]) -> str:
     """Return one Markdown table: methods in order, mean ± standard deviation over seeds, in %."""
     reference = {row["seed"]: row["metrics"]["image_AUROC"] for row in rows if row["method"] == REFERENCE}
-    titles = ["method", "seeds", *FIGURES.values(), f"image AUROC over {REFERENCE}", "bundle, MB", "time, min"]
+    titles = ["method", "seeds", *FIGURES.values(), f"image AUROC over {REFERENCE}", "bundle, MB"]
     lines = [f"### {data}", "", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for method in ORDER:
         members = [row for row in rows if row["method"] == method]
@@ -69,6 +69,5 @@ def table(data: str, rows: list[Row]) -> str:
         sizes = [row["bundle_bytes"] / 1e6 for row in members if "bundle_bytes" in row]
         cells = [str(len(members)), *map(spread, columns), spread(gains, sign=True)]
         cells += [f"{statistics.mean(sizes):.1f}" if sizes else ""]
-        cells += [f"{statistics.mean(row['train_s'] for row in members) / 60:.1f}"]
         lines.append(f"| {members[0]['note']} | {' | '.join(cells)} |")
     return "\n".join(lines)

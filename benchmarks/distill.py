@@ -42,7 +42,7 @@ from distill_settings import (
     upright_sets,
 )
 from machine import RESULTS, conditions, write
-from runs import alone, claimed, log_rows, trained_s
+from runs import alone, claimed, log_rows, named, trained_s
 
 import edgekd
 from edgekd._recipe import Recipe
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from distill_settings import DataSet
 
 SIZES = {"small": {**SMALL, **PAIRS}, "full": FULL}
+USUAL = {"small": "retina,mobile", "full": "r101-r50,yolov4"}  # pairs of a run that names none
+DATA = ("bccd", "sixray", "xray", "ucas", "aerial")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +91,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("teacher", "run", "tune", "ablate", "table", "ship"))
     parser.add_argument("--size", choices=tuple(SIZES), default="small")
-    parser.add_argument("--pairs", default="retina,mobile")
-    parser.add_argument("--data", default="bccd,sixray,xray,ucas,aerial", help="those that a pair has a budget for")
+    parser.add_argument("--pairs", help=f"default: {', '.join(f'{pairs} ({size})' for size, pairs in USUAL.items())}")
+    parser.add_argument("--data", default=",".join(DATA), help="those that a pair has a budget for")
     parser.add_argument("--methods", help="default: those that a pair is compared by")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no run after so many minutes")
@@ -106,10 +108,20 @@ def main() -> None:
         cell = Cell("tiny", "xray", "small", args.work, args.threads)
         ship(cell.folder("teacher") / "student.safetensors", ROOT / "examples" / "01_distill_and_deploy")
         return
+    try:
+        work(args)
+    except edgekd.errors.EdgekdError as error:
+        raise SystemExit(str(error)) from error
+
+
+def work(args: argparse.Namespace) -> None:
+    """Do the runs that are missing, until the minutes are over."""
     end = time.monotonic() + 60 * args.minutes
     for cell, seed, method, entries in jobs(args):
         if time.monotonic() > end:
             return
+        if args.command != "teacher" and recorded(cell, method, seed, entries, tuning=args.command == "tune"):
+            continue  # before its teacher is trained, whose file it would replace
         provide(cell)
         alone = args.command != "teacher" and not entries  # nobody teaches it
         with claimed(cell.folder("teacher")) as free:
@@ -124,10 +136,11 @@ def main() -> None:
 
 def jobs(args: argparse.Namespace) -> Iterator[tuple[Cell, int, str, list[dict[str, Any]]]]:
     """Yield cell, seed, label and [[distill]] entries of every run, seed by seed so that what is done is balanced."""
+    pairs = named("--pairs", args.pairs or USUAL[args.size], SIZES[args.size])
     cells = [
         Cell(pair, data, args.size, args.work, args.threads)
-        for data in args.data.split(",")
-        for pair in args.pairs.split(",")
+        for data in named("--data", args.data, DATA)
+        for pair in pairs
         if data in SIZES[args.size][pair].student_steps
     ]
     if args.command == "tune":
@@ -153,7 +166,24 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[Cell, int, str, list[dict[s
 
 def methods_of(cell: Cell, args: argparse.Namespace) -> Sequence[str]:
     """Return the names asked for, or those of the pair."""
-    return args.methods.split(",") if args.methods else cell.pair.methods
+    return named("--methods", args.methods, METHODS) if args.methods else cell.pair.methods
+
+
+def recorded(cell: Cell, method: str, seed: int, entries: list[dict[str, Any]], *, tuning: bool) -> bool:
+    """Say whether a run has its JSON; one of other weights or options ends the script, lest a table mix them."""
+    file = RESULTS / f"{label_of(cell, method, seed, tuning=tuning)}.json"
+    if not file.exists():
+        return False
+    made = json.loads(file.read_text())["recipe"]["distill"]
+    then, now = ([(e["method"], e.get("weight", 1.0), e.get("options", {})) for e in each] for each in (made, entries))
+    if then != now:
+        raise SystemExit(f"{file} was made with {then}, now it is {now}: move it away to run it again")
+    return True
+
+
+def label_of(cell: Cell, method: str, seed: int, *, tuning: bool) -> str:
+    """Return the name of a student's JSON below results/."""
+    return f"{'tuning' if tuning else 'distill'}/{cell.label}-{method}-seed{seed}"
 
 
 def best_factor(cell: Cell, name: str, entries: list[dict[str, Any]]) -> float:
@@ -162,12 +192,15 @@ def best_factor(cell: Cell, name: str, entries: list[dict[str, Any]]) -> float:
     Of the pair itself where it was tuned on this data, else of the one it names. A part in an ablation, or a variant
     that was not tuned, weighs what the whole method does.
     """
-    if not entries or entries[0]["method"] not in METHODS or cell.size != "small":
+    if not entries or entries[0]["method"] not in METHODS or cell.size != "small" or cell.pair.untuned:
         return 1.0
     data, method = TUNED_ON.get(cell.data_name, cell.data_name), entries[0]["method"]
     for label, pair in itertools.product((name, method), (cell.pair_name, cell.pair.tuned_by)):
         files = sorted((RESULTS / "tuning").glob(f"{pair}-{data}-tune-{label}-x*.json"))
         if files:
+            missing = [x for x in TUNED[data] if not any(file.match(f"*-x{x:g}-seed*") for file in files)]
+            if missing:
+                raise SystemExit(f"{pair} on {data}: {label} is not tuned at {missing} yet: run `tune` to its end")
             best = max((json.loads(file.read_text()) for file in files), key=lambda row: row["metrics"]["AP"])
             return float(best["method"].rsplit("-x", 1)[1])
     tune = f"python benchmarks/distill.py tune --pairs {cell.pair.tuned_by} --data {data}"
@@ -240,10 +273,9 @@ def train_student(cell: Cell, method: str, entries: list[dict[str, Any]], seed: 
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
         taught = {**section, "input": size, "weights": str(weights), "sha256": digest, "stages": "all"}
         plan = Recipe.from_dict({**plan.to_dict(), "teacher": taught})
-    kind = "tuning" if tuning else "distill"
     folder = cell.folder(f"{method}-seed{seed}")
     cache = cell.work / "cache" / f"{cell.label}-{seed}"
-    measure(f"{kind}/{cell.label}-{method}-seed{seed}", cell, method, seed, plan, folder, cache)
+    measure(label_of(cell, method, seed, tuning=tuning), cell, method, seed, plan, folder, cache)
 
 
 def measure(

@@ -36,6 +36,8 @@ LABELS = {
     "xfkd-none": "+ XFKD, teacher not mixed in",
     "crosskd": "+ CrossKD",
 }
+VALID = 5.0  # AP that a teacher has to be above the student alone
+T95 = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571}  # seeds -> |t| that chance exceeds once in twenty, both sides
 Row = dict[str, Any]
 
 
@@ -84,6 +86,7 @@ def table(key: tuple[str, str, str], rows: list[Row]) -> str:
         f"| {' | '.join(titles)} |",
         "|---" * len(titles) + "|",
     ]
+    check_alike(rows)
     for method, members in groups.items():
         found = [figures(row["metrics"], oriented=oriented) for row in members]
         values = [[100 * value for value in column if value is not None] for column in zip(*found, strict=True)]
@@ -95,7 +98,20 @@ def table(key: tuple[str, str, str], rows: list[Row]) -> str:
             cells.append(spread([point["background_false_positives"] for point in points], digits=2))
         cells += [spread(gain, sign=True), in_errors(gain)]
         lines.append(f"| {LABELS.get(method, '+ ' + method.upper())} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *margin(groups)])
+
+
+def margin(groups: dict[str, list[Row]]) -> list[str]:
+    """Return a line on how far the teacher is above the student alone, at its best budget: what a comparison needs."""
+    alone = [
+        statistics.mean(r["metrics"]["AP"] for r in groups[each]) for each in ("baseline", "longer") if each in groups
+    ]
+    if "teacher" not in groups or not alone:
+        return []
+    above = 100 * (groups["teacher"][0]["metrics"]["AP"] - max(alone))
+    with_longer = ", with twice the steps" if "longer" in groups else "; with more steps it was not tried"
+    verdict = "" if above >= VALID else f": less than {VALID:g}, so this table says little"
+    return ["", f"The teacher is {above:.1f} AP above the student alone{with_longer}{verdict}."]
 
 
 def figures(metrics: Row, *, oriented: bool) -> list[float | None]:
@@ -132,8 +148,26 @@ def tuning(rows: list[Row]) -> str:
     return "\n".join(lines).rstrip()
 
 
+def check_alike(rows: list[Row]) -> None:
+    """Refuse rows that only look as if they belonged together: seeds of a method, or students of another teacher."""
+    for method in {row["method"] for row in rows}:
+        made = {json.dumps(trained(row)) for row in rows if row["method"] == method}
+        if len(made) > 1:
+            raise SystemExit(f"{rows[0]['pair']}, {rows[0]['data']}: {method} was trained in unlike ways: {made}")
+    teachers = {row["recipe"]["teacher"]["sha256"] for row in rows if row["recipe"].get("teacher")}
+    if len(teachers) > 1:
+        raise SystemExit(f"{rows[0]['pair']}, {rows[0]['data']}: students of several teachers: {teachers}")
+
+
+def trained(row: Row) -> list[Any]:
+    """Return what the seeds of a method have to have in common."""
+    train = row["recipe"]["train"]
+    return [row["recipe"]["distill"], *(train[key] for key in ("steps", "lr", "batch", "amp"))]
+
+
 def in_errors(gains: list[float]) -> str:
-    """Return the mean gain over its standard error, where there are at least three seeds."""
-    if len(gains) < 3 or not statistics.stdev(gains):
+    """Return the mean gain over its standard error, where there are three seeds; marked where chance is below 5 %."""
+    if len(gains) not in T95 or not statistics.stdev(gains):
         return ""
-    return f"{statistics.mean(gains) / (statistics.stdev(gains) / math.sqrt(len(gains))):+.1f}"
+    found = statistics.mean(gains) / (statistics.stdev(gains) / math.sqrt(len(gains)))
+    return f"{found:+.1f}{' *' if abs(found) > T95[len(gains)] else ''}"

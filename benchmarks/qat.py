@@ -5,10 +5,11 @@
     python benchmarks/qat.py --choose               # the usual learning rate, on scenes and with a seed of their own
 
 Synthetic X-ray scenes, the student and the teacher of example 01, one float run a seed. Of each float student two int8
-networks are measured on the test scenes, on which nothing was chosen: by calibration (PTQ, range estimator "mse"), and
+networks are measured on the test scenes: by calibration (PTQ, range estimator "mse"), and
 by `distill --qat` with its default budget. The same two are measured of a student that int8 spoils: the same function
 in another scaling, a sixteenth of the channels that only one layer reads made 40 times as large, and what reads them
-divided by it. AP is measured through OpenVINO's int8 engine, and beside it in torch on the simulated network.
+divided by it. Of seed 0 earlier states of the method had been measured on the same scenes; seeds 1 and 2 came after it
+stood still. AP is measured through OpenVINO's int8 engine, and beside it in torch on the simulated network.
 
 A killed run goes on where it was; what is in the JSON is not measured again.
 """

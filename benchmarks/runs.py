@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
-import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[bool]:
-    """Say whether this process may work on a folder; another one that does so is left alone."""
+    """Say whether this process may work on a folder; another one that does so is left alone.
+
+    The kernel lets go of the lock with the process, however that ends. Its file stays: who unlinks one that another
+    process has just opened gives it away twice.
+    """
     lock = folder.with_name(folder.name + ".lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with lock.open("x") as file:
-            file.write(str(os.getpid()))
-    except FileExistsError:
-        holder = lock.read_text()
-        if not holder or Path(f"/proc/{holder}").exists():
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             yield False
             return
-        lock.write_text(str(os.getpid()))
-    try:
         yield True
-    finally:
-        lock.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -42,6 +40,15 @@ def alone(folder: Path) -> Iterator[None]:
                 yield
                 return
         time.sleep(1)
+
+
+def named(option: str, asked: str, possible: Iterable[str]) -> list[str]:
+    """Return the names of a list with commas; an unknown one ends the script."""
+    names = asked.split(",")
+    unknown = [name for name in names if name not in possible]
+    if unknown:
+        raise SystemExit(f"{option}: no {', '.join(unknown)}; possible: {', '.join(possible)}")
+    return names
 
 
 def log_rows(log: Path) -> list[dict[str, Any]]:
