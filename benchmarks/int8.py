@@ -51,6 +51,8 @@ def main() -> None:
     if args.table:
         write_table()
         return
+    if args.bundle is None:
+        parser.error("name a result and a bundle, or --table")
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "model.bin"
         shutil.copyfile(args.bundle, bundle)
