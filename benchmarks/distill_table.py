@@ -167,7 +167,7 @@ def trained(row: Row) -> list[Any]:
 
 def in_errors(gains: list[float]) -> str:
     """Return the mean gain over its standard error, where there are three seeds; marked where chance is below 5 %."""
-    if len(gains) not in T95 or not statistics.stdev(gains):
+    if len(gains) < 3 or not statistics.stdev(gains):
         return ""
     found = statistics.mean(gains) / (statistics.stdev(gains) / math.sqrt(len(gains)))
-    return f"{found:+.1f}{' *' if abs(found) > T95[len(gains)] else ''}"
+    return f"{found:+.1f}{' *' if abs(found) > T95[min(len(gains), max(T95))] else ''}"
