@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from ...errors import DataError
-from .files import ImageFolder, header_size, is_file, is_folder, read_text, stem_of
+from .files import PARENTS, ImageFolder, header_size, is_file, is_folder, read_text, sibling, stem_of
 from .records import Annotation, Record, assemble, corners_to_box
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ COLUMNS = 13
 
 
 def read_ucas(path: Path, classes: Sequence[str] | None = None) -> Dataset:
-    """Read the set's folder, one of its folders, or a list file beside them.
+    """Read the set's folder, one of its folders, or a list file beside them or up to three folders below.
 
     Args:
         path: see above. A line of a list is `CAR/P0001`, with or without suffix: cars and planes have the same stems.
@@ -58,9 +58,10 @@ def _all(path: Path) -> tuple[list[Path], list[str]]:
 
 def _listed(path: Path) -> tuple[list[Path], list[str]]:
     """Return the images of a list, in its order."""
-    folders = {name: ImageFolder(path.parent / name) for name in NAMES if is_folder(path.parent / name)}
-    if not folders:
-        raise DataError(f"none of the folders {', '.join(NAMES)} is beside {path}")
+    first = sibling(path.parent, NAMES)
+    if first is None:
+        raise DataError(f"none of the folders {', '.join(NAMES)} is beside {path} or up to {PARENTS} folders above it")
+    folders = {name: ImageFolder(first.parent / name) for name in NAMES if is_folder(first.parent / name)}
     found = []
     for row, line in enumerate(read_text(path).splitlines(), start=1):
         name = PurePosixPath(line.strip().replace("\\", "/"))

@@ -55,8 +55,9 @@ def test_published_line_is_the_rectangle_of_its_corners_and_its_theta(root: Path
 
 
 @pytest.mark.parametrize("line", ["PLANE/P0001", "PLANE/P0001.png", "UCAS_AOD/PLANE/P0001.png", "PLANE\\P0001.png"])
-def test_line_of_a_list_says_the_folder(line: str, root: Path, write: Write) -> None:
-    path = write("val.txt", f"{line}\n\nN0001\n")
+@pytest.mark.parametrize("where", ["", "ImageSets/"])
+def test_line_of_a_list_says_the_folder(line: str, where: str, root: Path, write: Write) -> None:
+    path = write(f"{where}val.txt", f"{line}\n\nN0001\n")
     assert detect_format(path) == "ucas"
     for found in (read(path), read(root, split="val")):
         assert [named(sample.path) for sample in found.samples] == ["PLANE/P0001", "Neg/N0001"]
