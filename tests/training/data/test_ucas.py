@@ -15,7 +15,7 @@ from edgekd.training.data.tile import tile
 from edgekd.training.data.ucas import read_ucas
 
 Write = Callable[[str, str], Path]
-# A car of the set, as published: tabs, and one behind the last number. Its sides are 55.0 and 36.3 px.
+# A car of the set, as published: tabs, and one behind the last number. Its sides are 55.0 and 41.3 px.
 CAR = (
     "2.763971e+02\t9.125021e+01\t2.911375e+02\t3.823406e+01\t3.308891e+02\t4.928647e+01\t3.161486e+02\t1.023026e+02\t"
     "1.055379e+02\t2.787673e+02\t3.876027e+01\t4.975157e+01\t6.301615e+01\t\n"
@@ -47,7 +47,7 @@ def test_class_is_the_folder_and_background_is_kept(root: Path) -> None:
 
 
 def test_published_line_is_the_rectangle_of_its_corners_and_its_theta(root: Path) -> None:
-    """theta is the direction of the second side, in degrees, clockwise on the image; the long side is that of cars."""
+    """theta is the direction of the first side, here the long one, in degrees, clockwise on the image."""
     box = read_ucas(root / "CAR").samples[0].boxes[0]
     np.testing.assert_allclose(box[:2], [(276.3971 + 330.8891) / 2, (91.25021 + 49.28647) / 2], atol=1e-3)
     np.testing.assert_allclose(box[2:4], [np.hypot(14.7404, 53.01615), np.hypot(39.7516, 11.05241)], atol=1e-2)
